@@ -86,13 +86,13 @@ async def wait(
             nonlocal left
             left -= 1
             if left <= 0:
-                gate.settle(None)
+                gate.complete(None)
 
         for future in pending:
             future.add_callback(on_end)
         limit = None if timer is None else timer()
         if limit is not None:
-            limit.add_callback(lambda _timer: gate.settle(None))
+            limit.add_callback(lambda _timer: gate.complete(None))
         try:
             await gate
         finally:
@@ -139,7 +139,7 @@ async def _until(
         if error is not None and not (with_errors and isinstance(error, Exception)):
             gate.fail(error)
         elif len(ended) >= count:
-            gate.settle(None)
+            gate.complete(None)
 
     for branch in branches:
         branch.add_callback(on_end)
@@ -167,7 +167,7 @@ async def _cancel_all(
     for branch in branches:
         while not branch.done:
             gate: Future[None] = Future(scheduler.seal)
-            branch.add_callback(lambda _branch, gate=gate: gate.settle(None))
+            branch.add_callback(lambda _branch, gate=gate: gate.complete(None))
             try:
                 await gate
             except Cancelled as cancelled:

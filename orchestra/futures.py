@@ -126,7 +126,7 @@ class Future(Generic[T_co]):
             self._is_used()
         return self._error
 
-    def settle(self, value: Any) -> None:
+    def complete(self, value: Any) -> None:
         """Give it its value; later calls change nothing."""
         self._finish(value, None)
 
@@ -221,7 +221,7 @@ class DurableFuture(Future[T_co]):
         except PayloadError as error:
             self.fail(error)
             return error
-        self.settle(value)
+        self.complete(value)
         return None
 
     def cancel(self) -> None:

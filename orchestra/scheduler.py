@@ -69,7 +69,7 @@ class Task(Future[T]):
                 yielded = self._context.run(self.coroutine.send, None)
         except StopIteration as stop:
             if self._ends(stop.value, None):
-                self.settle(stop.value)
+                self.complete(stop.value)
         except KeyboardInterrupt:  # the process is being stopped; the code has not failed
             raise
         except BaseException as error:  # noqa: BLE001 - any exception of user code is its result
@@ -326,5 +326,5 @@ async def _after(closings: Sequence[Task[None]], value: T, error: BaseException 
 async def ended(future: Future[Any]) -> None:
     """Wait until a future is done, with any result."""
     gate: Future[None] = Future(future.seal)
-    future.add_callback(lambda _future: gate.settle(None))
+    future.add_callback(lambda _future: gate.complete(None))
     await gate

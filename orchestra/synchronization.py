@@ -84,7 +84,7 @@ class Lock:
     def _pass_on(self) -> None:
         if self._waiting:
             gate, self._holder = self._waiting.popitem(last=False)
-            gate.settle(None)
+            gate.complete(None)
         else:
             self._holder = None
 
@@ -157,7 +157,7 @@ class Semaphore:
     def _pass_on(self) -> None:
         if self._waiting:
             gate, _ = self._waiting.popitem(last=False)
-            gate.settle(None)
+            gate.complete(None)
         else:
             self._value += 1
 
@@ -261,7 +261,7 @@ class Condition:
     def _notify(self, count: int) -> None:
         for _ in range(min(count, len(self._waiting))):
             gate, _ = self._waiting.popitem(last=False)
-            gate.settle(None)
+            gate.complete(None)
 
     async def _lock_again(self) -> Cancelled | None:
         """Hold the lock again, also through a cancel, which is returned."""

@@ -226,7 +226,7 @@ BUGS: Final = (
         commit = store.commit([parts.get(id(change), change) for change in changes])
         if whole:
             rest = [
-                replace(change, executions=change.executions[1:], revision=change.revision + 1, consumed=(), settled=())
+                replace(change, executions=change.executions[1:], revision=change.revision + 1, consumed=(), completed=())
                 for change in whole
             ]
             ends = dict(zip(map(id, whole), store.commit(rest).outcomes, strict=True))

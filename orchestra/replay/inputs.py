@@ -90,7 +90,7 @@ def deliver(commands: Commands, event: Answer) -> None:
                 )
             )
         case TimerFired():
-            future.settle(None)
+            future.complete(None)
         case EventReceived():
             error = future.deliver(event.payload)
             if error is not None and not commands.journal.replaying:

@@ -392,7 +392,7 @@ class ActivityRunner:
         except self._cancelled:
             # The runner did not cancel it: its cancels end in the scope. Unreported, the activity
             # would be pending for ever.
-            if run.settle():
+            if run.end_once():
                 self._observe_end(run, "cancelled")
                 self._post(Cut(run))
         except BaseException as error:
@@ -410,7 +410,7 @@ class ActivityRunner:
         finally:
             self._tasks.pop(run, None)
             self._ended(run)
-        if run.settle():
+        if run.end_once():
             if run.over_since is not None:
                 self._observe_end(run, "aborted" if run.aborted else "timed_out")
                 result = run.verdict  # its answer to a cancellation does not count
@@ -436,11 +436,11 @@ class ActivityRunner:
             else:
                 result = self._encoded(run, value, subject)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
-            if run.settle():  # else it was given up meanwhile
+            if run.end_once():  # else it was given up meanwhile
                 self._observe_end(run, "failed", error)
                 self._report_end(run, failure_of(error))
         else:
-            if result is not None and run.settle():
+            if result is not None and run.end_once():
                 self._observe_end(run, "timed_out" if run.knows_it_is_late else "completed")
                 self._report_end(run, self._time_out(run) if run.knows_it_is_late else result)
         run.is_done = True
@@ -556,7 +556,7 @@ class ActivityRunner:
         """Abandon an attempt: report its end, and free its place. Return whether it was still
         running.
         """
-        if not run.settle():
+        if not run.end_once():
             return False
         run.is_given_up = True
         if not run.in_task:

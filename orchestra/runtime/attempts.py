@@ -139,7 +139,7 @@ class Run:
         """Return the end that is reported of an attempt whose time is up."""
         return time_out_failure(self.request, now - self.started)
 
-    def settle(self) -> bool:
+    def end_once(self) -> bool:
         """Return whether it ends now, for the first time: in its thread, or because the event loop
         abandoned it.
         """

@@ -132,8 +132,8 @@ class Write:
 
     The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes,
     ``owner``. A granted write adds one to the revision. ``consumed`` are sequence numbers of
-    messages to remove, ``settled`` the event ids of remembered activities of the current execution
-    to forget. Closing an execution forgets all of its activities. Ending the instance removes its
+    messages to remove, ``completed`` the event ids of the current execution's stored activities to
+    forget. Closing an execution forgets all of its activities. Ending the instance removes its
     inbox, records what was unread, and sets its expiry, if its name has one. ``stops`` come after
     ``activities``; the ends that they cause arrive behind the write. ``prune`` happens last. With
     ``has_parent`` false the owner knows that there is no parent, and the store looks for none.
@@ -155,7 +155,7 @@ class Write:
     executions: tuple[ExecutionDelta, ...] = ()
     consumed: tuple[int, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
-    settled: tuple[int, ...] = ()
+    completed: tuple[int, ...] = ()
     custom_status: Payload | None = None
     hold: Hold | None = None
     prune: Prune | None = None

@@ -203,7 +203,7 @@ class _Deciding:
         activities = self._facts.activities
         closes = any(delta.closed is not None for delta in write.executions)
         for key in [key for key in activities if key.instance_id == write.instance_id]:
-            if closes or (row.is_open and key.event_id in write.settled):
+            if closes or (row.is_open and key.event_id in write.completed):
                 del activities[key]
         for activity in write.activities if row.is_open else ():  # an end writes none
             key = ActivityId(write.instance_id, activity.execution, activity.event_id)

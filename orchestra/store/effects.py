@@ -48,7 +48,7 @@ class Effects:
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
         events: :data:`~orchestra.store.tables.EVENT`, to be added.
         forgotten: instances whose activities are all deleted.
-        settled: activities to delete.
+        completed: activities to delete.
         activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. Its former node
             loses it.
         stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark.
@@ -70,7 +70,7 @@ class Effects:
     closed: _Values = field(default_factory=lambda: [])
     events: _Values = field(default_factory=lambda: [])
     forgotten: list[str] = field(default_factory=lambda: [])
-    settled: list[ActivityId] = field(default_factory=lambda: [])
+    completed: list[ActivityId] = field(default_factory=lambda: [])
     activities: _Values = field(default_factory=lambda: [])
     stopped: _Values = field(default_factory=lambda: [])
     consumed: list[tuple[str, int]] = field(default_factory=lambda: [])
@@ -107,8 +107,8 @@ class Effects:
             return
         if write.closed_with_children:
             self.dropped.append(instance_id)
-        for event_id in write.settled:
-            self.settled.append(ActivityId(instance_id, write.state.execution, event_id))
+        for event_id in write.completed:
+            self.completed.append(ActivityId(instance_id, write.state.execution, event_id))
         for activity in write.activities:
             self.activities.append(activity_values(instance_id, activity))
 

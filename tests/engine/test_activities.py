@@ -118,7 +118,7 @@ def test_no_try_begins_behind_the_deadline(world):
     )
     node = world.node(asking(policy), {"work": HOLD})
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     for _ in range(3):
         node.fail()
         world.run(4.001)

@@ -174,7 +174,7 @@ def test_a_node_that_stood_still_while_the_level_rose_does_not_come_back(any_wor
     any_world.run(40)
     assert any_world.store.catalogue().levels == Levels(NEXT_LEVEL, NEXT_LEVEL)
     with pytest.raises(LibraryTooOld):
-        old.settle()
+        old.run_until_idle()
     assert any_world.status(instance_id) is Status.COMPLETED
     assert [row.record.node_id for row in any_world.store.catalogue().nodes] == [new.node_id]
 

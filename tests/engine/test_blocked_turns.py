@@ -33,7 +33,7 @@ class Stuck:
             self.times -= 1
             assert self.node.engine.abandon(self.node.engine.running_code)
 
-    def settle(self):
+    def run_until_idle(self):
         """Let the node work until it rests; each abandoned thread keeps its result."""
         for _ in range(1_000):
             if not self.node.is_busy:
@@ -46,7 +46,7 @@ class Stuck:
 
     def hand_in(self):
         self.node.engine.add_late_result(self.late.pop(0))
-        self.settle()
+        self.run_until_idle()
 
 
 def blocking(stuck):
@@ -71,7 +71,7 @@ def test_the_others_of_its_group_and_later_ones_go_on(world):
     before = world.start("other", instance_id="a")
     blocked = world.start("job", instance_id="b")
     behind = world.start("other", instance_id="c")
-    stuck.settle()
+    stuck.run_until_idle()
     assert len(stuck.late) == 1
     assert [world.status(i) for i in (before, blocked, behind)] == [
         Status.COMPLETED,
@@ -80,7 +80,7 @@ def test_the_others_of_its_group_and_later_ones_go_on(world):
     ]
     assert world.record(blocked).row.owner == node.node_id, "it is away, and still this node's"
     later = node.start("other")
-    stuck.settle()
+    stuck.run_until_idle()
     assert world.status(later) is Status.COMPLETED
 
     stuck.hand_in()
@@ -104,16 +104,16 @@ def test_what_comes_while_it_is_away_reaches_it_afterwards(world):
         registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}
     )
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     stuck.times = 1
     world.send(instance_id, "first", 1)
     world.clock.skip(1)
-    stuck.settle()
+    stuck.run_until_idle()
     assert len(stuck.late) == 1
     node.beat("half")
     node.finish(ends[0], "done")
     world.send(instance_id, "second", 2)
-    stuck.settle()
+    stuck.run_until_idle()
     assert world.kinds(instance_id).count("ACTIVITY_COMPLETED") == 0
     stuck.hand_in()
     world.run(2)
@@ -128,11 +128,11 @@ def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
     )
     rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 1}, lease=1.0)
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     for _ in range(50):
         world.clock.skip(0.1)
-        stuck.settle()
-        rival.settle()
+        stuck.run_until_idle()
+        rival.run_until_idle()
     assert world.record(instance_id).row.owner == node.node_id
     assert node.store.recoveries == []
     stuck.hand_in()
@@ -146,12 +146,12 @@ def test_what_it_did_is_refused_once_an_operator_has_ended_it(world, noticed):
         registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
     )
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     world.terminate(instance_id)
     if noticed:
         for _ in range(20):
             world.clock.skip(0.1)
-            stuck.settle()
+            stuck.run_until_idle()
     stuck.hand_in()
     assert world.status(instance_id) is Status.TERMINATED
     assert node.attempts == [], "nothing of the late step has happened (I6)"
@@ -163,11 +163,11 @@ def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
     stuck = Stuck()
     stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1})
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     # A pin takes ownership away (rule 6), and this very node claims the instance again.
     world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
-    stuck.settle()
+    stuck.run_until_idle()
     assert [effect.attempt for effect in node.attempts] == [1]
     stuck.hand_in()
     world.send(instance_id, "go", 2)
@@ -184,12 +184,12 @@ def test_a_node_that_was_buried_wants_it_no_more(world):
     )
     rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2}, lease=1.0)
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     for _ in range(40):  # the first node's process is stopped
         world.clock.skip(0.1)
-        rival.settle()
+        rival.run_until_idle()
     world.send(instance_id, "go", 3)
-    stuck.settle()
+    stuck.run_until_idle()
     stuck.hand_in()
     world.run(5)
     assert world.output(instance_id) == [2, 3]
@@ -201,7 +201,7 @@ def test_a_node_stops_without_it_and_another_one_begins_it_anew(world):
     stuck = Stuck()
     stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1})
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     node.stop()
     assert world.record(instance_id).row.owner is None
     successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2})
@@ -227,9 +227,9 @@ def test_the_effects_of_a_group_that_was_committed_late_are_not_lost(world):
     stuck.times = 1
     world.clock.skip(1)
     second = node.start("job")
-    stuck.settle()
+    stuck.run_until_idle()
     world.clock.skip(1)
-    stuck.settle()
+    stuck.run_until_idle()
     assert len(stuck.late) == 1
     assert {effect.key.instance_id for effect in node.running.values()} == {first}
     stuck.hand_in()
@@ -246,7 +246,7 @@ def test_time_that_has_passed_while_it_was_away_makes_no_timer_early(world):
 
     stuck.node = node = world.node(registry(job))
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     world.clock.skip(2)
     stuck.hand_in()
     world.run(2)
@@ -277,7 +277,7 @@ def test_code_that_returns_to_an_engine_that_closes_is_dropped_like_all_other_co
 
     stuck.node = node = world.node(registry(job))
     world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     node.engine.add_late_result(stuck.late.pop())
     node.engine.close()
     assert met == [Evicted]
@@ -300,11 +300,11 @@ def with_a_slow_activity(stuck, ends):
 
 def leave_behind_in_its_second_turn(world, stuck):
     instance_id = world.start()
-    stuck.settle()
+    stuck.run_until_idle()
     stuck.times = 1
     world.send(instance_id, "first", 1)
     world.clock.skip(1)
-    stuck.settle()
+    stuck.run_until_idle()
     assert len(stuck.late) == 1
     return instance_id
 
@@ -324,19 +324,19 @@ def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_
     if away:
         instance_id = leave_behind_in_its_second_turn(world, stuck)
         node.finish(ends[0], "done")  # while it is away
-        stuck.settle()
+        stuck.run_until_idle()
     else:
         instance_id = world.start()
-        stuck.settle()
+        stuck.run_until_idle()
         stuck.times = 1
         world.send(instance_id, "first", 1)
         node.finish(ends[0], "done")  # taken in by the very step that does not return
         world.clock.skip(1)
-        stuck.settle()
+        stuck.run_until_idle()
         assert len(stuck.late) == 1
     world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
-    stuck.settle()
+    stuck.run_until_idle()
     stuck.hand_in()
     world.send(instance_id, "second", 2)
     world.run(2)
@@ -352,11 +352,11 @@ def test_one_that_returns_after_the_stop_was_asked_for_does_not_keep_its_node(wo
         registry(blocking(stuck)), {"probe": HOLD}, lease=YEAR, poll=YEAR
     )
     node.start(instance_id="a")
-    stuck.settle()
+    stuck.run_until_idle()
     node.engine.stop_claiming()
     node.engine.release_all()
     node.engine.add_late_result(stuck.late.pop())
-    stuck.settle()
+    stuck.run_until_idle()
     assert (node.engine.owned, node.engine.has_work) == (0, False)
     assert (world.record("a").row.owner, node.running) == (None, {})
     node.leave()
@@ -373,7 +373,7 @@ def test_an_operator_of_this_node_who_ends_it_has_its_activities_aborted_at_once
     stuck.node = node = world.node(orchestrations, activities, lease=YEAR)
     instance_id = leave_behind_in_its_second_turn(world, stuck)
     node.submit(world.termination(instance_id))
-    stuck.settle()
+    stuck.run_until_idle()
     assert (node.aborted, node.running) == ([ends[0].key], {})
     stuck.hand_in()
     assert (world.status(instance_id), node.engine.owned, node.engine.running) == (
@@ -403,7 +403,7 @@ def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_poll
         family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
-    stuck.settle()
+    stuck.run_until_idle()
     assert any_world.directory.get("kid") is None
     stuck.hand_in()
     assert (any_world.output("p"), any_world.status("kid")) == (0, Status.COMPLETED)
@@ -416,7 +416,7 @@ def test_a_late_step_that_is_refused_starts_no_child(any_world):
         family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
-    stuck.settle()
+    stuck.run_until_idle()
     any_world.terminate("p")
     stuck.hand_in()
     assert any_world.directory.get("kid") is None
@@ -443,7 +443,7 @@ def test_the_end_of_a_late_child_reaches_its_parent_on_the_same_node_without_pol
         stuck_kid(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
-    stuck.settle()
+    stuck.run_until_idle()
     assert any_world.status("p") is Status.OPEN
     stuck.hand_in()
     assert (any_world.output("p"), any_world.status("kid"), node.ended) == (
@@ -459,7 +459,7 @@ def test_a_lost_reply_to_the_write_of_a_late_child_tells_its_parent_once(any_wor
     stuck = Stuck()
     stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda effect: 1})
     node.start("parent", instance_id="p")
-    stuck.settle()
+    stuck.run_until_idle()
     node.store.replies.append(lost)
     stuck.hand_in()
     any_world.run(12)
@@ -486,9 +486,9 @@ def test_a_parent_that_closes_while_its_child_is_away_closes_it_once_it_returns(
         several(parent=parent, kid=kid), {"probe": HOLD}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
-    stuck.settle()
+    stuck.run_until_idle()
     node.submit(any_world.termination("p"))
-    stuck.settle()
+    stuck.run_until_idle()
     assert any_world.status("kid") is Status.OPEN
     stuck.hand_in()
     assert (
@@ -517,11 +517,11 @@ def test_a_late_boundary_lets_go_of_old_laps_and_drops_what_came_for_the_old_one
         lease=YEAR,
     )
     node.start(state=0, instance_id="a")
-    stuck.settle()
+    stuck.run_until_idle()
     for lap in range(4):
         stuck.times = 1
         node.submit(any_world.append_change("a", "lap"))
-        stuck.settle()
+        stuck.run_until_idle()
         assert len(stuck.late) == 1
         node.finish(ends[lap], "late")  # nobody waits for it behind the boundary
         stuck.hand_in()
@@ -545,19 +545,19 @@ def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_orde
 
     stuck.node = node = any_world.node(registry(job), poll=YEAR, lease=YEAR)
     node.start(instance_id="a")
-    stuck.settle()
+    stuck.run_until_idle()
     for number in range(2):
         node.submit(any_world.append_change("a", "go", number))
-    stuck.settle()
+    stuck.run_until_idle()
     any_world.send("a", "go", 2)  # past this node
     node.submit(any_world.append_change("a", "go", 3))
-    stuck.settle()
+    stuck.run_until_idle()
     stuck.hand_in()
     assert seen == [0, 1, 2]
     assert any_world.record("a").unread_messages == 1
     any_world.cancel("a")
     node.engine.look()
-    stuck.settle()
+    stuck.run_until_idle()
     assert (seen, any_world.status("a")) == ([0, 1, 2, "cancelled"], Status.CANCELLED)
     check_rest(any_world)
 
@@ -582,7 +582,7 @@ def test_what_was_to_begin_in_an_abandoned_group_does_not_begin_after_the_node_w
     retried, _ = world.start("a_retries"), world.start("blocks")
     world.run(1)
     node.fail()
-    node.settle()
+    node.run_until_idle()
     stuck.times = 1
     world.clock.skip(4)
     with pytest.raises(TurnAbandoned):
@@ -625,9 +625,9 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     )
     parked = [any_world.start("job") for _ in range(3)]
     behind = [any_world.start("other") for _ in range(3)]
-    stuck.settle()
+    stuck.run_until_idle()
     later = node.start("other")
-    stuck.settle()
+    stuck.run_until_idle()
     assert stuck.late == [None, None, None], "each was abandoned once"
     assert [any_world.output(instance_id) for instance_id in (*behind, later)] == [1] * 4
     for instance_id in parked:
@@ -645,7 +645,7 @@ def test_an_engine_that_is_abandoned_while_it_ends_ends_in_another_thread_and_le
     stuck.node = node = world.node(several(job=tidying(stuck)))
     for _ in range(3):
         world.start("job")
-    stuck.settle()
+    stuck.run_until_idle()
     node.store.forget()
     for _ in range(2):
         with pytest.raises(TurnAbandoned) as late:

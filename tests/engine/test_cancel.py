@@ -60,7 +60,7 @@ def test_cancelled_during_a_boundary_the_next_execution_ends_unopened(any_world)
     node.finish()
     node.engine.release_all()  # a boundary that is not crossed in one write
     node.store.before_commit = lambda: any_world.cancel(instance_id)
-    node.settle()
+    node.run_until_idle()
     node.leave()
     assert any_world.status(instance_id) is Status.OPEN
     other = any_world.node(registry(works), {"work": HOLD})
@@ -101,7 +101,7 @@ def test_cancelled_in_execution_2_while_its_activity_runs_the_activity_is_asked_
     key = node.the_running().key
     assert key.execution == 2
     node.submit(Cancel(instance_id, "enough"))
-    node.settle()
+    node.run_until_idle()
     assert node.asked == [key]
     assert any_world.status(instance_id) is Status.CANCELLED
     assert node.engine.running == 0
@@ -194,7 +194,7 @@ def test_terminate_that_comes_after_a_completion_is_refused(any_world):
     any_world.run(1)
     late = any_world.termination(instance_id)
     node.finish(value=1)
-    node.settle()
+    node.run_until_idle()
     assert any_world.status(instance_id) is Status.COMPLETED
     assert any_world.store.commit([late]).outcomes[0] == Refused()
     assert any_world.status(instance_id) is Status.COMPLETED
@@ -208,7 +208,7 @@ def test_terminate_beats_a_cancel_in_the_same_group(world):
         node.submit(Cancel(instance_id, "")),
         node.submit(world.termination(instance_id)),
     )
-    node.settle()
+    node.run_until_idle()
     assert isinstance(node.replies[terminate], Granted)
     assert node.replies[cancel] == AppendRefused(Refusal.CLOSED)
     assert world.status(instance_id) is Status.TERMINATED
@@ -223,7 +223,7 @@ def test_terminate_aborts_what_runs(world, through_node):
     key = node.the_running().key
     if through_node:
         node.submit(world.termination(instance_id))
-        node.settle()
+        node.run_until_idle()
     else:
         world.terminate(instance_id)
         world.run(12)

@@ -107,9 +107,9 @@ def test_a_family_of_one_node_needs_no_polling(any_world):
     """
     node = any_world.node(FAMILY, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("parent", "kid", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     node.finish(value="done")
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == "done"
     assert [type(event) for event in any_world.events("p")][1:3] == [ChildStarted, ChildCompleted]
     assert node.store.calls["news"] == 0
@@ -124,7 +124,7 @@ def test_a_fan_out_of_many_children_needs_no_polling_and_few_commits(any_world):
     registry = lone(fan=fan)
     node = any_world.node(registry, {}, poll=YEAR, lease=YEAR, options=EngineOptions(group=64))
     node.submit(any_world.start_change("fan", 200, instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == sum(range(200))
     assert len(node.store.groups) < 30
     assert len(children_of(any_world, "p")) == 200
@@ -208,7 +208,7 @@ def test_a_child_of_another_node_reports_over_the_store(any_world):
 def test_a_child_that_fails_or_is_unknown_fails_at_the_await(any_world, name, expected):
     node = any_world.node(FAMILY, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("parent", name, instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     status, kind, message = any_world.output("p")
     assert [status, kind] == expected[:2]
     assert message.startswith(expected[2])
@@ -220,11 +220,11 @@ def test_a_name_that_was_registered_within_the_last_poll_is_known(any_world):
     node = any_world.node(several(parent=parent), poll=YEAR, lease=YEAR)
     other = any_world.node(several(kid=kid), {"work": lambda effect: "done"})
     node.submit(any_world.start_change("parent", "kid", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     other.engine.look()
-    other.settle()
+    other.run_until_idle()
     node.engine.look()
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == "done"
 
 
@@ -244,9 +244,9 @@ def test_a_child_that_is_ended_from_outside_fails_at_the_await(any_world, how):
 def test_an_operator_of_this_node_ends_a_child_and_its_parent_goes_on_without_polling(any_world):
     node = any_world.node(FAMILY, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("parent", "waits", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     node.submit(any_world.termination("kid"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p")[0] == "terminated"
 
 
@@ -391,9 +391,9 @@ def test_the_loser_of_a_race_is_cancelled_and_its_late_end_dropped(any_world):
     registry = lone(races=races)
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("races", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     node.finish()
-    node.settle()
+    node.run_until_idle()
     assert any_world.status("slow") is Status.CANCELLED
     record = any_world.record("p")
     assert (record.reports, record.status) == ((), Status.OPEN), (
@@ -401,7 +401,7 @@ def test_the_loser_of_a_race_is_cancelled_and_its_late_end_dropped(any_world):
     )
     check(any_world, registry)
     node.submit(any_world.append_change("p"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == 1
 
 
@@ -448,9 +448,9 @@ def test_the_late_end_of_a_child_leaves_no_row_while_its_parent_stays_in_memory(
     registry = lone(races=races)
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("races", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     node.finish()
-    node.settle()
+    node.run_until_idle()
     record = any_world.record("p")
     assert (any_world.status("slow"), record.row.owner, record.reports) == (
         Status.CANCELLED,
@@ -458,7 +458,7 @@ def test_the_late_end_of_a_child_leaves_no_row_while_its_parent_stays_in_memory(
         (),
     )
     node.finish(value="done")
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == "done"
     check(any_world, registry)
 
@@ -521,10 +521,10 @@ def test_terminating_for_the_parent_runs_no_code_and_aborts_what_runs(any_world)
     registry = lone(subject=subject, stubborn=stubborn)
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("subject", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     (key,) = node.running
     node.submit(any_world.append_change("p"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.status("kid") is Status.TERMINATED
     assert (node.aborted, len(node.attempts)) == ([key], 1)
     assert node.ended == ["p", "kid"]
@@ -593,16 +593,16 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
     any_world.start("subject", 0, instance_id="p")
     for node in (parents, children):
         node.engine.look()
-        node.settle()
+        node.run_until_idle()
 
     def end_the_child():
         children.finish(value="late")
-        children.settle()
+        children.run_until_idle()
 
     def leave_the_lap():
         any_world.send("p", "lap")
         parents.engine.look()
-        parents.settle()
+        parents.run_until_idle()
 
     if first == "end":
         # The first commit is the claim; the second one is the boundary, of a step that does not
@@ -621,7 +621,7 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
     )
     any_world.send("p", "go")
     parents.engine.look()
-    parents.settle()
+    parents.run_until_idle()
     assert any_world.output("p") == "never mind"
     check(any_world, registry)
 
@@ -642,13 +642,13 @@ def test_an_end_that_the_lap_did_not_read_answers_no_child_of_the_next_lap(any_w
     any_world.start("subject", 0, instance_id="p")
     for node in (parents, children):
         node.engine.look()
-        node.settle()
+        node.run_until_idle()
     any_world.send("p", "lap")
     children.finish(value="of the first lap")
-    children.settle()
+    children.run_until_idle()
     assert any_world.record("p").reports == (2,)
     parents.engine.look()
-    parents.settle()
+    parents.run_until_idle()
     record = any_world.record("p")
     assert (record.row.execution, record.status, record.reports) == (2, Status.OPEN, ())
     assert any_world.record("child-1").row.parent.event_id == 2
@@ -837,7 +837,7 @@ def test_ids_that_are_taken_within_the_family_are_refused_like_any_other(any_wor
     registry = lone(knots=knots)
     node = any_world.node(registry, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("knots", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     taken = "orchestra.errors.InstanceExists"
     assert any_world.output("p") == [taken, 1, taken]
     assert "a detached start of 'p' was left out" in caplog.text
@@ -858,12 +858,12 @@ def test_a_parent_and_its_children_that_end_in_one_group_are_told_apart(any_worl
     registry = lone(subject=subject)
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("subject", instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     running = {effect.key.instance_id: effect for effect in node.running.values()}
     node.store.forget()
     for name in ("p", "completes"):
         node.finish(running[name], name)
-    node.settle()
+    node.run_until_idle()
     assert len([change for change, _ in node.store.groups[0] if isinstance(change, Write)]) == 2
     assert {name: any_world.status(name) for name in ("p", "completes", "goes")} == {
         "p": Status.COMPLETED,
@@ -887,11 +887,11 @@ def test_an_end_that_arrives_in_the_group_of_its_parents_boundary_answers_nobody
     registry = lone(subject=subject)
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("subject", 0, instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     node.store.forget()
     for effect in list(node.running.values()):
         node.finish(effect, "late")
-    node.settle()
+    node.run_until_idle()
     assert len([change for change, _ in node.store.groups[0] if isinstance(change, Write)]) == 2
     record = any_world.record("p")
     assert (record.row.execution, record.status, record.reports, any_world.status("kid")) == (
@@ -901,7 +901,7 @@ def test_an_end_that_arrives_in_the_group_of_its_parents_boundary_answers_nobody
         Status.COMPLETED,
     )
     node.submit(any_world.append_change("p"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.output("p") == 1
     check(any_world, registry)
 
@@ -980,10 +980,10 @@ def test_a_child_that_has_expired_still_answers_its_parent(any_world):
     any_world.admin.set_expiry({"quick": SECOND})
     any_world.start("asks", "quick", instance_id="p")
     first.engine.look()
-    first.settle()
+    first.run_until_idle()
     first.stop()
     children.engine.look()
-    children.settle()
+    children.run_until_idle()
     any_world.clock.skip(2)
     while any_world.store.expire():
         pass
@@ -1001,7 +1001,7 @@ def test_more_children_than_are_listed_at_a_time_fit_the_default_limits(world):
     registry = lone(fan=fan)
     node = world.node(registry, poll=YEAR, lease=YEAR)
     node.submit(world.start_change("fan", 1_024, instance_id="p"))
-    node.settle()
+    node.run_until_idle()
     assert world.output("p") == sum(range(1_024))
     assert len(children_of(world, "p")) == 1_024
     assert (node.engine.owned, node.engine.has_work) == (0, False)

@@ -41,12 +41,12 @@ def test_a_step_of_one_activity_is_one_commit_with_one_write(any_world):
     for number in range(2):
         node.store.forget()
         node.finish(value=number)
-        node.settle()
+        node.run_until_idle()
         assert [[type(change) for change, _ in group] for group in node.store.groups] == [[Write]]
         assert any_world.kinds(instance_id)[-2:] == ["ACTIVITY_COMPLETED", "ACTIVITY_SCHEDULED"]
     node.store.forget()
     node.finish(value=10)
-    node.settle()
+    node.run_until_idle()
     assert len(node.store.groups) == 1
     assert any_world.output(instance_id) == 11
 
@@ -59,7 +59,7 @@ def test_a_lap_of_one_activity_is_one_write_that_holds_the_boundary_the_opening_
     any_world.run(1)
     node.store.forget()
     node.finish()
-    node.settle()
+    node.run_until_idle()
     (write,) = node.store.changes
     assert isinstance(write, Write)
     closing, opening = write.executions
@@ -82,7 +82,7 @@ def test_instances_that_are_ready_together_share_one_commit(any_world):
     node.store.forget()
     for effect in list(node.running.values()):
         node.finish(effect, 1)
-    node.settle()
+    node.run_until_idle()
     assert [len(group) for group in node.store.groups] == [40]
     check_rest(any_world, [node.registry])
 
@@ -95,7 +95,7 @@ def test_a_group_is_bounded_by_its_number_of_instances(world):
     node.store.forget()
     for effect in list(node.running.values()):
         node.finish(effect, 1)
-    node.settle()
+    node.run_until_idle()
     assert [len(group) for group in node.store.groups] == [16, 16, 8]
 
 
@@ -110,7 +110,7 @@ def test_a_group_is_bounded_by_its_bytes(world):
     node.store.forget()
     for effect in list(node.running.values()):
         node.finish(effect, "x" * 40_000)
-    node.settle()
+    node.run_until_idle()
     # Result and output are 80,000 bytes each: the bound is reached with the second write.
     assert [len(group) for group in node.store.groups] == [2, 2, 2, 2]
     assert {world.record(key.instance_id).status for key in world.returned} == {Status.COMPLETED}
@@ -118,10 +118,10 @@ def test_a_group_is_bounded_by_its_bytes(world):
 
 def test_a_start_is_claimed_in_its_own_transaction_and_runs_in_the_next(any_world):
     node = any_world.node(registry(steps), {"add": HOLD})
-    node.settle()
+    node.run_until_idle()
     node.store.forget()
     node.start(state=1)
-    node.settle()
+    node.run_until_idle()
     assert [[type(change) for change, _ in group] for group in node.store.groups] == [
         [Start, Claim],
         [Write],
@@ -195,7 +195,7 @@ def test_a_node_that_stops_does_not_spin_over_what_it_will_not_claim(world):
     node.engine.stop_claiming()
     world.start(state=1)
     node.engine.look()
-    node.settle()
+    node.run_until_idle()
     assert node.cycle.idle_seconds() > 0
     assert len(node.running) == 1
 
@@ -216,10 +216,10 @@ def test_timers_of_an_owned_instance_leave_nothing_behind_in_memory(world):
     world.run(1)
     for _ in range(500):
         node.finish()
-        node.settle()
+        node.run_until_idle()
     assert len(node.engine._run_queue._timers) < 200
     node.finish()
-    node.settle()
+    node.run_until_idle()
     assert world.output(instance_id) == "done"
 
 
@@ -236,8 +236,8 @@ def test_far_timers_of_instances_that_come_and_go_leave_nothing_behind_in_memory
     world.run(1)
     for _ in range(300):
         node.submit(world.append_change(instance_id))
-        node.settle()
+        node.run_until_idle()
         node.finish()
-        node.settle()
+        node.run_until_idle()
     assert world.record(instance_id).row.execution == 301
     assert len(node.engine._run_queue._timers) < 150

@@ -126,7 +126,7 @@ def test_a_node_that_was_there_all_the_time_releases_what_another_node_holds(any
     any_world.run(2)
     any_world.send(instance_id)
     broken.engine.look()
-    broken.settle()
+    broken.run_until_idle()
     assert any_world.record(instance_id).held
     any_world.run(25)
     assert any_world.output(instance_id) == "first"
@@ -381,7 +381,7 @@ def test_a_history_that_cannot_be_read_holds_that_instance_and_the_node_goes_on(
     assert world.record(bad).held
     assert world.output(good) == "first"
     token = node.submit(world.append_change(bad))
-    node.settle()
+    node.run_until_idle()
     assert not isinstance(node.replies[token], Exception), (
         "clients were refused for one instance's fault"
     )
@@ -508,7 +508,7 @@ def test_a_policy_that_cannot_be_read_holds_what_needs_it(world):
     node.engine.catalogue = broken
     world.send(instance_id)
     node.engine.look()
-    node.settle()
+    node.run_until_idle()
     record = world.record(instance_id)
     assert record.held
     assert record.row.hold.kind is HoldKind.INTERNAL

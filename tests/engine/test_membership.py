@@ -38,7 +38,7 @@ def test_a_lapse_alone_changes_nothing(any_world):
     any_world.run(1)
     any_world.clock.skip(3600)
     other = any_world.node(CODE, {"work": HOLD})
-    other.settle()
+    other.run_until_idle()
     assert any_world.record(instance_id).row.owner == node.node_id
     node.finish(value="late")
     any_world.run(1)
@@ -104,7 +104,7 @@ def test_a_node_that_dies_during_an_outage_is_found_after_it(world):
     silent, watcher = world.node(CODE, {"work": HOLD}), world.node(CODE, {"work": HOLD})
     instance_id = world.start()
     silent.engine.look()
-    silent.settle()
+    silent.run_until_idle()
     world.run(1)
     watcher.store.down = StoreUnavailable("away")
     silent.crash()
@@ -175,7 +175,7 @@ def test_a_write_of_a_dead_node_is_refused_before_it_knows_that_it_is_dead(any_w
                 assert any_world.store.bury(node.node_id, row.renewals)
         any_world.store.sweep()
         heir.engine.look()
-        heir.settle()
+        heir.run_until_idle()
 
     node.store.before_commit = die_meanwhile
     node.cycle_once()
@@ -221,7 +221,7 @@ def test_a_node_that_stood_still_as_the_store_said_that_it_lives_learns_of_its_d
     node.cycle_once()
     assert node.node_id != lives[0]
     assert node.node_id in living(any_world)
-    node.settle()
+    node.run_until_idle()
     assert any_world.record(instance_id).row.owner == node.node_id
 
 
@@ -309,7 +309,7 @@ def test_ghosts_are_swept_within_a_lease_even_where_nobody_saw_a_burial(any_worl
     assert any_world.store.bury(ghost.node_id, row.renewals)
     instance_id = any_world.start()
     ghost.engine.look()
-    ghost.settle()
+    ghost.run_until_idle()
     assert any_world.record(instance_id).row.owner == ghost.node_id
     ghost.crash()
     any_world.run(12)
@@ -320,7 +320,7 @@ def test_ghosts_are_swept_within_a_lease_even_where_nobody_saw_a_burial(any_worl
 def test_forgotten_ownership_is_adopted_within_a_lease(any_world):
     """Rule 13: the row says that this node owns it; the node does not know."""
     node = any_world.node(CODE, {"work": HOLD})
-    node.settle()
+    node.run_until_idle()
     instance_id = any_world.start()
     any_world.store.commit([Claim(node.node_id, node.engine.kinds, 10)])
     assert any_world.record(instance_id).row.owner == node.node_id

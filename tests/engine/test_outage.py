@@ -114,7 +114,7 @@ def test_clients_are_told_at_once_and_their_changes_are_not_made_later(any_world
     any_world.run(10)
     assert any_world.record(instance_id).row.inbox_seq == 0
     third = node.submit(any_world.append_change(instance_id))
-    node.settle()
+    node.run_until_idle()
     assert isinstance(node.replies[third], Appended)
     assert len([change for change in node.store.changes if isinstance(change, Append)]) == 1
 

@@ -41,7 +41,7 @@ def test_an_instance_that_only_waits_is_released_in_the_write_that_parks_it(any_
 def test_only_a_short_wait_stays_owned(world, seconds, stays):
     node = world.node(registry(sleeps))
     instance_id = world.start(state=seconds)
-    world.settle()
+    world.run_until_idle()
     assert node.engine.owned == stays
     assert world.record(instance_id).row.owner == (node.node_id if stays else None)
     world.run(seconds - 0.001)
@@ -67,14 +67,14 @@ def test_a_warm_execution_is_dropped_when_another_node_went_on_with_it(any_world
     first, second = any_world.node(registry(listens)), any_world.node(registry(listens))
     instance_id = any_world.start()
     first.engine.look()
-    first.settle()
+    first.run_until_idle()
     any_world.send(instance_id, value="to the second")
     second.engine.look()
-    second.settle()
+    second.run_until_idle()
     assert second.store.histories == [(instance_id, 1)]
     any_world.send(instance_id, value="to the first")
     first.engine.look()
-    first.settle()
+    first.run_until_idle()
     assert first.store.histories == [(instance_id, 1)], (
         "it went on with what it remembered (rule 3)"
     )
@@ -119,7 +119,7 @@ def test_memory_holds_no_more_warm_executions_than_it_may(world):
     for instance_id in ids:
         world.send(instance_id)
         node.engine.look()
-        node.settle()
+        node.run_until_idle()
     cold = {instance_id for instance_id, _ in node.store.histories}
     assert cold >= set(ids) - kept
     check_rest(world, [node.registry])
@@ -197,11 +197,11 @@ def test_an_attempt_that_the_row_has_left_behind_is_given_up_for_the_present_one
     """
     first = world.node(registry(works), {"work": HOLD})
     instance_id = world.start()
-    first.settle()
+    first.run_until_idle()
     old = first.the_running()
     world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
     second = world.node(registry(works), {"work": HOLD})
-    second.settle()
+    second.run_until_idle()
     second.fail(second.the_running())
     second.stop()
     first.engine.look()

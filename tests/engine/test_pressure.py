@@ -67,7 +67,7 @@ def run_with_work(world, seconds, nodes):
             for effect in effects:
                 if effect.key in node.running:
                     node.finish(effect)
-        world.settle()
+        world.run_until_idle()
 
 
 def commits(node):
@@ -248,7 +248,7 @@ def test_an_activity_that_loses_a_race_after_its_instance_gave_up_its_place_is_a
     for instance_id in ids:
         world.send(instance_id)
     node.engine.look()
-    world.settle()
+    world.run_until_idle()
     assert not node.running
     assert sorted(key.instance_id for key in node.aborted) == sorted(ids)
     world.run(3)

@@ -103,17 +103,17 @@ def test_the_reply_to_a_start_append_and_cancel_may_be_lost(any_world, lost):
     node.store.replies.append(lost)
     start = any_world.start_change()
     token = node.submit(start)
-    node.settle()
+    node.run_until_idle()
     assert node.replies[token] == (Started() if lost == "lost before" else StartExists(same=True))
     node.store.replies.append(lost)
     token = node.submit(any_world.append_change(start.instance_id, value="x"))
-    node.settle()
+    node.run_until_idle()
     assert isinstance(node.replies[token], Appended)
     assert any_world.record(start.instance_id).row.inbox_seq == 1
     assert any_world.kinds(start.instance_id).count("EVENT_RECEIVED") == 1
     node.store.replies.append(lost)
     token = node.submit(Cancel(start.instance_id, "enough"))
-    node.settle()
+    node.run_until_idle()
     assert any_world.status(start.instance_id) is Status.CANCELLED
     assert token in node.replies
     check_rest(any_world, [node.registry])
@@ -152,7 +152,7 @@ def test_a_client_whose_change_the_store_refuses_for_good_is_told_and_others_are
     tokens = [
         node.submit(world.append_change(instance_id, name, 1)) for name in ("go", "bad", "go")
     ]
-    node.settle()
+    node.run_until_idle()
     assert [type(node.replies[token]) for token in tokens] == [Appended, StoreError, Appended]
     assert world.output(instance_id) == [1, 1]
 
@@ -258,7 +258,7 @@ def test_a_refused_write_drops_the_instance_and_aborts_its_activities(any_world)
     loser = node.the_running("b").key
     node.finish(node.the_running("a"), 1)
     node.store.before_commit = lambda: any_world.terminate(instance_id)
-    node.settle()
+    node.run_until_idle()
     assert node.aborted == [loser]
     assert node.engine.owned == node.engine.running == 0
     assert any_world.kinds(instance_id)[-1] == "EXECUTION_TERMINATED"
@@ -273,7 +273,7 @@ def test_a_stale_write_of_the_same_node_is_refused_by_the_revision(any_world):
     (stale,) = node.store.writes
     any_world.send(instance_id)
     node.engine.look()
-    node.settle()
+    node.run_until_idle()
     before = any_world.record(instance_id).row
     outcome = any_world.store.commit([stale]).outcomes[0]
     assert not isinstance(outcome, Granted)
@@ -293,7 +293,7 @@ def test_a_message_between_a_turn_and_its_park_is_not_lost(any_world, through):
         )  # in the very group of the park
     node.cycle_once()  # parks
     assert len(node.store.groups[-1]) >= 1
-    node.settle()
+    node.run_until_idle()
     assert any_world.kinds(instance_id).count("EVENT_RECEIVED") == 1
     any_world.send(instance_id, value="late")
     any_world.run(1.1)
@@ -310,11 +310,11 @@ def test_a_message_that_meets_a_step_of_an_instance_that_stays_owned_is_delivere
     node.cycle_once()
     node.store.before_commit = lambda: any_world.send(instance_id, value="x")
     node.cycle_once()
-    node.settle()
+    node.run_until_idle()
     assert any_world.kinds(instance_id)[-1] == "EVENT_RECEIVED"
     assert node.engine.owned == 1
     node.finish(value=1)
-    node.settle()
+    node.run_until_idle()
     assert any_world.output(instance_id) == [1, "x"]
 
 
@@ -357,9 +357,9 @@ def test_other_clients_messages_in_between_are_fetched_and_order_is_kept(any_wor
         any_world.append_change(instance_id, value=3)
     )  # the node learns 3 before it has heard of 1 and 2
     node.submit(any_world.append_change(instance_id, value=4))
-    node.settle()
+    node.run_until_idle()
     node.finish()
-    node.settle()
+    node.run_until_idle()
     assert any_world.output(instance_id) == [1, 2, 3, 4]
     check_rest(any_world, [node.registry])
 

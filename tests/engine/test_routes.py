@@ -505,7 +505,7 @@ def test_a_late_result_of_what_lost_a_race_is_dropped(any_world):
     effect = able.the_running()
     any_world.send(instance_id)
     any_world.nodes[0].engine.look()
-    any_world.nodes[0].settle()
+    any_world.nodes[0].run_until_idle()
     able.finish(effect, "late")
     any_world.run(110)
     assert any_world.output(instance_id) == 1
@@ -554,7 +554,7 @@ def test_a_lost_reply_to_a_claim_leaves_no_activity_behind(any_world, fate):
     lone(any_world, code)
     able = helper(any_world)
     instance_id = any_world.start()
-    any_world.nodes[0].settle()
+    any_world.nodes[0].run_until_idle()
     able.store.replies.append(fate)
     any_world.run(25)
     assert able.the_running().attempt == 1

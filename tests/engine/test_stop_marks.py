@@ -126,7 +126,7 @@ def test_its_node_hears_of_it_within_one_look_at_the_store(any_world):
     able.obeys = True
     any_world.cancel(instance_id)
     owner.engine.look()
-    owner.settle()
+    owner.run_until_idle()
     assert row_of(any_world, instance_id).stopping
     any_world.run(1)
     assert able.running == {}
@@ -140,15 +140,15 @@ def test_a_heartbeat_tells_its_node_before_the_next_look(any_world):
     instance_id = any_world.start()
     any_world.run(2)
     able.engine.look()
-    able.settle()
+    able.run_until_idle()
     any_world.cancel(instance_id)
     any_world.run(5)
     assert able.asked == []
     able.beat(41)
-    able.settle()
+    able.run_until_idle()
     assert able.asked == [able.the_running().key]
     able.fail()
-    able.settle()
+    able.run_until_idle()
     any_world.run(2)
     undone(any_world, owner, instance_id)
 
@@ -267,7 +267,7 @@ def test_what_nobody_has_taken_is_withdrawn_at_once(any_world):
     any_world.run(1)
     any_world.cancel(instance_id)
     owner.engine.look()
-    owner.settle()
+    owner.run_until_idle()
     assert owner.the_running().name == "undo"
     able = worker(any_world)
     any_world.run(3)
@@ -414,7 +414,7 @@ def test_a_node_that_was_not_told_that_it_has_taken_it_ends_it_without_running_i
     able.engine._check.tasks_due = False  # or it would find out at once
     any_world.cancel(instance_id)
     owner.engine.look()
-    owner.settle()
+    owner.run_until_idle()
     assert row_of(any_world, instance_id).stopping
     any_world.run(15)
     assert able.attempts == []

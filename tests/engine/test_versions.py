@@ -31,7 +31,7 @@ async def new(ctx, left):
 def lap(world, node, times=1):
     for _ in range(times):
         node.finish()
-        node.settle()
+        node.run_until_idle()
         world.run(1.1)
 
 
@@ -99,7 +99,7 @@ def test_a_policy_set_just_before_a_start_counts_for_it(any_world):
     node = any_world.node(BOTH, {"work": HOLD})
     any_world.set_policy(Exact("1.0.0"))
     instance_id = node.start(state=1)
-    node.settle()
+    node.run_until_idle()
     assert any_world.versions(instance_id) == ["1.0.0"]
 
 
@@ -430,7 +430,7 @@ def test_a_node_that_writes_for_an_operator_drops_what_it_has_in_memory(any_worl
     instance_id, node = waiting_for_nobody(any_world)
     any_world.admin.set_pin(instance_id, None, by="operator", reason="")
     node.submit(retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator"))
-    any_world.settle()
+    any_world.run_until_idle()
     assert node.the_running().version == "1.1.0", "what became ready is claimed at once"
 
 
@@ -458,7 +458,7 @@ def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_wha
     any_world.run(1.1)
     ids = [any_world.start(state=4, version="1.0.0" if number % 2 else None) for number in range(8)]
     ancient.engine.look()
-    ancient.settle()
+    ancient.run_until_idle()
     for _ in range(8):
         any_world.run(1.1)
         for node in (ancient, modern):
@@ -479,12 +479,12 @@ def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_wha
 def test_a_boundary_to_a_version_of_another_node_leaves_the_next_execution_unopened_for_it(world):
     ancient = world.node(OLD, {"work": HOLD})
     instance_id = world.start(state=1)
-    ancient.settle()
+    ancient.run_until_idle()
     modern = world.node(BOTH, {"work": HOLD})
     world.run(1.5)
     ancient.store.forget()
     ancient.finish()
-    ancient.settle()
+    ancient.run_until_idle()
     (write,) = ancient.store.writes
     assert (write.state.owner, write.state.opened, write.state.wake_at) == (None, False, 0)
     assert write.executions[-1].create.version == "1.1.0"

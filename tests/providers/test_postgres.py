@@ -1512,7 +1512,7 @@ def do_everything_once(provider):
             executions=(laps, following),
             consumed=(1,),
             activities=(activity,),
-            settled=(9,),
+            completed=(9,),
             custom_status=Payload(b"1"),
         ),
     )

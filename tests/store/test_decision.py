@@ -271,7 +271,7 @@ def test_a_report_on_what_its_owner_has_settled_in_the_same_group_is_refused():
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
     decision = decided(
         report,
-        write_of(row, settled=(3,)),
+        write_of(row, completed=(3,)),
         rows=[row],
         activities={ActivityId("i", 1, 3): handed_out()},
     )
@@ -298,7 +298,7 @@ def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
     row, key = a_row(), ActivityId("i", 1, 3)
     first = write_of(row, activities=(handed_out(owner=None),))
     second = replace(stopping(row, 3), revision=3)
-    third = replace(stopping(row, 3, settled=(3,)), revision=4)
+    third = replace(stopping(row, 3, completed=(3,)), revision=4)
     known = {key: handed_out()}
     decision = decided(first, second, third, rows=[row], activities=known)
     ((_, arrival),) = decision.outcomes[1].arrivals

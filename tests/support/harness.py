@@ -350,7 +350,7 @@ class World:
     def alive(self):
         return [node for node in self.nodes if node.alive]
 
-    def settle(self, *, limit=3_000):
+    def run_until_idle(self, *, limit=3_000):
         """Let all nodes work until none has anything to do now."""
         for _ in range(limit):
             busy = [node for node in self.alive if node.is_busy]
@@ -363,13 +363,13 @@ class World:
     def run(self, seconds):
         """Let virtual time pass, and the nodes do what is due."""
         until = self.clock.instant + round(seconds * 1e6)
-        self.settle()
+        self.run_until_idle()
         while self.clock.instant < until:
             waits = [round(node.cycle.idle_seconds() * 1e6) + 1 for node in self.alive]
             self.clock.instant = min([until, *(self.clock.instant + wait for wait in waits)])
             for node in self.alive:
                 node.cycle.listen()
-            self.settle()
+            self.run_until_idle()
 
 
 class Node:
@@ -470,7 +470,7 @@ class Node:
         items, self.items = self.items, []
         self.take(self.cycle.run(items))
 
-    def settle(self, *, limit=1_000):
+    def run_until_idle(self, *, limit=1_000):
         for _ in range(limit):
             if not self.is_busy:
                 return

@@ -55,7 +55,7 @@ def test_each_turn_that_did_something_is_a_span_in_the_trace_of_its_execution(
 ):
     worker = node(registry(works), {"work": HOLD})
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     world.run(3)  # nothing happens meanwhile, so nothing is told
     (root,) = observed.spans()
     assert root.name == "orchestration job"
@@ -68,7 +68,7 @@ def test_each_turn_that_did_something_is_a_span_in_the_trace_of_its_execution(
         "turn.events": 2,
     }
     worker.finish(value=1)
-    world.settle()
+    world.run_until_idle()
     turn = observed.span("turn")
     assert is_child(turn, root)
     assert attributes(turn)["outcome"] == "completed"
@@ -80,7 +80,7 @@ def test_each_turn_that_did_something_is_a_span_in_the_trace_of_its_execution(
 def test_the_trace_is_stored_with_the_execution_and_goes_to_its_activities(world, observed, node):
     worker = node(registry(works), {"work": HOLD})
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     root = observed.span("orchestration")
     assert world.executions(instance_id)[0].traceparent == traceparent(root)
     assert worker.the_running().traceparent == traceparent(root)
@@ -90,7 +90,7 @@ def test_a_start_and_an_event_are_linked_to_by_the_turns_that_they_cause(world, 
     node(registry(listens))
     start = replace(world.start_change(), traceparent=CALLER)
     world.store.commit([start])
-    world.settle()
+    world.run_until_idle()
     world.store.commit([replace(world.append_change(start.instance_id), traceparent=SENDER)])
     world.run(1)
     world.send(start.instance_id)  # by somebody without a trace
@@ -110,7 +110,7 @@ def test_an_event_that_came_before_the_first_turn_is_linked_to_by_it(world, obse
     node(registry(listens))
     start = replace(world.start_change(), traceparent=CALLER)
     world.store.commit([start, replace(world.append_change(start.instance_id), traceparent=SENDER)])
-    world.settle()
+    world.run_until_idle()
     assert links(observed.span("orchestration")) == [("origin", CALLER), ("event", SENDER)]
 
 
@@ -130,7 +130,7 @@ def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_orig
             if world.status(start.instance_id) is not Status.OPEN:
                 break
             node(registry(loops), {"work": lambda effect: 1})
-    world.settle()
+    world.run_until_idle()
     first, second, third = observed.spans("orchestration")
     assert len({span.context.trace_id for span in (first, second, third)}) == 3
     assert links(first) == [("origin", CALLER)]
@@ -166,7 +166,7 @@ def test_a_child_is_linked_to_the_execution_that_asked_and_its_end_to_the_lap_th
 ):
     node(several(asks=asks, asked=asked))
     world.start("asks", 1, instance_id="parent")
-    world.settle()
+    world.run_until_idle()
     parent, first, second = (span for span in observed.spans("orchestration"))
     assert [links(span) for span in (parent, first)] == [[], [("origin", traceparent(parent))]]
     assert links(second) == [("origin", traceparent(parent)), ("previous", traceparent(first))]
@@ -184,7 +184,7 @@ async def spins(ctx, lap):
 def test_laps_that_share_a_write_have_a_span_each(world, observed, node):
     worker = node(registry(spins))
     world.start(state=1)
-    world.settle()
+    world.run_until_idle()
     assert len(worker.store.writes) == 1
     first, second, third = observed.spans()
     assert [attributes(span)["execution.id"] for span in (first, second, third)] == [1, 2, 3]
@@ -196,7 +196,7 @@ def test_a_replay_tells_nothing_and_the_turn_behind_it_goes_on_in_the_same_trace
 ):
     worker = node(registry(listens))
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     world.send(instance_id)
     world.run(1)
     worker.stop()
@@ -220,13 +220,13 @@ def test_the_time_of_a_turn_is_neither_the_replay_before_it_nor_the_commit_behin
 ):
     node(registry(listens)).store.around = lambda: world.clock.skip(0.5)
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     world.alive[0].stop()
     worker = node(registry(listens))
     worker.store.before_history = lambda: world.clock.skip(2)
     world.send(instance_id)
     before = world.clock.instant
-    world.settle()
+    world.run_until_idle()
     (turn,) = observed.spans("turn")
     assert turn.start_time == turn.end_time == (before + 2_000_000) * 1000
     assert observed.sums("orchestra.turn.duration") == {("job", "1.0.0"): (2, 0)}
@@ -241,14 +241,14 @@ def test_a_traceparent_that_cannot_be_read_is_none(world, observed, node, damage
     world.store.commit(
         [start, replace(world.append_change(start.instance_id), traceparent=damaged)]
     )
-    world.settle()
+    world.run_until_idle()
     assert links(observed.span("orchestration")) == []
 
 
 def test_an_execution_that_is_taken_over_goes_on_in_its_trace(world, observed, node):
     first = node(registry(works), {"work": HOLD}, lease=5.0)
     instance_id = world.start()
-    world.settle()
+    world.run_until_idle()
     first.crash()
     second = node(registry(works), {"work": HOLD}, lease=5.0)
     world.run(12)
@@ -256,7 +256,7 @@ def test_an_execution_that_is_taken_over_goes_on_in_its_trace(world, observed, n
     root = observed.span("orchestration")
     assert (effect.attempt, effect.traceparent) == (2, traceparent(root))
     second.finish(value=1)
-    world.settle()
+    world.run_until_idle()
     assert world.status(instance_id) is Status.COMPLETED
     assert is_child(observed.span("turn"), root)
     assert observed.values("orchestra.takeovers") == {(): 1}
@@ -311,7 +311,7 @@ async def fails(ctx, _):
 def test_a_failed_execution_is_an_error_that_names_its_type(world, observed, node):
     node(registry(fails))
     world.start()
-    world.settle()
+    world.run_until_idle()
     span = observed.span("orchestration")
     assert span.status.status_code.name == "ERROR"
     assert span.attributes["error.type"] == "orchestra.errors.Failure"
@@ -330,7 +330,7 @@ def test_telemetry_that_breaks_takes_nothing_down_with_it(world, observed, node,
             if not name.startswith("_"):
                 setattr(part, name, broken)
     instance_id = world.start(state=1)
-    world.settle()
+    world.run_until_idle()
     assert world.output(instance_id) == 3
     assert (
         len([record for record in caplog.records if "telemetry has failed" in record.message]) == 1
@@ -372,7 +372,7 @@ def test_a_timer_is_as_late_as_its_firing_was_committed_after_it_was_due(world, 
 
     worker = node(registry(naps))
     world.start()
-    world.settle()
+    world.run_until_idle()
     world.clock.skip(6.5)  # the node was paused
     worker.store.before_commit = lambda: world.clock.skip(0.25)
     world.run(1)
@@ -421,7 +421,7 @@ def test_commits_tell_their_time_and_how_much_was_in_them(world, observed, node)
     worker.store.around = lambda: world.clock.skip(0.004)
     for _ in range(5):
         world.start()
-    world.settle()
+    world.run_until_idle()
     durations, writes = (
         observed.sums("orchestra.commit.duration"),
         observed.sums("orchestra.commit.writes"),
@@ -476,7 +476,7 @@ def test_a_cancel_before_the_first_turn_is_an_end_without_a_span(world, observed
     made = world.start_change()
     world.store.commit([made])
     world.cancel(made.instance_id)
-    world.settle()
+    world.run_until_idle()
     assert worker.engine.owned == 0
     assert observed.values("orchestra.ends") == {("job", "1.0.0", "cancelled"): 1}
     assert observed.spans() == []
@@ -509,7 +509,7 @@ def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_wa
     plain = world.node(registry(listens))
     start = replace(world.start_change(), traceparent=CALLER)
     world.store.commit([start])
-    world.settle()
+    world.run_until_idle()
     assert type(plain.engine._recorder) is Recorder
     assert world.executions(start.instance_id)[0].traceparent is None
     plain.stop()

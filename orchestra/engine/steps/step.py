@@ -208,7 +208,7 @@ def write_of(
         executions=tuple(step.deltas),
         consumed=tuple(step.consumed),
         activities=tuple(rows.values()),
-        settled=tuple(step.completed),
+        completed=tuple(step.completed),
         custom_status=step.custom_status,
         hold=step.hold,
         prune=None

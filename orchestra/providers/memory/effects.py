@@ -77,7 +77,7 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.events.put(row)
     for instance_id in effects.forgotten:
         database.activities.remove_all(instance_id)
-    for key in effects.settled:
+    for key in effects.completed:
         database.activities.remove(*key)
     for row in effects.activities:
         standing = database.activities.get(*row[:3])

@@ -70,7 +70,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.ADD_EVENTS, tables.EVENT, effects.events)
     if effects.forgotten:
         script.add(sql.FORGET_ACTIVITIES, Texts(effects.forgotten))
-    _add(script, sql.SETTLE_ACTIVITIES, sql.ACTIVITY_ID, effects.settled)
+    _add(script, sql.SETTLE_ACTIVITIES, sql.ACTIVITY_ID, effects.completed)
     _add(script, sql.PUT_ACTIVITIES, tables.ACTIVITY, effects.activities)
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, effects.stopped, counted=True)
     if effects.consumed:

@@ -67,7 +67,7 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     )
     _run(connection, sql.ADD_EVENT, effects.events)
     _run(connection, sql.FORGET_ACTIVITIES, [(instance_id,) for instance_id in effects.forgotten])
-    _run(connection, sql.SETTLE_ACTIVITY, effects.settled)
+    _run(connection, sql.SETTLE_ACTIVITY, effects.completed)
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
     _run(connection, sql.REPORT_ACTIVITY, effects.stopped)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])

@@ -285,7 +285,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             executions=deltas,
             consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
             activities=() if data.draw(_mostly) else (self.activity(data, state.execution, route),),
-            settled=(1,) if not data.draw(_mostly) else (),
+            completed=(1,) if not data.draw(_mostly) else (),
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
             prune=None if data.draw(_mostly) else self.prune(data),

@@ -137,7 +137,7 @@ class ExecutionTests(ContractBase):
             one(
                 provider,
                 a_write(
-                    row, a_state(row, owner=None, wake_at=0), activities=(again,), settled=(1, 9)
+                    row, a_state(row, owner=None, wake_at=0), activities=(again,), completed=(1, 9)
                 ),
             ),
             Granted,

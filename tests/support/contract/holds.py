@@ -72,10 +72,10 @@ class HoldTests(ContractBase):
         expect(one(other, Release("i", row.incarnation, row.revision)), Granted)
         (snapshot,) = claim(other, "n2")
         assert [replace(activity, revision=0) for activity in snapshot.activities] == list(kept)
-        settled = a_write(
-            snapshot.row, settled=(1, 2), activities=(an_activity(3, result=Payload(b"1")),)
+        completed = a_write(
+            snapshot.row, completed=(1, 2), activities=(an_activity(3, result=Payload(b"1")),)
         )
-        expect(one(other, settled), Granted)
+        expect(one(other, completed), Granted)
         (left,) = read(provider).activities
         assert (left.event_id, left.result) == (3, Payload(b"1"))
 

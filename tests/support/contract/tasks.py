@@ -190,7 +190,7 @@ class TaskTests(ContractBase):
         ]
         assert news.messages == ()
         expect(
-            one(provider, a_write(row, a_state(row, seen_seq=news.inbox_seq), settled=(1, 2))),
+            one(provider, a_write(row, a_state(row, seen_seq=news.inbox_seq), completed=(1, 2))),
             Granted,
         )
         assert provider.store.news("n1") == []
@@ -250,9 +250,9 @@ class TaskTests(ContractBase):
     def test_what_its_owner_settles_before_the_report_is_settled(self, provider: Provider) -> None:
         row = hand_out(provider, handed_out(), owner="n1")
         (task,) = take(provider)
-        settle = a_write(row, settled=(1,))
+        completing = a_write(row, completed=(1,))
         outcomes = provider.store.commit(
-            [a_report(task), settle]
+            [a_report(task), completing]
         ).outcomes  # the owners come first, whatever the order
         assert outcomes[0] == Refused()
         expect(outcomes[1], Granted)

@@ -149,7 +149,7 @@ class Group:
             hold=write_hold(write.hold, self._dialect) or row.hold,
         )
         activities = dict(instance.activities)
-        for event_id in write.settled:
+        for event_id in write.completed:
             activities.pop((state.execution, event_id), None)
         for activity in write.activities:
             key = activity.execution, activity.event_id

@@ -78,7 +78,7 @@ class Ages:
         changes = (
             write.executions,
             write.consumed,
-            write.settled,
+            write.completed,
             write.starts,
             write.cancels,
             write.hold,

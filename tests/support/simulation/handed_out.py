@@ -43,7 +43,7 @@ class HandedOutActivities:
         """The fences of all rows of activities, of those as well that are not handed out."""
 
     def written(self, write: Write, granted: Granted) -> None:
-        """A write was granted: what it settles is over, what it closes is forgotten, and what it
+        """A write was granted: what it completes is over, what it closes is forgotten, and what it
         routes is handed out.
         """
         activities = self._of.setdefault((write.instance_id, write.incarnation), {})
@@ -60,7 +60,7 @@ class HandedOutActivities:
             )
             activities.clear()
             fences.clear()
-        for number in write.settled:
+        for number in write.completed:
             activities.pop(number, None)
             fences.pop(number, None)
         for row in write.activities:

@@ -2,7 +2,7 @@
 
 Sometimes a node does not know whether it owns an instance: a reply was lost, a write was refused,
 or the store says that it owns what it does not have. It never finds out by reading. It makes a
-write in its own name, which waits for writes under way, fences them off, and brings the row back
+write in its own name. That waits for writes under way, fences them off, and brings the row back
 (rules 9 and 13).
 """
 
@@ -90,8 +90,8 @@ class UnknownOutcomes:
 class Ownership:
     """Puts instances into the run queue and takes them out, with what runs for them.
 
-    An owned instance is in the run queue; or it is blocked, as its code does not return; or its
-    last write has an unknown outcome.
+    An owned instance is in the run queue. Or its code does not return, and it is blocked. Or the
+    outcome of its last write is unknown.
     """
 
     def __init__(

@@ -34,6 +34,7 @@ def output_of(program: Path, source: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_python_block_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = blocks_of(README)
     assert blocks
@@ -43,6 +44,7 @@ def test_every_python_block_of_the_readme_runs_as_it_stands(tmp_path: Path) -> N
         assert "checks on 1.1.0" in output
 
 
+@pytest.mark.slow
 def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / "ops" / "guide.md").read_text(encoding="utf-8"))
     output = output_of(tmp_path / "guide.py", "\n".join(blocks))
@@ -103,6 +105,7 @@ def test_the_python_blocks_of_the_testing_guide_make_one_test_module(tmp_path: P
     assert f"{2 * count} passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_blocks_of_the_operating_guide_run_beside_a_store(tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / "ops" / "operating.md").read_text(encoding="utf-8"))
     assert len(blocks) == 3

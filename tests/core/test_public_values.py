@@ -31,6 +31,9 @@ PLUMBING = {
 }
 """What only the library's own parts ask of each other."""
 
+EXPORTS = {"Client.export_history"}
+"""What is a document for another program to read, and holds stored values as they are."""
+
 
 def hints(subject):
     """Return the annotations of a class or function, by name."""
@@ -75,7 +78,7 @@ def told_by(cls):
         if (
             name.startswith("_")
             or not inspect.isfunction(function)
-            or f"{cls.__name__}.{name}" in PLUMBING
+            or f"{cls.__name__}.{name}" in PLUMBING | EXPORTS
         ):
             continue
         yield name, hints(function).get("return", object)

@@ -81,6 +81,7 @@ RUNNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_it_runs_under(runner, tmp_path):
     head, arguments = RUNNERS[runner]

@@ -83,6 +83,7 @@ async def test_a_scenario_that_takes_a_runtime_needs_a_registry():
 # --- determinism ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_deterministic_code_passes_under_each_hash_seed():
     async def scenario(env):
         env.fake(charge, lambda order, amount: amount)
@@ -94,6 +95,7 @@ async def test_deterministic_code_passes_under_each_hash_seed():
     assert replayed.events > 12
 
 
+@pytest.mark.slow
 async def test_code_that_goes_by_the_order_of_a_set_is_found():
     async def scenario(env):
         env.fake("note", lambda word: word)
@@ -127,6 +129,7 @@ async def test_functions_that_no_other_process_can_import_are_refused_by_name():
         await check_determinism(registry, scenario)
 
 
+@pytest.mark.slow
 async def test_a_scenario_may_make_its_own_runtime():
     async def scenario():
         async with TestRuntime(ORDERS, [charge, ship]) as env:

@@ -67,6 +67,7 @@ from orchestra.errors import (
     InvalidVersion,
     LevelTooLow,
     LibraryTooOld,
+    MigrationFailed,
     NetworkFileSystem,
     NewerLibraryNeeded,
     NodeBuried,
@@ -99,6 +100,7 @@ from orchestra.errors import (
     WrongEventLoop,
 )
 from orchestra.futures import DurableFuture, Future
+from orchestra.migrations import MigrationInfo
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.retention import Retention
@@ -160,6 +162,8 @@ __all__ = [
     "LibraryTooOld",
     "Limits",
     "Lock",
+    "MigrationFailed",
+    "MigrationInfo",
     "NetworkFileSystem",
     "NewerLibraryNeeded",
     "NodeBuried",

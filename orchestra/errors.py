@@ -31,6 +31,7 @@ copied.
     │   ├── EncodeError
     │   ├── DecodeError
     │   └── PayloadTooLarge
+    ├── MigrationFailed                   holds the instance; ``.name``, ``.step``, ``.field``
     ├── Failure                           raised by users to end an instance as failed; ``.details``
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
@@ -117,6 +118,7 @@ __all__ = [
     "InvalidVersion",
     "LevelTooLow",
     "LibraryTooOld",
+    "MigrationFailed",
     "NetworkFileSystem",
     "NewerLibraryNeeded",
     "NodeBuried",
@@ -419,6 +421,18 @@ class EncodeError(PayloadError, TypeError):
 
 class DecodeError(PayloadError, ValueError):
     """Stored bytes do not fit the annotation."""
+
+
+class MigrationFailed(OrchestraError):
+    """A state does not migrate. ``step`` is the version of the migration, or the version that the
+    state does not fit; ``field`` the field, where one is at fault.
+    """
+
+    def __init__(self, message: str, *, name: str, step: str, field: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+        self.step = step
+        self.field = field
 
 
 class PayloadTooLarge(PayloadError, ValueError):

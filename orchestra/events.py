@@ -181,6 +181,10 @@ class ExecutionStarted(InputEvent):
     input: Payload
     is_exact: bool = False
     """Whether it refuses inexact values; older libraries changed them silently."""
+    written_by: str | None = None
+    """The version that wrote the state, where ``migrations`` have changed it."""
+    migrations: tuple[str, ...] = ()
+    """The migrations that the state has passed; ``input`` is what they have made of it."""
 
 
 @frozen
@@ -532,6 +536,11 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "suggest_events": event.suggest_events,
                 "suggest_bytes": event.suggest_bytes,
                 **({"exact": True} if event.is_exact else {}),
+                **(
+                    {"written_by": event.written_by, "migrations": event.migrations}
+                    if event.migrations
+                    else {}
+                ),
             }
             payload = event.input
         case ExecutionCompleted():
@@ -660,6 +669,8 @@ def _read(
                 _field(envelope, "suggest_bytes", int),
                 _payload(record),
                 envelope.get("exact") is True,
+                envelope.get("written_by"),
+                tuple(envelope.get("migrations", ())),
             )
         case EventKind.ACTIVITY_SCHEDULED:
             return ActivityScheduled(

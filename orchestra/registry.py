@@ -14,6 +14,7 @@ chooses.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
@@ -32,6 +33,7 @@ from orchestra.errors import (
 )
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
+from orchestra.migrations import Declared, Migrations, local_names_of, migrations_of
 from orchestra.retention import Retention
 from orchestra.retry import type_name
 from orchestra.signatures import (
@@ -134,17 +136,19 @@ class OrchestrationDefinition:
 class OrchestrationRegistry:
     """An immutable set of orchestrations. Make one with :meth:`builder`."""
 
-    __slots__ = ("_definitions", "_policies", "_retentions")
+    __slots__ = ("_definitions", "_migrations", "_policies", "_retentions")
 
     def __init__(
         self,
         definitions: Mapping[str, Mapping[str, OrchestrationDefinition]],
         policies: Mapping[str, Policy],
         retentions: Mapping[str, Retention],
+        migrations: Mapping[str, Migrations] | None = None,
     ) -> None:
         self._definitions = definitions
         self._policies = policies
         self._retentions = retentions
+        self._migrations: Mapping[str, Migrations] = migrations or {}
 
     @staticmethod
     def builder() -> RegistryBuilder:
@@ -209,6 +213,10 @@ class OrchestrationRegistry:
         definition = self.find(name, version)
         return None if definition is None else definition.state.shape
 
+    def _migrations_of(self, name: str) -> Migrations:
+        """Return the state migrations of a name."""
+        return self._migrations.get(name) or Migrations(name)
+
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         """Return the name under which a function is registered, and the decoder of its result.
 
@@ -250,6 +258,7 @@ class RegistryBuilder:
         self._entries: list[
             tuple[str, str, OrchestrationFunction, tuple[type[BaseException], ...], dict[str, Any]]
         ] = []
+        self._migrations: list[Declared] = []
         self._policies: dict[str, Policy] = {}
         self._retentions: dict[str, Retention] = {}
 
@@ -278,6 +287,36 @@ class RegistryBuilder:
                 names_around(function),
             )
         )
+        return self
+
+    def migrate(
+        self,
+        name: str,
+        version: str,
+        up: Callable[..., Any],
+        down: Callable[..., Any] | None = None,
+        *,
+        after: str | None = None,
+    ) -> RegistryBuilder:
+        """Say how the state changes its shape with a version: ``def up(state: Old) -> New``.
+
+        A state that a lower version wrote passes the ``up`` of each migration on its way to the
+        version that opens it; one that a higher version wrote passes the ``down``\\ s in reverse. A
+        new field with a default needs no migration on the way up. The write that opens the
+        execution records the result; replay never migrates again.
+
+        Args:
+            version: the version that changed the shape. Those above it have its shape too, up to
+                the next migration. It need not be registered any more.
+            up: a plain function without I/O: it may run several times before one result is
+                committed. Its annotation says how the stored state is read. It may take a second
+                parameter, ``info: MigrationInfo``.
+            down: the way back, for a rollback.
+            after: a version whose shape it follows, where two lines are maintained: 1.2.0, released
+                after 2.0.0, follows 1.0.0.
+        """
+        names = local_names_of(up, down)
+        self._migrations.append(Declared(name, version, up, down, after, names))
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
@@ -333,6 +372,7 @@ class RegistryBuilder:
                     f"{_place(function)}; give one of them another version"
                 )
             versions[version] = definition
+        migrations = self._build_migrations(definitions)
         self._check_policies(definitions)
         self._check_retentions(definitions)
         return OrchestrationRegistry(
@@ -341,7 +381,32 @@ class RegistryBuilder:
             ),
             MappingProxyType(dict(self._policies)),
             MappingProxyType(dict(self._retentions)),
+            MappingProxyType(migrations),
         )
+
+    def _build_migrations(
+        self, definitions: dict[str, dict[str, OrchestrationDefinition]]
+    ) -> dict[str, Migrations]:
+        """Return the migrations by name. Their code counts to the fingerprint of each version: a
+        mended migration is a reason to try again what is held.
+        """
+        declared: dict[str, list[Declared]] = {}
+        for one in self._migrations:
+            declared.setdefault(one.name, []).append(one)
+        found: dict[str, Migrations] = {}
+        for name, some in declared.items():
+            if name not in definitions:
+                raise RegistrationError(
+                    f"a migration to {some[0].version} is declared for {name!r}, which is not "
+                    "registered"
+                )
+            found[name] = migrations_of(name, some)
+            for version, definition in definitions[name].items():
+                digest = hashlib.sha256(definition.fingerprint.encode() + found[name].fingerprint)
+                definitions[name][version] = replace(
+                    definition, fingerprint=digest.hexdigest()[:16]
+                )
+        return found
 
     def _check_policies(
         self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]

@@ -162,7 +162,7 @@ def _show_history(options: argparse.Namespace) -> ExitCode:
     try:
         provider = open_store(where, options.schema)
         if options.export:
-            sys.stdout.buffer.write(export(provider, options.instance, options.execution) + b"\n")
+            sys.stdout.write(f"{export(provider, options.instance, options.execution)}\n")
         else:
             for line in listed(provider, options.instance, options.execution):
                 sys.stdout.write(f"{_shown(line)}\n")

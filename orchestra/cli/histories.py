@@ -34,7 +34,7 @@ def open_store(store: Path | str, schema: str | None) -> Provider:
     return PostgresProvider(store, schema, migrate=False)
 
 
-def export(provider: Provider, instance_id: str, execution_id: int | None) -> bytes:
+def export(provider: Provider, instance_id: str, execution_id: int | None) -> str:
     """Return the histories of an instance as JSON.
 
     Raises:
@@ -42,7 +42,7 @@ def export(provider: Provider, instance_id: str, execution_id: int | None) -> by
         StoreError: the store cannot be read.
     """
 
-    async def read() -> bytes:
+    async def read() -> str:
         async with Client(provider) as client:
             return await client.export_history(instance_id, execution_id)
 

@@ -214,6 +214,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
         existing: Literal["error", "return"] = "error",
+        written_by: str | None = None,
     ) -> Handle[Any]:
         """Start an instance, durably, and return its handle.
 
@@ -232,6 +233,9 @@ class Client:
             request_id: the caller's own id of this request. Repeating a start with the same one
                 returns the handle.
             existing: what to do if the id is taken: raise, or return a handle of its instance.
+            written_by: the version whose shape the input has, where this client was deployed before
+                or after the workers; by default the version that is chosen now. Migrations lead
+                from it to the version that opens the input.
 
         Raises:
             UnknownOrchestration: the function is not registered in this client's registry, or it
@@ -260,6 +264,7 @@ class Client:
             labels=labels,
             request_id=request_id,
             existing=existing,
+            written_by=written_by,
         )
         return Handle(self, instance, annotation)
 
@@ -365,7 +370,7 @@ class Client:
         """
         return await self._instances.history(instance_id, execution_id)
 
-    async def export_history(self, instance_id: str, execution_id: int | None = None) -> bytes:
+    async def export_history(self, instance_id: str, execution_id: int | None = None) -> str:
         """Return the histories of an instance as JSON, for
         :func:`orchestra.testing.replay_history`: of all executions that retention has left, or of
         one.

@@ -168,6 +168,8 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         history_events=row.events,
         history_bytes=row.bytes,
         fingerprint=row.fingerprint,
+        written_by=row.state_version,
+        migrations=row.migrations,
     )
 
 

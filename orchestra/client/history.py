@@ -50,7 +50,8 @@ class HistoryEvent:
     ====================  ======================================================================
     ``kind``              ``details``
     ====================  ======================================================================
-    execution_started     instance_id, incarnation, execution_id, name, version, input
+    execution_started     instance_id, incarnation, execution_id, name, version, input;
+                          written_by and migrations, where it has passed some
     activity_scheduled    name, arguments, queue, retry, timeout, heartbeat_timeout
     activity_completed    source, attempt, result
     activity_failed       source, error, attempts, tries, reason
@@ -129,6 +130,11 @@ def _details(event: Event) -> dict[str, Any]:
                 "name": event.name,
                 "version": event.version,
                 "input": shown(event.input),
+                **(
+                    {"written_by": event.written_by, "migrations": event.migrations}
+                    if event.migrations
+                    else {}
+                ),
             }
         case ActivityScheduled():
             return {

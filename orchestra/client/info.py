@@ -205,6 +205,12 @@ class ExecutionInfo:
     history_events: int
     history_bytes: int
     fingerprint: str | None
+    written_by: str | None = None
+    """The version that wrote the input; of the first execution, the one that was chosen then."""
+    migrations: tuple[str, ...] = ()
+    """The migrations that the input has passed as the execution opened: ``2.0.0`` up, ``-2.0.0``
+    down. The first event of its history has what they have made of it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

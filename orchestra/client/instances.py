@@ -56,6 +56,7 @@ from orchestra.store.outcomes import StartExists
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 from orchestra.store.routes import kind_of
+from orchestra.versions import parse_version
 
 __all__ = ["Instances", "Orchestration", "StartOptions"]
 
@@ -79,6 +80,7 @@ class StartOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     request_id: str | None
     existing: Literal["error", "return"]
+    written_by: str | None
 
 
 class Instances:
@@ -109,6 +111,7 @@ class Instances:
         labels: Mapping[str, str] | None,
         request_id: str | None,
         existing: Literal["error", "return"],
+        written_by: str | None,
     ) -> tuple[str, Any]:
         """Start an instance; return its id, and the annotation of its result. See
         :meth:`Client.start`.
@@ -123,7 +126,8 @@ class Instances:
         access = self._access
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, access.name, policy_of(catalogue, name)[1])
-        payload = self._encoded(state, name, chosen)
+        writer = chosen if written_by is None else str(parse_version(written_by))
+        payload = self._encoded(state, name, writer)
         change = Start(
             instance_id=instance_id
             or (new_id() if request_id is None else id_of_request(name, request_id)),
@@ -138,9 +142,9 @@ class Instances:
                 chosen,
                 resolution,
                 payload,
-                chosen,
+                writer,
                 created_at=catalogue.now,
-                state_shape=None if self._registry is None else self._registry.shape(name, chosen),
+                state_shape=None if self._registry is None else self._registry.shape(name, writer),
             ),
             created_by=access.name,
             labels=dict(labels or {}),
@@ -297,13 +301,16 @@ class Instances:
             await access.record(instance_id)
         return tuple(history_event(record, access.provider.library) for record in records)
 
-    async def export(self, instance_id: str, execution_id: int | None) -> bytes:
+    async def export(self, instance_id: str, execution_id: int | None) -> str:
         """Return histories as JSON; see :meth:`Client.export_history`."""
         check_id(instance_id)
         if execution_id is not None:
             check_number(execution_id, "execution_id")
         record = await self._access.record(instance_id)
-        return await self._access.read(lambda directory: export_of(directory, record, execution_id))
+        exported = await self._access.read(
+            lambda directory: export_of(directory, record, execution_id)
+        )
+        return exported.decode()
 
     async def nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on the store; see :meth:`Client.list_nodes`."""

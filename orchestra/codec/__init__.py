@@ -23,6 +23,7 @@ from orchestra.codec.decoding import (
     raw,
     repacked,
 )
+from orchestra.codec.losses import lost_field
 from orchestra.codec.payloads import (
     DEFAULT_PAYLOAD_LIMIT,
     EMPTY,
@@ -50,6 +51,7 @@ __all__ = [
     "decoder",
     "encode",
     "encode_arguments",
+    "lost_field",
     "pack",
     "pack_value",
     "plain",

@@ -127,6 +127,9 @@ class Cycle:
             catalogue = self._store.catalogue()
         self._recorder.taken_over(self._membership.sweep(at_once=True))
         self._engine.refresh(catalogue)
+        self._membership.levels = catalogue.levels
+        if self._raise_level():
+            self._engine.refresh(self._store.catalogue())
         self._next_poll = self._clock.monotonic() + self._poll
         self._next_check = self._clock.monotonic() + self._engine.node.lease / 1e6
 
@@ -291,13 +294,13 @@ class Cycle:
     def _require(self, levels: Levels) -> None:
         self._engine.library.require(levels, "the store")
 
-    def _raise_level(self) -> None:
+    def _raise_level(self) -> bool:
         """Raise the store's write level once all living nodes read it. One of them does (rule
         37).
         """
         level = next_level(self._engine.node, self._engine.catalogue)
         if level is None or level <= max(self._membership.levels.write, self._refused_level):
-            return
+            return False
         try:
             levels = self._store.raise_level(self._engine.library.target(level))
         except StoreError as error:
@@ -308,7 +311,7 @@ class Cycle:
             engine_logger.warning(
                 "the store's write level could not be raised to %d: %s", level, error
             )
-            return
+            return False
         if levels.write == level:
             engine_logger.info(
                 (
@@ -317,6 +320,7 @@ class Cycle:
                 ),
                 *levels,
             )
+        return True
 
     def _expire(self) -> None:
         """Delete a few of the ended instances whose retention has run out. Any node may: that takes

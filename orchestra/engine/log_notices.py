@@ -52,6 +52,10 @@ _REMEDIES: Final = {
         "It goes on once code is deployed that reads the value: the same version changed, or a "
         "higher one"
     ),
+    HoldKind.MIGRATION: (
+        "It goes on once code is deployed whose migrations differ. The state stays as it was "
+        "written; a version policy that names the version before rolls it back"
+    ),
     HoldKind.STORE: (
         "Changed code tries once more, and client.release() lets the same code do so; or "
         "terminate it"

@@ -120,7 +120,14 @@ class Execution:
 
     # --- steps ---
 
-    def start(self, state: Payload, now: int) -> None:
+    def start(
+        self,
+        state: Payload,
+        now: int,
+        *,
+        written_by: str | None = None,
+        path: tuple[str, ...] = (),
+    ) -> None:
         """Record the first event and run the code until it waits. The events come with the next
         :meth:`turn`.
 
@@ -143,6 +150,8 @@ class Execution:
             commands.limits.suggest_bytes,
             state,
             is_exact=True,
+            written_by=written_by if path else None,
+            migrations=path,
         )
         self.journal.append(started)
         self._begin(started)

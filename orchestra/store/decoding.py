@@ -57,7 +57,7 @@ K = TypeVar("K")
 Columns = tuple[Any, ...]
 
 INSTANCE_WIDTH = 24
-EXECUTION_WIDTH = 22
+EXECUTION_WIDTH = 23
 MESSAGE_WIDTH = 10
 """How many columns the providers' lists of columns have."""
 
@@ -291,6 +291,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         size,
         traceparent,
         state_shape,
+        migrations,
     ) = columns
     library = dialect.library
     return ExecutionRow(
@@ -312,6 +313,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         bytes=size,
         traceparent=traceparent,
         state_shape=state_shape,
+        migrations=() if migrations is None else tuple(migrations.split()),
     )
 
 
@@ -320,22 +322,24 @@ def execution_values(
 ) -> Columns:
     """Return the columns of a new execution, opened by ``delta`` if the same write opens it."""
     if delta is None or delta.opened is None:
-        opened_at, version, fingerprint, event_format, resolution, traceparent = (
+        opened_at, version, fingerprint, event_format, resolution, traceparent, migrations = (
             row.opened_at,
             row.version,
             row.fingerprint,
             row.format,
             row.resolution,
             row.traceparent,
+            row.migrations,
         )
     else:
-        opened_at, version, fingerprint, event_format, resolution, traceparent = (
+        opened_at, version, fingerprint, event_format, resolution, traceparent, migrations = (
             delta.opened.at,
             delta.opened.version,
             delta.opened.fingerprint,
             delta.opened.format,
             delta.opened.resolution,
             delta.traceparent,
+            delta.opened.migrations,
         )
     return (
         instance_id,
@@ -361,6 +365,7 @@ def execution_values(
         row.bytes,
         traceparent,
         row.state_shape,
+        _stored_migrations(migrations),
     )
 
 
@@ -380,6 +385,7 @@ def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
         resolution.by,
         resolution.policy_revision,
         delta.traceparent,
+        None if opened is None else _stored_migrations(opened.migrations),
         instance_id,
         delta.number,
     )
@@ -400,6 +406,10 @@ def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
         instance_id,
         delta.number,
     )
+
+
+def _stored_migrations(path: tuple[str, ...]) -> str | None:
+    return " ".join(path) if path else None
 
 
 def _stored_how(how: ResolvedBy | Unknown, dialect: Dialect) -> Any:

@@ -60,9 +60,16 @@ class ExecutionRow:
     bytes: int = 0
     traceparent: str | None = None
     state_shape: str | None = None
+    migrations: tuple[str, ...] = ()
 
     def opened(
-        self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int
+        self,
+        version: str,
+        resolution: Resolution,
+        event_format: int,
+        fingerprint: str,
+        at: int,
+        migrations: tuple[str, ...] = (),
     ) -> ExecutionRow:
         """Return the row of an execution after its opening. ``replace`` takes thrice as long."""
         return ExecutionRow(
@@ -78,18 +85,23 @@ class ExecutionRow:
             at,
             traceparent=self.traceparent,
             state_shape=self.state_shape,
+            migrations=migrations,
         )
 
 
 @frozen
 class Opening:
-    """An execution opens: its first turn has run, on this version and code."""
+    """An execution opens: its first turn has run, on this version and code.
+
+    ``migrations`` are those that its state has passed: ``2.0.0`` up, ``-2.0.0`` down.
+    """
 
     at: int
     version: str
     fingerprint: str
     format: int
     resolution: Resolution
+    migrations: tuple[str, ...] = ()
 
 
 @frozen

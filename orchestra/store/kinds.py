@@ -68,6 +68,8 @@ class HoldKind(StrEnum):
     HISTORY = "history"
     STATE = "state"
     """A stored value does not decode: its state, or a message."""
+    MIGRATION = "migration"
+    """Its state does not migrate to the version that opens it, or does not fit it."""
     STORE = "store"
     INTERNAL = "internal"
 
@@ -102,7 +104,7 @@ REPORTS: Final = (
 
 
 _MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
-_HOLDS: Final = Kinds("hold", {kind.value: kind for kind in HoldKind})
+_HOLDS: Final = Kinds("hold", {kind.value: kind for kind in HoldKind}, {"migration": 2})
 _ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd})
 _RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy})
 _STATUSES: Final = Kinds("status", {kind.value: kind for kind in Status})
@@ -156,8 +158,8 @@ class Library:
             )
 
 
-THIS_LIBRARY: Final = Library()
-"""This library. All its kinds are of the base level."""
+THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 1})
+"""This library. Level 2 brings the holds for a state that does not migrate."""
 
 
 class Dialect:

@@ -176,6 +176,7 @@ EXECUTION: Final = _columns(
     byte_count="number",
     traceparent="text",
     state_shape="text",
+    migrations="text",
 )
 
 EXECUTION_ID: Final = EXECUTION.only("instance_id", "execution")
@@ -190,6 +191,7 @@ OPENING: Final = EXECUTION.only(
     "resolved_by",
     "policy_revision",
     "traceparent",
+    "migrations",
 )
 """The columns that an opening or a retargeting writes."""
 

@@ -15,6 +15,7 @@ __all__ = [
     "HOLD_REASON",
     "INSTANCE",
     "LINK",
+    "MIGRATIONS",
     "NAME",
     "OUTCOME",
     "TO_VERSION",
@@ -34,4 +35,5 @@ LINK: Final = "orchestra.link"
 FROM_VERSION: Final = "orchestra.upgrade.from"
 TO_VERSION: Final = "orchestra.upgrade.to"
 HOLD_REASON: Final = "orchestra.hold.reason"
+MIGRATIONS: Final = "orchestra.migration.path"
 CACHE_RESULT: Final = "orchestra.cache.result"

@@ -10,6 +10,7 @@ from orchestra.telemetry.attributes import (
     CACHE_RESULT,
     FROM_VERSION,
     HOLD_REASON,
+    MIGRATIONS,
     NAME,
     OUTCOME,
     TO_VERSION,
@@ -80,6 +81,13 @@ INSTRUMENTS: Final = (
         "{execution}",
         "executions that have begun on another version than the one before, up or down",
         (NAME, FROM_VERSION, TO_VERSION),
+    ),
+    InstrumentSpec(
+        "orchestra.migrations",
+        "counter",
+        "{execution}",
+        "executions whose state was migrated as they opened, by the versions passed",
+        (NAME, MIGRATIONS),
     ),
     InstrumentSpec(
         "orchestra.holds",

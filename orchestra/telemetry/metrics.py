@@ -77,6 +77,9 @@ class Metrics:
                 names.TO_VERSION: subject.version,
             }
             self._add("orchestra.upgrades", 1, labels)
+        if record.migrations:
+            path = {names.NAME: subject.name, names.MIGRATIONS: ",".join(record.migrations)}
+            self._add("orchestra.migrations", 1, path)
         for due in record.fired:
             self._record("orchestra.timer.lateness", max(0.0, (now - due) / 1e6), code)
         for activity, attempts in record.attempts:

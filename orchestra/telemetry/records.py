@@ -43,7 +43,8 @@ class TurnRecord:
     microseconds.
 
     ``opened``: it is the execution's first turn. ``root`` is then its span, if there are spans, and
-    ``previous_version`` the version before the boundary, if any. ``traceparent`` is the
+    ``previous_version`` the version before the boundary, if any, and ``migrations`` are those that
+    its state has passed. ``traceparent`` is the
     execution's. ``messages`` are the traceparents of received events, ``children`` those of
     children that ended. ``fired`` are due times of timers, ``attempts`` the (activity, attempts) of
     ended activities.
@@ -57,6 +58,7 @@ class TurnRecord:
     opened: bool = False
     root: Root | None = None
     previous_version: str | None = None
+    migrations: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     fired: tuple[int, ...] = ()

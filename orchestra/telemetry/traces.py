@@ -90,6 +90,8 @@ class Traces:
                 start_time=record.begun,
             )
         span.set_attribute(names.EVENTS, record.events)
+        if record.migrations:
+            span.set_attribute(names.MIGRATIONS, ",".join(record.migrations))
         if record.outcome is not None:
             span.set_attribute(names.OUTCOME, record.outcome)
         if record.error is not None:

@@ -675,7 +675,14 @@ def _check_commands(
     over: dict[int, str] = {}
     started = events[0]
     assert isinstance(started, ExecutionStarted)
-    if started.input != row.state:
+    if started.migrations != row.migrations:
+        found.add(
+            "I4",
+            f"its history has passed the migrations {started.migrations}, its row {row.migrations}",
+            row.number,
+            started.id,
+        )
+    elif started.input != row.state and not row.migrations:
         found.add("I4", "it was started on another state than its row has", row.number, started.id)
     for event in events:
         if event.at > instance.record.updated_at + _DRIFT:

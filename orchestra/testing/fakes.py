@@ -161,7 +161,12 @@ def with_children(
         definitions[name] = {
             version: _standing_in(name, version, fake, problems) for version in versions
         }
-    return OrchestrationRegistry(definitions, registry.policies, registry.retentions)
+    return OrchestrationRegistry(
+        definitions,
+        registry.policies,
+        registry.retentions,
+        {name: registry._migrations_of(name) for name in registry.names},
+    )
 
 
 def _standing_in(

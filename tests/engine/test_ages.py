@@ -18,7 +18,7 @@ from orchestra.events import EVENTS
 from orchestra.levels import Levels, Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, why_unreadable
-from orchestra.store.kinds import Status
+from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, UnknownPolicy, policy_to_text
 from tests.support.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
@@ -100,10 +100,12 @@ def test_the_level_rises_when_the_last_older_node_has_gone_and_one_node_raises_i
     old = any_world.node(registry(work), {"work": HOLD})
     news = [any_world.node(registry(work), {"work": HOLD}, library=NEXT_LIBRARY) for _ in range(2)]
     any_world.run(30)
-    assert any_world.store.catalogue().levels == Levels(1, 1), "an old node could not read it"
+    assert any_world.store.catalogue().levels == Levels(THIS_LIBRARY.level, 1), (
+        "an old node could not read it"
+    )
     old.stop()
     any_world.run(10)
-    assert any_world.store.catalogue().levels == Levels(NEXT_LEVEL, 1)
+    assert any_world.store.catalogue().levels == Levels(NEXT_LEVEL, THIS_LIBRARY.level)
     assert sum(node.store.calls["raise_level"] for node in news) <= 2
     assert caplog.text.count(f"the store is written at level {NEXT_LEVEL} from now on") >= 1
 
@@ -112,15 +114,17 @@ def test_a_node_that_crashed_holds_the_level_back_until_it_is_buried(any_world):
     any_world.node(registry(work), {"work": HOLD}).crash()
     any_world.node(registry(work), {"work": HOLD}, library=NEXT_LIBRARY)
     any_world.run(5)
-    assert any_world.store.catalogue().levels.write == 1
+    assert any_world.store.catalogue().levels.write == THIS_LIBRARY.level
     any_world.run(30)
     assert any_world.store.catalogue().levels.write == NEXT_LEVEL
 
 
 def test_a_library_that_only_learns_to_read_does_not_raise_the_level(world):
-    world.node(registry(work), {"work": HOLD}, library=replace(NEXT_LIBRARY, writes=1))
+    world.node(
+        registry(work), {"work": HOLD}, library=replace(NEXT_LIBRARY, writes=THIS_LIBRARY.level)
+    )
     world.run(30)
-    assert world.store.catalogue().levels.write == 1
+    assert world.store.catalogue().levels.write == THIS_LIBRARY.level
 
 
 def test_the_store_is_not_asked_for_a_level_that_stands_or_cannot_rise(world):
@@ -134,12 +138,11 @@ def test_the_store_is_not_asked_for_a_level_that_stands_or_cannot_rise(world):
 
 
 def test_a_role_that_may_not_raise_the_level_leaves_it_to_others_and_works_on(world, caplog):
-    node = world.node(registry(work), DONE, library=NEXT_LIBRARY)
-
     def refuse(levels):
         raise StoreError("permission denied for table meta")
 
-    node.store.raise_level = refuse
+    world.provider_of(NEXT_LIBRARY).store.raise_level = refuse
+    world.node(registry(work), DONE, library=NEXT_LIBRARY)
     instance_id = world.start(state=1)
     world.run(30)
     assert world.status(instance_id) is Status.COMPLETED
@@ -158,7 +161,7 @@ def test_a_node_that_newer_ones_have_ruled_out_releases_what_it_owns_and_stops_w
     node.store.catalogue = lambda: replace(any_world.provider.store.catalogue(), levels=levels)
     with pytest.raises(LibraryTooOld, match="Upgrade the library") as caught:
         any_world.run(10)
-    assert (caught.value.level, caught.value.lowest_reader) == (1, NEXT_LEVEL)
+    assert (caught.value.level, caught.value.lowest_reader) == (THIS_LIBRARY.level, NEXT_LEVEL)
     node.leave()
     row = any_world.record(instance_id).row
     assert (row.owner, row.wake_at, row.takeovers) == (None, 0, 0), (
@@ -292,7 +295,7 @@ def test_an_execution_with_an_unknown_event_is_not_claimed_by_old_nodes_and_goes
     assert writes_of(old, instance_id) == []
     assert any_world.record(instance_id).row.owner is None
     reason = why_unreadable(any_world.store.catalogue(), any_world.record(instance_id).row.kind)
-    assert "level 2, and living nodes read up to 1" in reason
+    assert f"level {NEXT_LEVEL}, and living nodes read up to {THIS_LIBRARY.level}" in reason
     any_world.node(registry(nap), DONE, library=KINDS_ONLY)
     any_world.run(10)
     assert any_world.output(instance_id) == "done"

@@ -315,7 +315,7 @@ def test_a_state_that_does_not_fit_holds_the_next_execution_unopened_behind_a_cl
     )
     record = any_world.record(instance_id)
     assert record.held
-    assert record.row.hold.kind is HoldKind.STATE
+    assert record.row.hold.kind is HoldKind.MIGRATION
     assert "count" in record.row.hold.detail
     closed, waiting = any_world.executions(instance_id)
     assert (closed.end.name, waiting.opened_at, waiting.version) == (

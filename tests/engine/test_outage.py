@@ -75,6 +75,7 @@ def test_an_idle_node_does_not_take_a_cycle_without_work_for_the_store_s_return(
     caplog.set_level(logging.INFO)
     node = world.node(CODE, lease=1_000)
     world.run(5)
+    caplog.clear()
     node.store.down = StoreUnavailable("away")
     node.store.forget()
     world.run(28)

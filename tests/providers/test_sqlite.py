@@ -170,10 +170,10 @@ def test_a_newer_schema_is_refused_only_where_it_rules_out_libraries_as_old_as_t
     edit(
         path,
         "UPDATE meta SET value = '99' WHERE key = 'schema'",
-        "UPDATE meta SET value = '2' WHERE key = 'lowest_reader'",
+        "UPDATE meta SET value = '9' WHERE key = 'lowest_reader'",
     )
     with pytest.raises(
-        LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"
+        LibraryTooOld, match=r"needs a library that reads level 9; .* Upgrade the library"
     ):
         SqliteProvider(path).open()
     # Only expanded: nodes of this library may go on, and start anew, while others are newer.
@@ -273,6 +273,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.executemany(activity, [(1,), (2,)])
         connection.execute("ALTER TABLE activity DROP COLUMN stopping")
         connection.execute("ALTER TABLE execution DROP COLUMN state_shape")
+        connection.execute("ALTER TABLE execution DROP COLUMN migrations")
         connection.execute(
             "UPDATE meta SET value = ? WHERE key = 'schema'", (str(stops.number - 1),)
         )

@@ -64,8 +64,8 @@ async def test_one_lap_may_be_exported_and_files_and_text_are_read(tmp_path):
         await env.advance(timedelta(days=2))
         data = await env.client.export_history("g", execution_id=2)
     file = tmp_path / "history.json"
-    file.write_bytes(data)
-    for form in (data, data.decode(), file):
+    file.write_text(data)
+    for form in (data, data.encode(), file):
         assert replay_history(LOOPS, form).executions == 1
     assert [each["execution"] for each in json.loads(data)["executions"]] == [2]
 

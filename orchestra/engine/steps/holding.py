@@ -12,24 +12,37 @@ from orchestra.engine.attempts import early_end_row
 from orchestra.engine.messages import ActivityEnded
 from orchestra.engine.owned import OwnedInstance
 from orchestra.error_info import storable
-from orchestra.errors import DecodeError, HistoryCorrupt, NondeterminismError
+from orchestra.errors import DecodeError, HistoryCorrupt, MigrationFailed, NondeterminismError
 from orchestra.events import error_to_bytes
 from orchestra.fingerprint import limited_fingerprint
+from orchestra.levels import Levels
 from orchestra.replay import TurnHeld
 from orchestra.store.instances import Hold
-from orchestra.store.kinds import HoldKind
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind
 from orchestra.store.tasks import ActivityRow
 
 __all__ = ["describe_error", "hold", "hold_for", "kept_rows"]
+
+_MIGRATION_LEVEL: Final = THIS_LIBRARY.holds.level(HoldKind.MIGRATION.value)
 
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
 
 
 def hold_for(
-    instance: OwnedInstance, error: Exception, now: int, node_id: str, limits: Limits
+    instance: OwnedInstance,
+    error: Exception,
+    now: int,
+    node_id: str,
+    limits: Limits,
+    levels: Levels,
 ) -> Hold:
-    """Return the hold for an error of the instance's code or state."""
+    """Return the hold for an error of the instance's code or state.
+
+    Args:
+        levels: those of the store. While a node lives that cannot read the hold of a migration, the
+            state is held as one that does not decode.
+    """
     match error:
         case TurnHeld():
             detail = storable(error.detail, _DETAIL)
@@ -39,7 +52,9 @@ def hold_for(
             kind = HoldKind.NONDETERMINISM
         case HistoryCorrupt():
             kind = HoldKind.HISTORY
-        case DecodeError():
+        case MigrationFailed() if levels.write >= _MIGRATION_LEVEL:
+            return hold(instance, HoldKind.MIGRATION, str(error), now, node_id, limits)
+        case DecodeError() | MigrationFailed():
             kind = HoldKind.STATE
         case _:
             kind = HoldKind.INTERNAL

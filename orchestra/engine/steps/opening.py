@@ -12,7 +12,8 @@ from orchestra.engine.messages import ActivityEnded, ActivityKey
 from orchestra.engine.owned import OwnedInstance
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded
 from orchestra.events import EventRecord, EventWriter
-from orchestra.registry import OrchestrationRegistry
+from orchestra.migrations import OpenedState
+from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.replay import Execution, Identity, Input
 from orchestra.resolution import has_readable_policy, opening_version, policy_of
 from orchestra.store.catalogue import Catalogue
@@ -84,7 +85,10 @@ class Opener:
             definition, identity, self._limits, self._registered, self._forms, writer
         )
         try:
-            execution.start(instance.current.state, now)
+            opened = self._migrated(instance, definition)
+            execution.start(
+                opened.payload, now, written_by=instance.current.state_version, path=opened.path
+            )
         except BaseException:
             execution.evict()
             raise
@@ -100,9 +104,23 @@ class Opener:
             level=instance.kind.level,
         )
         instance.current = instance.current.opened(
-            version, resolution, event_format, definition.fingerprint, now
+            version, resolution, event_format, definition.fingerprint, now, opened.path
         )
-        return Opening(now, version, definition.fingerprint, event_format, resolution)
+        return Opening(now, version, definition.fingerprint, event_format, resolution, opened.path)
+
+    def _migrated(
+        self, instance: OwnedInstance, definition: OrchestrationDefinition
+    ) -> OpenedState:
+        """Return the state as the version opens it (rule 27). The row keeps what was written."""
+        row = instance.current
+        return self._registry._migrations_of(definition.name).open(
+            row.state,
+            writer=row.state_version or definition.version,
+            writer_shape=row.state_shape,
+            version=definition.version,
+            decoder=definition.state,
+            instance_id=instance.instance_id,
+        )
 
     def load(
         self, instance: OwnedInstance, history: Sequence[EventRecord], catalogue: Catalogue

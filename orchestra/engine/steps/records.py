@@ -28,6 +28,7 @@ class Observed:
     opened: bool = False
     root: Root | None = None
     previous_version: str | None = None
+    migrations: tuple[str, ...] = ()
 
 
 UNOBSERVED: Final = Observed(None)
@@ -53,6 +54,7 @@ def turn_record(
         opened=observed.opened,
         root=observed.root,
         previous_version=observed.previous_version,
+        migrations=observed.migrations,
         messages=tuple(
             str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT
         ),

@@ -134,7 +134,9 @@ class Stepper:
             level = max(instance.kind.level, self._library.level + 1)
             instance.kind = instance.kind._replace(level=level)
         except Exception as error:  # noqa: BLE001 - a fault of one instance must not touch the others
-            step.hold = hold_for(instance, error, now, self._node_id, self._limits)
+            step.hold = hold_for(
+                instance, error, now, self._node_id, self._limits, catalogue.levels
+            )
         if step.hold is not None and self._recorder.recording:
             step.records.append(hold_record(instance, step.hold))
         self._begin_activities(instance, step)
@@ -242,7 +244,13 @@ class Stepper:
         root = self._recorder.open_execution(instance.identity, begun, previous, instance.origin)
         if root is not None:
             instance.current = replace(instance.current, traceparent=root.traceparent)
-        return Observed(begun, opened=True, root=root, previous_version=version)
+        return Observed(
+            begun,
+            opened=True,
+            root=root,
+            previous_version=version,
+            migrations=instance.current.migrations,
+        )
 
     # --- turns ---
 

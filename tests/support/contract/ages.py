@@ -108,13 +108,21 @@ class AgeTests(ContractBase):
         newer = open_as(STERN_LIBRARY)
         provider.store.join(_node_of(provider))
         newer.store.join(_node_of(newer, "n2"))
-        assert newer.store.raise_level(Levels(2, 2)) == Levels(1, 1), "n1 could not read it"
-        provider.store.leave("n1")
-        assert newer.store.raise_level(Levels(2, 2)) == Levels(2, 2)
-        assert newer.store.raise_level(Levels(2, 2)) == Levels(2, 2), (
-            "once more, after a lost reply"
+        assert newer.store.raise_level(Levels(NEXT_LEVEL, NEXT_LEVEL)) == Levels(1, 1), (
+            "n1 could not read it"
         )
-        assert newer.store.renew("n2").levels == newer.store.catalogue().levels == Levels(2, 2)
+        provider.store.leave("n1")
+        assert newer.store.raise_level(Levels(NEXT_LEVEL, NEXT_LEVEL)) == Levels(
+            NEXT_LEVEL, NEXT_LEVEL
+        )
+        assert newer.store.raise_level(Levels(NEXT_LEVEL, NEXT_LEVEL)) == Levels(
+            NEXT_LEVEL, NEXT_LEVEL
+        ), "once more, after a lost reply"
+        assert (
+            newer.store.renew("n2").levels
+            == newer.store.catalogue().levels
+            == Levels(NEXT_LEVEL, NEXT_LEVEL)
+        )
 
     def test_a_node_that_was_buried_does_not_hold_the_level_back(
         self, provider: Provider, open_as: OpenAs
@@ -135,15 +143,18 @@ class AgeTests(ContractBase):
         newer = open_as(STERN_LIBRARY)
         provider.store.join(_node_of(provider))
         assert provider.store.bury("n1", 0)  # it cannot be living, or the level would not rise
-        newer.store.raise_level(Levels(2, 2))
-        assert provider.store.catalogue().levels == Levels(2, 2)
+        newer.store.raise_level(Levels(NEXT_LEVEL, NEXT_LEVEL))
+        assert provider.store.catalogue().levels == Levels(NEXT_LEVEL, NEXT_LEVEL)
         for attempt in (
             lambda: provider.store.join(_node_of(provider, "n3")),
             lambda: open_as(provider.library),
         ):
             with pytest.raises(LibraryTooOld, match="Upgrade the library") as caught:
                 attempt()
-            assert (caught.value.level, caught.value.lowest_reader) == (1, 2)
+            assert (caught.value.level, caught.value.lowest_reader) == (
+                THIS_LIBRARY.level,
+                NEXT_LEVEL,
+            )
         assert provider.store.catalogue().nodes == (), "nothing is left of the one that was refused"
 
     def test_a_new_kind_is_written_in_an_older_form_until_the_level_allows_it(

@@ -50,8 +50,7 @@ class HistoryEvent:
     ====================  ======================================================================
     ``kind``              ``details``
     ====================  ======================================================================
-    execution_started     instance_id, incarnation, execution_id, name, version, input;
-                          written_by and migrations, where it has passed some
+    execution_started     instance_id, incarnation, execution_id, name, version, input
     activity_scheduled    name, arguments, queue, retry, timeout, heartbeat_timeout
     activity_completed    source, attempt, result
     activity_failed       source, error, attempts, tries, reason
@@ -72,6 +71,8 @@ class HistoryEvent:
     continued_as_new      version, state
     unknown               event
     ====================  ======================================================================
+
+    An input that has passed migrations has ``written_by`` and ``migrations`` beside it.
 
     ``source`` is the ``event_id`` of what it answers, or gives up. Users' values are plain JSON
     values, instants are aware datetimes (UTC), durations are timedeltas; ``error`` is an

@@ -542,9 +542,9 @@ class Runtime:
                 case _:  # pragma: no cover
                     raise AssertionError(f"unknown message {message}")
 
-    def _report(self, item: ToEngine) -> None:
+    def _report(self, message: ToEngine) -> None:
         try:  # noqa: SIM105 - suppress() is three calls more, for each activity
-            self._thread.put(item)
+            self._thread.put(message)
         except RuntimeClosed:  # its instance has been released and goes on elsewhere
             pass
 
@@ -582,7 +582,7 @@ class Runtime:
         return await self._readers.call(function)
 
     def written_past(self) -> None:
-        """Have the engine read what was written past it, before it handles its next item."""
+        """Have the engine read what was written past it, before it handles its next message."""
         self._thread.look()
 
     def _require_running(self) -> None:

@@ -60,8 +60,8 @@ class Outlet(Protocol):
 
 
 class EngineThread:
-    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine allows, and
-    sends messages to the outlet.
+    """Runs a :class:`Cycle`: takes messages from a queue, waits no longer than the engine allows,
+    and sends messages to the outlet.
 
     A thread that is stuck in orchestration code can be abandoned; another one then replaces it.
     """
@@ -104,15 +104,15 @@ class EngineThread:
         """The identifier of the thread that runs the engine now."""
         return self._thread.ident
 
-    def put(self, item: ToEngine) -> None:
-        """Give the engine an item.
+    def put(self, message: ToEngine) -> None:
+        """Give the engine a message.
 
         Raises:
             RuntimeClosed: it has stopped.
         """
         if self._closed:
             raise RuntimeClosed("the runtime has stopped")
-        self._queue.put(item)
+        self._queue.put(message)
 
     def look(self) -> None:
         """Have the engine read the store now: a client wrote past it."""
@@ -251,36 +251,36 @@ class EngineThread:
             self._outlet.push(messages)
 
     def _gather(self, wait: float) -> list[ToEngine]:
-        """Wait for items until something is due, at first ``wait`` seconds, and take them all."""
-        items: list[ToEngine] = []
-        if self._take(items) and not items:
+        """Wait until something is due, at first ``wait`` seconds, and take all messages."""
+        messages: list[ToEngine] = []
+        if self._take(messages) and not messages:
             wait = self._cycle.idle_seconds()
-        while not items and wait > 0 and not self._finished():
+        while not messages and wait > 0 and not self._finished():
             moment = self._clock.monotonic()
             self._queue.wait(
                 min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL)
             )
-            if not self._take(items) and self._cycle.listen():
+            if not self._take(messages) and self._cycle.listen():
                 self._lively_until = moment + _LIVELY_SECONDS
-            if not items:  # else nothing is waited for
+            if not messages:  # else nothing is waited for
                 wait = self._cycle.idle_seconds()
-        return items
+        return messages
 
-    def _take(self, items: list[ToEngine]) -> bool:
-        """Take all items. Return whether there was an item, or a request, which is carried out at
+    def _take(self, messages: list[ToEngine]) -> bool:
+        """Take all messages. Return whether there was one, or a request, which is carried out at
         once.
         """
         received = self._queue.take()
         for one in received:
-            self._receive(items, one)
+            self._receive(messages, one)
         return bool(received)
 
     @staticmethod
-    def _receive(items: list[ToEngine], received: ToEngine | Callable[[], None]) -> None:
+    def _receive(messages: list[ToEngine], received: ToEngine | Callable[[], None]) -> None:
         if callable(received):
             received()
         else:
-            items.append(received)
+            messages.append(received)
 
 
 def in_engine_thread() -> bool:

@@ -122,7 +122,7 @@ def test_no_try_begins_behind_the_deadline(world):
     for _ in range(3):
         node.fail()
         world.run(4.001)
-    assert [effect.attempt for effect in node.attempts] == [1, 2, 3]
+    assert [run.attempt for run in node.attempts] == [1, 2, 3]
     assert world.output(instance_id)[0] == "deadline reached"
 
 

@@ -65,7 +65,7 @@ async def child(ctx, state):
 
 
 FAMILY = several(parent=parent, child=child)
-DONE = {"work": lambda effect: "done"}
+DONE = {"work": lambda run: "done"}
 
 
 def raised(world, library=NEXT_LIBRARY):
@@ -376,9 +376,9 @@ def test_an_unknown_policy_takes_only_what_floats_by_it_from_the_claims(any_worl
     any_world.run(5)
     assert any_world.record(waiting).row.owner is None
     assert not any_world.record(waiting).row.opened
-    assert {effect.key.instance_id for effect in old.running.values()} == {running, explicit, other}
-    for effect in list(old.running.values()):
-        old.finish(effect, "done")
+    assert {run.key.instance_id for run in old.running.values()} == {running, explicit, other}
+    for run in list(old.running.values()):
+        old.finish(run, "done")
     any_world.run(5)
     assert any_world.status(other) is any_world.status(explicit) is Status.COMPLETED
     # What has lapped stays on its version, and waits for a node that can choose.
@@ -418,8 +418,8 @@ def test_new_executions_take_the_highest_format_that_all_living_nodes_read(any_w
 
     def finish():
         for node in (old, new):
-            for effect in list(node.running.values()):
-                node.finish(effect)
+            for run in list(node.running.values()):
+                node.finish(run)
         any_world.run(3)
 
     finish()
@@ -499,8 +499,8 @@ def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(
     other = any_world.start(state=2)
     any_world.run(2)
     for node in (old, reads_it):
-        for effect in list(node.running.values()):
-            node.finish(effect, "done")
+        for run in list(node.running.values()):
+            node.finish(run, "done")
     any_world.run(5)
     assert formats(any_world, other) == [1]
     assert any_world.output(other) == "done"

@@ -66,7 +66,7 @@ async def other(ctx, state):
 def test_the_others_of_its_group_and_later_ones_go_on(world):
     stuck = Stuck()
     stuck.node = node = world.node(
-        several(job=blocking(stuck), other=other), {"probe": lambda effect: 1}
+        several(job=blocking(stuck), other=other), {"probe": lambda run: 1}
     )
     before = world.start("other", instance_id="a")
     blocked = world.start("job", instance_id="b")
@@ -100,9 +100,7 @@ def test_what_comes_while_it_is_away_reaches_it_afterwards(world):
         stuck()
         return [await slow, await ctx.wait_for_event("second", int)]
 
-    stuck.node = node = world.node(
-        registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}
-    )
+    stuck.node = node = world.node(registry(job), {"slow": lambda run: ends.append(run) or HOLD})
     instance_id = world.start()
     stuck.run_until_idle()
     stuck.times = 1
@@ -123,10 +121,8 @@ def test_what_comes_while_it_is_away_reaches_it_afterwards(world):
 
 def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
     stuck = Stuck()
-    stuck.node = node = world.node(
-        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
-    )
-    rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 1}, lease=1.0)
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda run: 1}, lease=1.0)
+    rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda run: 1}, lease=1.0)
     instance_id = world.start()
     stuck.run_until_idle()
     for _ in range(50):
@@ -142,9 +138,7 @@ def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
 @pytest.mark.parametrize("noticed", [True, False], ids=["after the check", "before the check"])
 def test_what_it_did_is_refused_once_an_operator_has_ended_it(world, noticed):
     stuck = Stuck()
-    stuck.node = node = world.node(
-        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
-    )
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda run: 1}, lease=1.0)
     instance_id = world.start()
     stuck.run_until_idle()
     world.terminate(instance_id)
@@ -161,14 +155,14 @@ def test_what_it_did_is_refused_once_an_operator_has_ended_it(world, noticed):
 
 def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1})
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda run: 1})
     instance_id = world.start()
     stuck.run_until_idle()
     # A pin takes ownership away (rule 6), and this very node claims the instance again.
     world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
     stuck.run_until_idle()
-    assert [effect.attempt for effect in node.attempts] == [1]
+    assert [run.attempt for run in node.attempts] == [1]
     stuck.hand_in()
     world.send(instance_id, "go", 2)
     world.run(2)
@@ -179,10 +173,8 @@ def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
 
 def test_a_node_that_was_buried_wants_it_no_more(world):
     stuck = Stuck()
-    stuck.node = node = world.node(
-        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
-    )
-    rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2}, lease=1.0)
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda run: 1}, lease=1.0)
+    rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda run: 2}, lease=1.0)
     instance_id = world.start()
     stuck.run_until_idle()
     for _ in range(40):  # the first node's process is stopped
@@ -199,12 +191,12 @@ def test_a_node_that_was_buried_wants_it_no_more(world):
 
 def test_a_node_stops_without_it_and_another_one_begins_it_anew(world):
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1})
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda run: 1})
     instance_id = world.start()
     stuck.run_until_idle()
     node.stop()
     assert world.record(instance_id).row.owner is None
-    successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2})
+    successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda run: 2})
     world.send(instance_id, "go", 3)
     world.run(2)
     assert world.output(instance_id) == [2, 3]
@@ -217,7 +209,7 @@ def test_the_effects_of_a_group_that_was_committed_late_are_not_lost(world):
     """
     stuck = Stuck(0)
     stuck.node = node = world.node(
-        several(job=blocking(stuck), other=other), {"probe": lambda effect: HOLD}
+        several(job=blocking(stuck), other=other), {"probe": lambda run: HOLD}
     )
     first = world.start("other", instance_id="a")
     node.store.before_commit = lambda: setattr(node.store, "down", StoreUnavailable("away"))
@@ -231,9 +223,9 @@ def test_the_effects_of_a_group_that_was_committed_late_are_not_lost(world):
     world.clock.skip(1)
     stuck.run_until_idle()
     assert len(stuck.late) == 1
-    assert {effect.key.instance_id for effect in node.running.values()} == {first}
+    assert {run.key.instance_id for run in node.running.values()} == {first}
     stuck.hand_in()
-    assert {effect.key.instance_id for effect in node.running.values()} == {first, second}
+    assert {run.key.instance_id for run in node.running.values()} == {first, second}
 
 
 def test_time_that_has_passed_while_it_was_away_makes_no_timer_early(world):
@@ -295,7 +287,7 @@ def with_a_slow_activity(stuck, ends):
         stuck()
         return [await slow, await ctx.wait_for_event("second", int)]
 
-    return registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}
+    return registry(job), {"slow": lambda run: ends.append(run) or HOLD}
 
 
 def leave_behind_in_its_second_turn(world, stuck):
@@ -360,7 +352,7 @@ def test_one_that_returns_after_the_stop_was_asked_for_does_not_keep_its_node(wo
     assert (node.engine.owned, node.engine.has_work) == (0, False)
     assert (world.record("a").row.owner, node.running) == (None, {})
     node.leave()
-    successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2})
+    successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda run: 2})
     world.send("a", "go", 3)
     world.run(2)
     assert world.output("a") == [2, 3]
@@ -400,7 +392,7 @@ def family(stuck):
 def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_polling(any_world):
     stuck = Stuck()
     stuck.node = node = any_world.node(
-        family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+        family(stuck), {"probe": lambda run: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
     stuck.run_until_idle()
@@ -413,7 +405,7 @@ def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_poll
 def test_a_late_step_that_is_refused_starts_no_child(any_world):
     stuck = Stuck()
     stuck.node = node = any_world.node(
-        family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+        family(stuck), {"probe": lambda run: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
     stuck.run_until_idle()
@@ -440,7 +432,7 @@ def stuck_kid(stuck):
 def test_the_end_of_a_late_child_reaches_its_parent_on_the_same_node_without_polling(any_world):
     stuck = Stuck()
     stuck.node = node = any_world.node(
-        stuck_kid(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+        stuck_kid(stuck), {"probe": lambda run: 1}, poll=YEAR, lease=YEAR
     )
     node.start("parent", instance_id="p")
     stuck.run_until_idle()
@@ -457,7 +449,7 @@ def test_the_end_of_a_late_child_reaches_its_parent_on_the_same_node_without_pol
 @pytest.mark.parametrize("lost", ["lost before", "lost after"])
 def test_a_lost_reply_to_the_write_of_a_late_child_tells_its_parent_once(any_world, lost):
     stuck = Stuck()
-    stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda effect: 1})
+    stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda run: 1})
     node.start("parent", instance_id="p")
     stuck.run_until_idle()
     node.store.replies.append(lost)
@@ -511,7 +503,7 @@ def test_a_late_boundary_lets_go_of_old_laps_and_drops_what_came_for_the_old_one
     retention = Retention(histories=1, executions=1)
     stuck.node = node = any_world.node(
         registry(job),
-        {"slow": lambda effect: ends.append(effect) or HOLD},
+        {"slow": lambda run: ends.append(run) or HOLD},
         retention=retention,
         poll=YEAR,
         lease=YEAR,
@@ -621,7 +613,7 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     stuck = Stuck(times=3)
     code = several(job=tidying(stuck), other=other)
     stuck.node = node = any_world.node(
-        code, {"probe": lambda effect: 1}, options=EngineOptions(cached=0)
+        code, {"probe": lambda run: 1}, options=EngineOptions(cached=0)
     )
     parked = [any_world.start("job") for _ in range(3)]
     behind = [any_world.start("other") for _ in range(3)]
@@ -671,7 +663,7 @@ def test_a_turn_that_took_too_long_and_that_no_watcher_has_seen_is_named_once_wh
         any_world.clock.skip(seconds)
         return await ctx.schedule_activity("probe", state)
 
-    any_world.node(registry("job", v1_2_0=job), {"probe": lambda effect: 1})
+    any_world.node(registry("job", v1_2_0=job), {"probe": lambda run: 1})
     instance_id = any_world.start("job")
     any_world.run(1)
     assert any_world.output(instance_id) == 1

@@ -79,7 +79,7 @@ def begun(any_world, code, *, obeys=False, **options):
 
 
 def names(node):
-    return sorted(effect.name for effect in node.running.values())
+    return sorted(run.name for run in node.running.values())
 
 
 @pytest.mark.parametrize("on_cancel", [None, "wait"])
@@ -103,7 +103,7 @@ def test_a_cancelled_activity_ends_before_the_compensation_begins(any_world, on_
         "ACTIVITY_SCHEDULED",
     ]
     assert (
-        len([effect for effect in node.attempts if effect.name == "transfer"]) == 1
+        len([run for run in node.attempts if run.name == "transfer"]) == 1
     )  # a failure is not tried again
     check_rest(any_world, [node.registry])
 

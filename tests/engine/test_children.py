@@ -218,7 +218,7 @@ def test_a_child_that_fails_or_is_unknown_fails_at_the_await(any_world, name, ex
 
 def test_a_name_that_was_registered_within_the_last_poll_is_known(any_world):
     node = any_world.node(several(parent=parent), poll=YEAR, lease=YEAR)
-    other = any_world.node(several(kid=kid), {"work": lambda effect: "done"})
+    other = any_world.node(several(kid=kid), {"work": lambda run: "done"})
     node.submit(any_world.start_change("parent", "kid", instance_id="p"))
     node.run_until_idle()
     other.engine.look()
@@ -280,8 +280,8 @@ def test_a_detached_start_lives_by_itself_and_leaves_a_taken_id_alone(any_world,
     any_world.run(1)
     assert "a detached start of 'one' was left out" in caplog.text
     assert len(node.running) == 3
-    for effect in list(node.running.values()):
-        node.finish(effect)
+    for run in list(node.running.values()):
+        node.finish(run)
     any_world.run(1)
     check(any_world, registry)
 
@@ -429,8 +429,8 @@ def test_a_child_that_ends_while_it_is_given_up_is_told_to_nobody(any_world):
     node = any_world.node(registry, BUSY)
     any_world.start("races", instance_id="p")
     any_world.run(1)
-    for effect in list(node.running.values()):
-        node.finish(effect)
+    for run in list(node.running.values()):
+        node.finish(run)
     any_world.run(1)
     assert (any_world.status("slow"), any_world.record("p").reports) == (Status.COMPLETED, ())
     check(any_world, registry)
@@ -859,7 +859,7 @@ def test_a_parent_and_its_children_that_end_in_one_group_are_told_apart(any_worl
     node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("subject", instance_id="p"))
     node.run_until_idle()
-    running = {effect.key.instance_id: effect for effect in node.running.values()}
+    running = {run.key.instance_id: run for run in node.running.values()}
     node.store.forget()
     for name in ("p", "completes"):
         node.finish(running[name], name)
@@ -889,8 +889,8 @@ def test_an_end_that_arrives_in_the_group_of_its_parents_boundary_answers_nobody
     node.submit(any_world.start_change("subject", 0, instance_id="p"))
     node.run_until_idle()
     node.store.forget()
-    for effect in list(node.running.values()):
-        node.finish(effect, "late")
+    for run in list(node.running.values()):
+        node.finish(run, "late")
     node.run_until_idle()
     assert len([change for change, _ in node.store.groups[0] if isinstance(change, Write)]) == 2
     record = any_world.record("p")

@@ -80,8 +80,8 @@ def test_instances_that_are_ready_together_share_one_commit(any_world):
     any_world.run(1)
     assert len(node.running) == 40
     node.store.forget()
-    for effect in list(node.running.values()):
-        node.finish(effect, 1)
+    for run in list(node.running.values()):
+        node.finish(run, 1)
     node.run_until_idle()
     assert [len(group) for group in node.store.groups] == [40]
     check_rest(any_world, [node.registry])
@@ -93,8 +93,8 @@ def test_a_group_is_bounded_by_its_number_of_instances(world):
         world.start(state=1)
     world.run(1)
     node.store.forget()
-    for effect in list(node.running.values()):
-        node.finish(effect, 1)
+    for run in list(node.running.values()):
+        node.finish(run, 1)
     node.run_until_idle()
     assert [len(group) for group in node.store.groups] == [16, 16, 8]
 
@@ -108,8 +108,8 @@ def test_a_group_is_bounded_by_its_bytes(world):
         world.start()
     world.run(1)
     node.store.forget()
-    for effect in list(node.running.values()):
-        node.finish(effect, "x" * 40_000)
+    for run in list(node.running.values()):
+        node.finish(run, "x" * 40_000)
     node.run_until_idle()
     # Result and output are 80,000 bytes each: the bound is reached with the second write.
     assert [len(group) for group in node.store.groups] == [2, 2, 2, 2]
@@ -182,8 +182,8 @@ def test_a_full_node_does_not_spin_over_what_it_cannot_claim(world):
     )
     assert node.cycle.idle_seconds() > 0, "it would turn at full speed until an activity ends"
     for _ in range(4):
-        for effect in list(node.running.values()):
-            node.finish(effect, 1)
+        for run in list(node.running.values()):
+            node.finish(run, 1)
         world.run(1)
     assert len(node.ended) == 5
 

@@ -41,7 +41,7 @@ def release(world, instance_id):
 
 
 def names_of(node):
-    return [effect.name for effect in node.attempts]
+    return [run.name for run in node.attempts]
 
 
 TWICE = Activity.named(

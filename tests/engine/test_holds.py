@@ -395,8 +395,8 @@ def test_a_poisonous_write_holds_its_instance_and_the_others_of_the_group_commit
     node.store.poisonous = lambda change: (
         isinstance(change, Write) and change.instance_id == bad and bool(change.executions)
     )
-    for effect in list(node.running.values()):
-        node.finish(effect, effect.key.instance_id)
+    for run in list(node.running.values()):
+        node.finish(run, run.key.instance_id)
     any_world.run(2)
     for instance_id in ids:
         record = any_world.record(instance_id)
@@ -416,8 +416,8 @@ def test_an_instance_that_not_even_a_hold_can_be_written_for_is_left_alone_witho
     bad, good = world.start(), world.start()
     world.run(1)
     node.store.poisonous = lambda change: isinstance(change, Write) and change.instance_id == bad
-    for effect in list(node.running.values()):
-        node.finish(effect, "done")
+    for run in list(node.running.values()):
+        node.finish(run, "done")
     node.store.forget()
     world.run(3)
     assert node.store.calls["commit"] < 20
@@ -470,8 +470,8 @@ def test_a_fault_of_the_engine_over_one_instance_holds_it_and_not_the_others(
     is_static = isinstance(owner.__dict__[where], staticmethod)
     monkeypatch.setattr(owner, where, staticmethod(broken) if is_static else broken)
     for _ in range(2):
-        for effect in list(node.running.values()):
-            node.finish(effect)
+        for run in list(node.running.values()):
+            node.finish(run)
         world.run(1)
     record = world.record(bad)
     assert record.held

@@ -97,7 +97,7 @@ def test_after_a_store_outage_nobody_is_buried(world, seconds):
     world.run(30)
     assert {node.node_id for node in nodes} == ids == living(world)
     assert all(not node.aborted for node in nodes)
-    assert {effect.attempt for node in nodes for effect in node.attempts} == {1}
+    assert {run.attempt for node in nodes for run in node.attempts} == {1}
 
 
 def test_a_node_that_dies_during_an_outage_is_found_after_it(world):

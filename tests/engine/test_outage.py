@@ -56,8 +56,8 @@ def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(
     ids = [any_world.start(state=0) for _ in range(3)]
     any_world.run(1)
     node.store.down = error
-    for effect in list(node.running.values()):
-        node.finish(effect, effect.key.instance_id)
+    for run in list(node.running.values()):
+        node.finish(run, run.key.instance_id)
     node.store.forget()
     any_world.run(29)
     assert sum(node.store.calls.values()) < 40, "the store is hammered"
@@ -127,11 +127,9 @@ def test_a_read_that_fails_while_a_group_is_put_together_loses_nothing_of_it(any
     node = any_world.node(CODE, {"work": HOLD})
     instance_id, other_id = any_world.start(state=0), any_world.start(state=0)
     any_world.run(1)
-    effect = next(
-        effect for effect in node.running.values() if effect.key.instance_id == instance_id
-    )
+    run = next(run for run in node.running.values() if run.key.instance_id == instance_id)
     node.engine.look()
-    node.finish(effect, "kept")
+    node.finish(run, "kept")
     sent = node.submit(any_world.append_change(other_id))
 
     def fail(*_):

@@ -46,11 +46,11 @@ def worker(world, *, threads, slots):
 
 
 def names(node):
-    return sorted(effect.name for effect in node.running.values())
+    return sorted(run.name for run in node.running.values())
 
 
 def finish_one(node, name):
-    node.finish(next(effect for effect in node.running.values() if effect.name == name), 1)
+    node.finish(next(run for run in node.running.values() if run.name == name), 1)
 
 
 def test_two_workers_share_what_needs_threads_by_their_threads(any_world):
@@ -66,8 +66,8 @@ def test_two_workers_share_what_needs_threads_by_their_threads(any_world):
     )
     for _ in range(6):
         for node in (first, second):
-            for effect in list(node.running.values()):
-                node.finish(effect, 1)
+            for run in list(node.running.values()):
+                node.finish(run, 1)
         any_world.run(1)
     assert any_world.status(instance_id) is Status.COMPLETED
     assert boss.engine.running == 0
@@ -129,8 +129,8 @@ def test_what_gave_up_its_place_keeps_its_thread(world):
     finish_one(node, "blocks")
     world.run(1)
     assert node.engine._count_free_places().threads == 1
-    for effect in list(node.running.values()):
-        node.finish(effect, 1)
+    for run in list(node.running.values()):
+        node.finish(run, 1)
     world.run(1)
     assert node.engine._count_free_places().threads == 3
     assert len(node.ended) == 3

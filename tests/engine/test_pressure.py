@@ -63,10 +63,10 @@ def run_with_work(world, seconds, nodes):
     for _ in range(round(seconds / 0.05)):
         running = [(node, list(node.running.values())) for node in nodes]
         world.run(0.05)
-        for node, effects in running:
-            for effect in effects:
-                if effect.key in node.running:
-                    node.finish(effect)
+        for node, messages in running:
+            for run in messages:
+                if run.key in node.running:
+                    node.finish(run)
         world.run_until_idle()
 
 
@@ -100,7 +100,7 @@ def test_more_loops_than_places_lap_in_equal_numbers_while_their_activities_run(
     laps = laps_of(world, ids)
     assert min(laps) >= 20, laps
     assert max(laps) - min(laps) <= max(laps) // 3, laps
-    runs = Counter(effect.key for node in made for effect in node.attempts)
+    runs = Counter(run.key for node in made for run in node.attempts)
     assert set(runs.values()) == {1}, "an activity was run twice"
     check_rest(world, [made[0].registry])
 
@@ -155,8 +155,8 @@ def test_what_runs_for_an_instance_that_gave_up_its_place_ends_once(any_world):
     assert len(node.running) == 3
     owned = [instance_id for instance_id in ids if world.record(instance_id).row.owner is not None]
     assert len(owned) <= 1
-    for effect in list(node.running.values()):
-        node.finish(effect, effect.key.instance_id)
+    for run in list(node.running.values()):
+        node.finish(run, run.key.instance_id)
     world.run(1)
     assert [world.output(instance_id) for instance_id in ids] == ids
     assert len(node.attempts) == 3
@@ -174,14 +174,14 @@ def test_a_failed_try_of_an_instance_that_gave_up_its_place_is_tried_again(any_w
     node = world.node(registry(works_once), {"work": HOLD}, options=EngineOptions(max_owned=1))
     ids = [world.start() for _ in range(3)]
     world.run(0.5)
-    for effect in list(node.running.values()):
-        node.beat("so far", effect)
-        node.fail(effect, heartbeat="half")
+    for run in list(node.running.values()):
+        node.beat("so far", run)
+        node.fail(run, heartbeat="half")
     world.run(2)
-    assert sorted(effect.attempt for effect in node.running.values()) == [2, 2, 2]
-    assert {effect.last_heartbeat.data for effect in node.running.values()} == {b'"half"'}
-    for effect in list(node.running.values()):
-        node.finish(effect, "done")
+    assert sorted(run.attempt for run in node.running.values()) == [2, 2, 2]
+    assert {run.last_heartbeat.data for run in node.running.values()} == {b'"half"'}
+    for run in list(node.running.values()):
+        node.finish(run, "done")
     world.run(2)
     assert [world.output(instance_id) for instance_id in ids] == ["done"] * 3
 
@@ -195,9 +195,9 @@ def test_what_ran_for_others_is_lost_with_its_node_and_counts_as_an_attempt(any_
     second = world.node(registry(works_once), {"work": HOLD})
     first.crash()
     world.run(30)
-    assert {effect.attempt for effect in second.running.values()} == {2}
-    for effect in list(second.running.values()):
-        second.finish(effect, "done")
+    assert {run.attempt for run in second.running.values()} == {2}
+    for run in list(second.running.values()):
+        second.finish(run, "done")
     world.run(2)
     assert [world.output(instance_id) for instance_id in ids] == ["done"] * 3
     check_rest(world, [second.registry])
@@ -213,8 +213,8 @@ def test_a_lost_reply_to_the_write_that_gives_up_a_place_runs_nothing_twice(any_
     node.store.replies.append(fate)
     world.run(3)
     assert len(node.running) == 2
-    for effect in list(node.running.values()):
-        node.finish(effect, "done")
+    for run in list(node.running.values()):
+        node.finish(run, "done")
     world.run(3)
     assert [world.output(instance_id) for instance_id in (first, second)] == ["done"] * 2
     assert len(node.attempts) == 2, "what was running already was begun anew"
@@ -230,7 +230,7 @@ def test_what_gives_up_its_place_and_loses_its_fence_is_not_run_for_it(any_world
     node.store.before_commit = lambda: world.terminate(first)
     world.run(2)
     assert any(isinstance(outcome, Refused) for group in node.store.groups for _, outcome in group)
-    assert [effect.key.instance_id for effect in node.running.values()] == [second]
+    assert [run.key.instance_id for run in node.running.values()] == [second]
     node.finish(value="done")
     world.run(1)
     assert world.output(second) == "done"
@@ -268,8 +268,8 @@ def test_an_instance_with_many_running_activities_gives_up_its_place_last(world)
     world.run(1)
     assert len(node.running) == 404, "where all are wide, they give way nevertheless"
     while node.running:
-        for effect in list(node.running.values()):
-            node.finish(effect, 1)
+        for run in list(node.running.values()):
+            node.finish(run, 1)
         world.run(1)
     assert {world.status(instance_id) for instance_id in (wide, *narrow, *more)} == {
         Status.COMPLETED
@@ -285,9 +285,9 @@ def test_a_node_that_stops_hands_what_it_runs_for_others_on(any_world):
     second = world.node(registry(works_once), {"work": HOLD})
     first.stop()
     world.run(2)
-    assert {effect.attempt for effect in second.running.values()} == {1}, "nobody is charged for it"
-    for effect in list(second.running.values()):
-        second.finish(effect, "done")
+    assert {run.attempt for run in second.running.values()} == {1}, "nobody is charged for it"
+    for run in list(second.running.values()):
+        second.finish(run, "done")
     world.run(2)
     assert [world.output(instance_id) for instance_id in ids] == ["done"] * 3
 
@@ -317,17 +317,17 @@ def test_an_end_that_comes_while_nobody_knows_whether_its_instance_has_left_is_t
     node = any_world.node(code, {"work": HOLD}, options=EngineOptions(max_owned=1))
     instance_id = any_world.start()
     any_world.run(1)
-    effect = node.the_running()
+    run = node.the_running()
 
     def lose():
         hands_over = any(getattr(change, "activities", ()) for change in node.engine.in_flight)
-        if hands_over and effect.key in node.running:
+        if hands_over and run.key in node.running:
             node.store.replies.append("lost after")
-            node.finish(effect, "done")
+            node.finish(run, "done")
 
     node.store.around = lose
     any_world.start("busy", 0)
     any_world.run(15)
-    assert effect.key not in node.running, "or this test says nothing"
+    assert run.key not in node.running, "or this test says nothing"
     assert any_world.output(instance_id) == "done"
-    assert node.attempts == [effect]
+    assert node.attempts == [run]

@@ -130,7 +130,7 @@ class Disorder:
         if what <= 2 and self.late:
             self.hand_in(chance.randrange(len(self.late)))
         elif what <= 5 and node.running:
-            of_away = [effect for effect in node.running.values() if effect.key.instance_id in away]
+            of_away = [run for run in node.running.values() if run.key.instance_id in away]
             node.finish(chance.choice(of_away or list(node.running.values())), "value")
         elif what == 6:
             node.store.replies.append(
@@ -165,10 +165,8 @@ class Disorder:
         elif what in {13, 14} and away:
             # All that it waits for ends while it is away, and then somebody claims it anew.
             for one in self.nodes:
-                for effect in [
-                    effect for effect in one.running.values() if effect.key.instance_id == victim
-                ]:
-                    one.finish(effect, "value")
+                for run in [run for run in one.running.values() if run.key.instance_id == victim]:
+                    one.finish(run, "value")
                 self.work(one)
             self.world.admin.set_pin(victim, "1.0.0", by="somebody", reason="to see")
         elif what == 15:
@@ -190,8 +188,8 @@ class Disorder:
             self.hand_in(0)
         for _ in range(60):
             for node in self.nodes:
-                for effect in list(node.running.values()):
-                    node.finish(effect, "value")
+                for run in list(node.running.values()):
+                    node.finish(run, "value")
                 self.work(node)
             self.world.clock.skip(1)
             for node in self.nodes:

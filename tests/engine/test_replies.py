@@ -165,8 +165,8 @@ def test_a_claim_whose_reply_is_lost_forgets_nothing(any_world, lost):
     node.store.replies.append(lost)
     any_world.run(0.5)
     assert len(node.running) == 3
-    for effect in list(node.running.values()):
-        node.finish(effect, 1)
+    for run in list(node.running.values()):
+        node.finish(run, 1)
     any_world.run(1)
     assert {any_world.status(one) for one in ids} == {Status.COMPLETED}
     check_rest(any_world, [node.registry])
@@ -205,7 +205,9 @@ def test_an_activity_that_a_lost_write_had_cancelled_is_aborted_once_the_row_sho
     node.store.replies.append("lost after")
     world.run(1.1)
     assert losing.key in node.aborted
-    node.items.append(ActivityEnded(losing.key, losing.attempt, encode("late", subject="result")))
+    node.received.append(
+        ActivityEnded(losing.key, losing.attempt, encode("late", subject="result"))
+    )
     world.run(1)
     assert not node.engine._activities.has_postponed
     assert not node.engine._activities.unrecorded, "its end is kept for ever"
@@ -389,7 +391,7 @@ def test_a_late_completion_of_an_older_execution_is_ignored(any_world):
     old = node.the_running()
     any_world.send(instance_id)
     any_world.run(1.1)
-    node.items.append(ActivityEnded(old.key, 1, encode("late", subject="result")))
+    node.received.append(ActivityEnded(old.key, 1, encode("late", subject="result")))
     any_world.run(1)
     assert any_world.kinds(instance_id) == [
         "EXECUTION_STARTED",
@@ -409,11 +411,11 @@ def test_a_completion_that_is_reported_twice_counts_once(any_world):
     node = any_world.node(registry(three), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1)
-    effect = node.the_running()
-    node.finish(effect, 1)
-    node.items.append(node.items[0])
+    run = node.the_running()
+    node.finish(run, 1)
+    node.received.append(node.received[0])
     any_world.run(1)
-    node.items.append(ActivityEnded(effect.key, 1, encode(5, subject="result")))
+    node.received.append(ActivityEnded(run.key, 1, encode(5, subject="result")))
     any_world.run(1)
     assert any_world.kinds(instance_id).count("ACTIVITY_COMPLETED") == 1
     check_rest(any_world, [node.registry])
@@ -423,12 +425,12 @@ def test_a_group_that_fails_in_its_second_half_is_asked_for_and_nothing_is_done_
     node = world.node(registry(works), {"work": HOLD})
     ids = [world.start(state=0) for _ in range(4)]
     world.run(1)
-    for effect in list(node.running.values()):
-        node.finish(effect, effect.key.instance_id)
+    for run in list(node.running.values()):
+        node.finish(run, run.key.instance_id)
     node.store.replies.extend(["odd", None, StoreBusy("busy")])
     world.run(1)
-    for effect in list(node.running.values()):
-        node.finish(effect, effect.key.instance_id)
+    for run in list(node.running.values()):
+        node.finish(run, run.key.instance_id)
     world.run(1)
     assert [world.output(one) for one in ids] == ids
     check_rest(world, [node.registry])
@@ -477,7 +479,7 @@ def test_a_failed_try_whose_reply_is_lost_counts_once(any_world, lost):
     node.store.replies.append(lost)
     node.fail()
     any_world.run(5)
-    assert [effect.attempt for effect in node.attempts] == [1, 2]
+    assert [run.attempt for run in node.attempts] == [1, 2]
     node.fail()
     any_world.run(1)
     assert any_world.status(instance_id) is Status.FAILED

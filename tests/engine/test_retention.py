@@ -81,7 +81,7 @@ def test_as_many_closed_laps_are_kept_as_was_said_and_less_than_twice_as_many(
 def test_one_write_in_as_many_laps_as_are_kept_lets_go_of_them(any_world):
     node = any_world.node(
         registry(works),
-        {"work": lambda effect: None},
+        {"work": lambda run: None},
         retention=Retention(histories=10, executions=20),
     )
     any_world.start(state=100)
@@ -119,7 +119,7 @@ def test_a_bound_that_was_lowered_is_reached_in_parts(world):
     first.stop()
     node = world.node(
         registry(slows_down),
-        {"work": lambda effect: None},
+        {"work": lambda run: None},
         retention=Retention(histories=10, executions=10),
     )
     left = [2500]
@@ -228,7 +228,7 @@ def test_ended_instances_go_by_themselves_and_open_ones_stay(any_world):
 @pytest.mark.slow
 def test_a_backlog_of_ended_instances_goes_beside_the_work(any_world):
     """The others keep their throughput (I12): a batch at a time, and a breath between."""
-    node = any_world.node(several(spins=spins, works=works), {"work": lambda effect: None})
+    node = any_world.node(several(spins=spins, works=works), {"work": lambda run: None})
     any_world.admin.set_expiry({"spins": SECOND})
     for _ in range(300):
         any_world.start("spins", 0)

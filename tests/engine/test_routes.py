@@ -89,8 +89,8 @@ def test_a_plain_name_has_the_options_of_the_activity_that_the_node_has(any_worl
         1_000_000,
         "gpu",
     )
-    effect = node.the_running()
-    assert (effect.timeout, effect.heartbeat_timeout) == (2_000_000, 1_000_000)
+    run = node.the_running()
+    assert (run.timeout, run.heartbeat_timeout) == (2_000_000, 1_000_000)
     for attempt in range(2, 4):
         node.fail()
         any_world.run(3)
@@ -118,12 +118,12 @@ def test_a_call_by_name_goes_by_history_whatever_is_registered_where_it_is_repea
     known = Activity.named("work", retry=ONCE, timeout=timedelta(seconds=9), queue="gpu")
     second = any_world.node(code, {"work": HOLD}, registered={"work": known})
     any_world.run(13)
-    effect = second.the_running()
-    assert (effect.attempt, effect.timeout) == (2, None), (
+    run = second.the_running()
+    assert (run.attempt, run.timeout) == (2, None), (
         "as it was asked for: three attempts, no bound, the instance's queue"
     )
     second.crash()
-    any_world.node(code, {"work": lambda effect: "third"})
+    any_world.node(code, {"work": lambda run: "third"})
     any_world.run(30)
     assert any_world.output(instance_id) == ["first", "third"]
     check_rest(any_world, [code])
@@ -137,20 +137,20 @@ def test_what_its_node_does_not_have_runs_where_it_is(any_world):
     owner, able = lone(any_world, code), helper(any_world)
     instance_id = any_world.start(state="x")
     any_world.run(2)
-    effect = able.the_running()
-    assert (effect.name, effect.attempt, effect.orchestration, effect.version) == (
+    run = able.the_running()
+    assert (run.name, run.attempt, run.orchestration, run.version) == (
         "work",
         1,
         "job",
         "1.0.0",
     )
-    assert effect.key.instance_id == instance_id
+    assert run.key.instance_id == instance_id
     (row,) = any_world.record(instance_id).activities
     assert (row.route, row.owner) == (Route("default", "work"), able.node_id)
     assert any_world.record(instance_id).row.owner is None, (
         "its instance waits, and belongs to nobody"
     )
-    able.finish(effect, "done")
+    able.finish(run, "done")
     any_world.run(2)
     assert any_world.output(instance_id) == "done"
     assert owner.attempts == []
@@ -159,7 +159,7 @@ def test_what_its_node_does_not_have_runs_where_it_is(any_world):
 
 def test_what_its_node_has_and_has_a_place_for_never_touches_the_store(any_world):
     code = asking()
-    owner = any_world.node(code, {"work": lambda effect: "done"})
+    owner = any_world.node(code, {"work": lambda run: "done"})
     helper(any_world)
     instance_id = any_world.start()
     any_world.run(1)
@@ -177,8 +177,8 @@ def test_what_finds_no_place_goes_to_who_has_one(any_world):
     assert (len(owner.running), len(able.running)) == (2, 3)
     for _ in range(5):
         for node in (owner, able):
-            for effect in list(node.running.values()):
-                node.finish(effect, effect.key.event_id)
+            for run in list(node.running.values()):
+                node.finish(run, run.key.event_id)
         any_world.run(2)
         assert len(owner.running) <= 2
         assert len(able.running) <= 3
@@ -307,10 +307,10 @@ def test_what_nobody_has_waits_without_polling_and_is_said_once(any_world, caplo
     any_world.run(60)
     assert owner.store.writes == []
     assert {any_world.status(one) for one in (first, second)} == {Status.OPEN}
-    able = helper(any_world, lambda effect: "at last")
+    able = helper(any_world, lambda run: "at last")
     any_world.run(3)
     assert [any_world.output(one) for one in (first, second)] == ["at last"] * 2
-    assert [effect.attempt for effect in able.attempts] == [1, 1]
+    assert [run.attempt for run in able.attempts] == [1, 1]
 
 
 # --- how it ends ------------------------------------------------------------------------------
@@ -467,11 +467,11 @@ def test_a_node_that_was_buried_says_nothing_any_more(any_world):
     able = helper(any_world)
     instance_id = any_world.start()
     any_world.run(2)
-    effect = able.the_running()
+    run = able.the_running()
     any_world.nodes.remove(able)  # it is stopped beyond its lease
     any_world.run(15)
     any_world.nodes.append(able)
-    able.finish(effect, "too late")
+    able.finish(run, "too late")
     any_world.run(5)
     assert any_world.status(instance_id) is Status.OPEN
     assert able.the_running().attempt == 2, "it goes on under a new name, with a new attempt"
@@ -487,11 +487,11 @@ def test_what_lost_a_race_is_given_up_where_it_runs(any_world):
     able = helper(any_world)
     instance_id = any_world.start()
     any_world.run(2)
-    effect = able.the_running()
+    run = able.the_running()
     any_world.send(instance_id)
     any_world.run(3)
     assert any_world.record(instance_id).activities == ()
-    assert able.aborted == [effect.key]
+    assert able.aborted == [run.key]
     assert able.running == {}
     any_world.run(100)
     assert any_world.output(instance_id) == 1
@@ -502,11 +502,11 @@ def test_a_late_result_of_what_lost_a_race_is_dropped(any_world):
     able = helper(any_world)
     instance_id = any_world.start()
     any_world.run(2)
-    effect = able.the_running()
+    run = able.the_running()
     any_world.send(instance_id)
     any_world.nodes[0].engine.look()
     any_world.nodes[0].run_until_idle()
-    able.finish(effect, "late")
+    able.finish(run, "late")
     any_world.run(110)
     assert any_world.output(instance_id) == 1
     assert [

@@ -492,7 +492,7 @@ def test_what_is_to_end_already_is_handed_over_with_its_mark(any_world):
     node.crash()
     heir = any_world.node(node.registry, {"transfer": HOLD, **WORK})
     any_world.run(25)
-    assert [effect.name for effect in heir.attempts] == ["undo"]
+    assert [run.name for run in heir.attempts] == ["undo"]
     heir.finish()
     any_world.run(1)
     assert any_world.status(instance_id) is Status.CANCELLED

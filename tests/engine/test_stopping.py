@@ -48,7 +48,7 @@ def test_stopping_releases_everything_and_what_ran_begins_again_at_once_elsewher
     assert set(node.aborted) == keys
     heir = any_world.node(registry(mixed), {"work": HOLD})
     any_world.run(0.1)
-    assert {effect.attempt for effect in heir.attempts} == {1}
+    assert {run.attempt for run in heir.attempts} == {1}
     assert len(heir.running) == 2
     assert any_world.store.catalogue().nodes[0].record.node_id == heir.node_id
     check_rest(any_world, [heir.registry])

@@ -132,9 +132,9 @@ def test_new_code_goes_on_with_the_recorded_version_and_moves_at_the_boundary(an
     node.stop()
     deployed = any_world.node(BOTH, {"work": HOLD})
     any_world.run(3)
-    effect = deployed.the_running()
-    assert (effect.version, effect.key.execution) == ("1.0.0", 4)
-    assert effect.attempt == 1, "an orderly stop was counted as a crash"
+    run = deployed.the_running()
+    assert (run.version, run.key.execution) == ("1.0.0", 4)
+    assert run.attempt == 1, "an orderly stop was counted as a crash"
     lap(any_world, deployed)
     assert any_world.versions(instance_id) == ["1.0.0"] * 4 + ["1.1.0"]
     assert deployed.the_running().arguments.data == b'["new"]'
@@ -276,8 +276,8 @@ def test_a_pin_beats_the_policy_and_the_code_beats_the_pin(world):
     for instance_id in (pinned, told):
         world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="trouble")
     world.run(1)
-    for effect in list(node.running.values()):
-        node.finish(effect)
+    for run in list(node.running.values()):
+        node.finish(run)
     world.run(1)
     assert world.versions(pinned) == ["1.2.0", "1.0.0"]
     assert world.executions(pinned)[1].resolution.how is ResolvedBy.PIN
@@ -462,11 +462,11 @@ def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_wha
     for _ in range(8):
         any_world.run(1.1)
         for node in (ancient, modern):
-            for effect in list(node.running.values()):
-                assert node.registry.find("job", effect.version) is not None
-                node.finish(effect)
+            for run in list(node.running.values()):
+                assert node.registry.find("job", run.version) is not None
+                node.finish(run)
     any_world.run(2)
-    assert {effect.version for effect in ancient.attempts} == {"1.0.0"}
+    assert {run.version for run in ancient.attempts} == {"1.0.0"}
     for instance_id in ids:
         assert any_world.output(instance_id) == "new"
         versions = any_world.versions(instance_id)
@@ -663,7 +663,7 @@ def test_what_waits_by_mistake_goes_on_with_whoever_comes_first_where_nobody_was
     assert any_world.record(instance_id).row.kind.version == "1.1.0"
     node = any_world.node(BOTH, {"work": HOLD})
     any_world.run(2)
-    assert sorted(effect.key.instance_id for effect in node.running.values()) == sorted(
+    assert sorted(run.key.instance_id for run in node.running.values()) == sorted(
         (instance_id, start.instance_id)
     )
 
@@ -764,8 +764,8 @@ def test_a_node_says_once_that_it_goes_by_a_new_policy_and_not_of_those_that_it_
     any_world.set_policy(Latest())
     node = any_world.node(BOTH)
     said = []
-    node.take = lambda effects: said.extend(
-        effect for effect in effects if isinstance(effect, PolicyChanged)
+    node.take = lambda messages: said.extend(
+        message for message in messages if isinstance(message, PolicyChanged)
     )
     any_world.run(3)
     assert said == []

@@ -441,7 +441,7 @@ class Node:
         self.cycle = Cycle(
             self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder
         )
-        self.items = []
+        self.received = []
         self.running = {}
         self.attempts = []
         self.aborted = []
@@ -464,11 +464,11 @@ class Node:
 
     @property
     def is_busy(self):
-        return bool(self.items) or self.cycle.idle_seconds() <= 0
+        return bool(self.received) or self.cycle.idle_seconds() <= 0
 
     def cycle_once(self):
-        items, self.items = self.items, []
-        self.take(self.cycle.run(items))
+        received, self.received = self.received, []
+        self.take(self.cycle.run(received))
 
     def run_until_idle(self, *, limit=1_000):
         for _ in range(limit):
@@ -477,19 +477,19 @@ class Node:
             self.cycle_once()
         raise AssertionError("the node does not come to rest")
 
-    def take(self, effects):
-        for effect in effects:
-            match effect:
+    def take(self, messages):
+        for message in messages:
+            match message:
                 case RunActivity():
-                    self._run(effect)
+                    self._run(message)
                 case StopActivity(key=key):
                     self.asked.append(key)
                     if self.obeys and key in self.running:
-                        effect = self.running.pop(key)
+                        run = self.running.pop(key)
                         failure = ActivityFailure(
                             ErrorInfo("Stopped", "as it was told"), ("Stopped",)
                         )
-                        self.items.append(ActivityEnded(key, effect.attempt, failure))
+                        self.received.append(ActivityEnded(key, run.attempt, failure))
                 case AbortActivity(key=key):
                     self.aborted.append(key)
                     self.running.pop(key, None)
@@ -501,67 +501,67 @@ class Node:
                 case WriteLogs(entries=entries):
                     self.logs.extend(entry.message for entry in entries)
 
-    def _run(self, effect):
-        assert effect.key not in self.running, "an activity runs twice on one node"
-        self.attempts.append(effect)
-        assert effect.name in self.activities, "it was given what it does not have"
-        script = self.activities[effect.name]
-        self.running[effect.key] = effect
+    def _run(self, run):
+        assert run.key not in self.running, "an activity runs twice on one node"
+        self.attempts.append(run)
+        assert run.name in self.activities, "it was given what it does not have"
+        script = self.activities[run.name]
+        self.running[run.key] = run
         if script is HOLD:
             return
         try:
-            value = script(effect)
+            value = script(run)
         except Exception as error:
-            self.fail(effect, error)
+            self.fail(run, error)
         else:
             if value is not HOLD:
-                self.finish(effect, value)
+                self.finish(run, value)
 
     def the_running(self, name=None):
         """Return the one activity that runs here now."""
-        found = [effect for effect in self.running.values() if name is None or effect.name == name]
+        found = [run for run in self.running.values() if name is None or run.name == name]
         assert len(found) == 1, f"{len(found)} activities run here"
         return found[0]
 
-    def finish(self, effect=None, value=None, *, heartbeat=None):
+    def finish(self, run=None, value=None, *, heartbeat=None):
         """End an activity with a result."""
-        effect = effect or self.the_running()
-        self.running.pop(effect.key, None)
+        run = run or self.the_running()
+        self.running.pop(run.key, None)
         result = encode(value, subject="result")
-        self.world.returned[effect.key].append(result)
+        self.world.returned[run.key].append(result)
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
-        self.items.append(ActivityEnded(effect.key, effect.attempt, result, beat))
+        self.received.append(ActivityEnded(run.key, run.attempt, result, beat))
 
-    def fail(self, effect=None, error=None, *, heartbeat=None):
+    def fail(self, run=None, error=None, *, heartbeat=None):
         """End an activity with a failure."""
-        effect = effect or self.the_running()
-        self.running.pop(effect.key, None)
+        run = run or self.the_running()
+        self.running.pop(run.key, None)
         error = error or RuntimeError("it broke")
         failure = ActivityFailure(
             error_info(error), class_names(error), non_retryable=is_non_retryable(error)
         )
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
-        self.items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
+        self.received.append(ActivityEnded(run.key, run.attempt, failure, beat))
 
-    def hand_back(self, effect=None, *, unread):
+    def hand_back(self, run=None, *, unread):
         """End an activity that was not called, for the code with this fingerprint cannot read its
         arguments.
         """
-        effect = effect or self.the_running()
-        self.running.pop(effect.key, None)
+        run = run or self.the_running()
+        self.running.pop(run.key, None)
         error = ErrorInfo("orchestra.ArgumentsUnread", f"{unread} could not read the arguments")
         failure = ActivityFailure(error, (error.type,), untried=True, unread=unread)
-        self.items.append(ActivityEnded(effect.key, effect.attempt, failure, None))
+        self.received.append(ActivityEnded(run.key, run.attempt, failure, None))
 
-    def beat(self, value, effect=None):
-        effect = effect or self.the_running()
-        self.items.append(Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat")))
+    def beat(self, value, run=None):
+        run = run or self.the_running()
+        self.received.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))
 
     # --- the clients of this node ---
 
     def submit(self, change):
         token = self.world.id("token")
-        self.items.append(Submit(change, token))
+        self.received.append(Submit(change, token))
         return token
 
     def start(self, name="job", state=None, **options):
@@ -574,7 +574,7 @@ class Node:
     def crash(self):
         """Be gone without a word."""
         self.alive = False
-        self.items.clear()
+        self.received.clear()
         self.running.clear()
         self.engine.close()
 

@@ -118,7 +118,7 @@ def test_an_event_that_came_before_the_first_turn_is_linked_to_by_it(world, obse
 def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_origin(
     world, observed, node, how
 ):
-    node(registry(loops), {"work": lambda effect: 1})
+    node(registry(loops), {"work": lambda run: 1})
     start = replace(world.start_change(state=1), traceparent=CALLER)
     world.store.commit([start])
     if how == "on another node":
@@ -129,7 +129,7 @@ def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_orig
             worker.stop()
             if world.status(start.instance_id) is not Status.OPEN:
                 break
-            node(registry(loops), {"work": lambda effect: 1})
+            node(registry(loops), {"work": lambda run: 1})
     world.run_until_idle()
     first, second, third = observed.spans("orchestration")
     assert len({span.context.trace_id for span in (first, second, third)}) == 3
@@ -252,9 +252,9 @@ def test_an_execution_that_is_taken_over_goes_on_in_its_trace(world, observed, n
     first.crash()
     second = node(registry(works), {"work": HOLD}, lease=5.0)
     world.run(12)
-    effect = second.the_running()
+    run = second.the_running()
     root = observed.span("orchestration")
-    assert (effect.attempt, effect.traceparent) == (2, traceparent(root))
+    assert (run.attempt, run.traceparent) == (2, traceparent(root))
     second.finish(value=1)
     world.run_until_idle()
     assert world.status(instance_id) is Status.COMPLETED
@@ -323,7 +323,7 @@ def test_telemetry_that_breaks_takes_nothing_down_with_it(world, observed, node,
     def broken(*_):
         raise RuntimeError("the exporter is ill")
 
-    worker = node(registry(loops), {"work": lambda effect: 1})
+    worker = node(registry(loops), {"work": lambda run: 1})
     recorder = worker.engine._recorder
     for part in (recorder._traces, recorder._metrics):
         for name in dir(part):
@@ -445,7 +445,7 @@ def test_no_metric_has_a_label_that_the_table_does_not_name_and_none_holds_an_in
     world, observed, node
 ):
     specs = {spec.name: spec for spec in INSTRUMENTS}
-    node(registry(v1_0_0=loops, v1_1_0=loops), {"work": lambda effect: 1})
+    node(registry(v1_0_0=loops, v1_1_0=loops), {"work": lambda run: 1})
     world.set_policy(Exact("1.0.0"))
     world.run(2)
     ids = [world.start(state=1) for _ in range(3)]

@@ -326,7 +326,7 @@ class SimulatedNode:
         self.late_results: list[LateResult] = []
         """Results of abandoned turns that the engine does not know of yet."""
         self._world = world
-        self._items: list[ToEngine] = []
+        self._received: list[ToEngine] = []
         capabilities = tuple(
             Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities()
         )
@@ -366,7 +366,7 @@ class SimulatedNode:
     @property
     def is_due(self) -> bool:
         """Whether it has something to do now."""
-        return bool(self._items) or self.cycle.idle_seconds() <= 0
+        return bool(self._received) or self.cycle.idle_seconds() <= 0
 
     def turn(self) -> None:
         """Do one cycle with what has come in.
@@ -375,10 +375,10 @@ class SimulatedNode:
             NodeDied: the node has died on the way.
         """
         self.cycle.listen()
-        items, self._items = self._items, []
+        received, self._received = self._received, []
         token = IN_CODE.set(lambda: self._world.in_code(self))
         try:
-            self._take(self.cycle.run(items))
+            self._take(self.cycle.run(received))
         except LibraryTooOld:
             self.leave()
             raise NodeDied from None
@@ -404,7 +404,7 @@ class SimulatedNode:
     def die(self) -> None:
         """Be gone: the connection breaks, locks become free, memory is lost."""
         self.link.alive = False
-        self._items.clear()
+        self._received.clear()
         self.running.clear()
         self.engine.close()
         for late in self.late_results:
@@ -415,7 +415,7 @@ class SimulatedNode:
     def submit(self, change: ClientChange) -> str:
         """Hand in a client's change; its reply comes under the token that is returned."""
         token = self._world.new_id("token")
-        self._items.append(Submit(change, token))
+        self._received.append(Submit(change, token))
         return token
 
     def _take(self, messages: Sequence[ToShell]) -> None:
@@ -444,7 +444,7 @@ class SimulatedNode:
         """End an activity with a result, which is returned as it travels."""
         result = encode(value, subject="result")
         del self.running[run.key]
-        self._items.append(ActivityEnded(run.key, run.attempt, result))
+        self._received.append(ActivityEnded(run.key, run.attempt, result))
         return result
 
     def fail(self, run: RunActivity, *, heartbeat: int | None) -> None:
@@ -454,8 +454,8 @@ class SimulatedNode:
             ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException")
         )
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
-        self._items.append(ActivityEnded(run.key, run.attempt, failure, beat))
+        self._received.append(ActivityEnded(run.key, run.attempt, failure, beat))
 
     def beat(self, run: RunActivity, value: int) -> None:
         """Have an activity send a heartbeat."""
-        self._items.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))
+        self._received.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))

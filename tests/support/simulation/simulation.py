@@ -325,30 +325,30 @@ class Simulation:
 
     def _go_on(self, node: SimulatedNode, key: ActivityKey) -> None:
         random = self.random
-        effect = node.running[key]
+        run = node.running[key]
         action = random.random()
-        if effect.name == KILLER.name and self.plan.kills and action < 0.8 and not self._is_resting:
+        if run.name == KILLER.name and self.plan.kills and action < 0.8 and not self._is_resting:
             self.counts["killed by an activity"] += 1
-            attempt = (effect.key, effect.attempt)
+            attempt = (run.key, run.attempt)
             assert attempt not in self._deadly, (
-                f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
+                f"rule 14: attempt {run.attempt} of {run.key} kills a second time"
             )
             self._deadly.add(attempt)
             self._kill(node)
         elif key in node.asked and action < 0.5:
-            node.fail(effect, heartbeat=None)  # it does as it is told
+            node.fail(run, heartbeat=None)  # it does as it is told
         elif self._calm or action < 0.75:
-            self.witness.returned[effect.key].append(node.finish(effect, random.randint(0, 100)))
+            self.witness.returned[run.key].append(node.finish(run, random.randint(0, 100)))
         elif action < 0.92:
-            node.fail(effect, heartbeat=random.choice([None, 7]))
+            node.fail(run, heartbeat=random.choice([None, 7]))
         else:
-            node.beat(effect, random.randint(0, 100))
+            node.beat(run, random.randint(0, 100))
 
-    def begins(self, effect: RunActivity) -> None:
+    def begins(self, run: RunActivity) -> None:
         """Check that a compensation begins when what it undoes has ended, on every node that lives
         (scenario 59).
         """
-        if effect.name != UNDO.name:
+        if run.name != UNDO.name:
             return
         self.counts["compensations"] += 1
         living = {row.record.node_id for row in self.directory.catalogue().nodes}
@@ -356,11 +356,11 @@ class Simulation:
             for key, running in other.running.items():
                 if (
                     running.name == TRANSFER.name
-                    and key[:3] == effect.key[:3]
+                    and key[:3] == run.key[:3]
                     and other.began_as[key] in living
                 ):
                     assert other.leaving, (
-                        f"59: {effect.key} begins, and {key} runs on {other.began_as[key]}"
+                        f"59: {run.key} begins, and {key} runs on {other.began_as[key]}"
                     )
 
     def _time(self) -> None:

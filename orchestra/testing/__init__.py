@@ -26,7 +26,7 @@ from orchestra.testing.checker import (
 )
 from orchestra.testing.clock import ManualClock
 from orchestra.testing.determinism import check_determinism
-from orchestra.testing.fakes import NEVER, Call, Fake, FakeExhausted, after
+from orchestra.testing.fakes import NEVER, Call, Fake, FakeExhausted, FakeUnfit, after
 from orchestra.testing.performers import ActivityDoesNotEnd
 from orchestra.testing.rehearsal import Finding, Move, Rehearsal, rehearse
 from orchestra.testing.replaying import ReplayDiffers, Replayed, replay_history
@@ -42,6 +42,7 @@ __all__ = [
     "Database",
     "Fake",
     "FakeExhausted",
+    "FakeUnfit",
     "Finding",
     "InvariantsViolated",
     "ManualClock",

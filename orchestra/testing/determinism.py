@@ -90,21 +90,59 @@ def _replay_under(seed: int, request: bytes) -> None:
 
 
 def _place(name: str, version: str, function: Any) -> dict[str, str]:
-    """Return where the function of an orchestration can be imported from."""
-    module = sys.modules.get(function.__module__)
-    file = getattr(module, "__file__", None)
-    if "<locals>" in function.__qualname__ or file is None:
-        raise InvalidArgument(
-            f"{name} {version} is {function.__qualname__}, defined inside another function; "
-            "check_determinism imports it in another process: define it in a module"
-        )
-    return {
-        "name": name,
-        "version": version,
-        "module": function.__module__,
-        "file": file,
-        "qualname": function.__qualname__,
-    }
+    """Return where the function of an orchestration can be imported from.
+
+    Raises:
+        InvalidArgument: it has no name in a module that is a file.
+    """
+    inner = getattr(function, "func", function)  # of functools.partial
+    for module_name in {
+        getattr(function, "__module__", None): None,
+        getattr(inner, "__module__", None): None,
+        type(function).__module__: None,
+        type(getattr(function, "__self__", None)).__module__: None,
+    }:
+        module = sys.modules.get(module_name or "")
+        file = getattr(module, "__file__", None)
+        path = None if module is None or file is None else _path_to(module, function)
+        if path is not None:
+            return {
+                "name": name,
+                "version": version,
+                "module": str(module_name),
+                "file": str(file),
+                "qualname": path,
+            }
+    shown = getattr(function, "__qualname__", None) or repr(function)
+    why = (
+        "defined inside another function" if "<locals>" in shown else "of no module that is a file"
+    )
+    raise InvalidArgument(
+        f"{name} {version} is {shown}, {why}; check_determinism imports it in another process: "
+        "define it in a module, or give it a name there"
+    )
+
+
+def _path_to(module: ModuleType, function: Any) -> str | None:
+    """Return under which dotted name a module has a function."""
+    path = str(getattr(function, "__qualname__", ""))
+    if path and _leads_to(module, path, function):
+        return path
+    owner = getattr(function, "__self__", None)
+    for name, value in vars(module).items():
+        if value is function:
+            return name
+        path = f"{name}.{getattr(function, '__name__', '')}"
+        if owner is not None and value is owner and _leads_to(module, path, function):
+            return path
+    return None
+
+
+def _leads_to(module: ModuleType, path: str, function: Any) -> bool:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found == function  # a method is another object each time
 
 
 def replay_in_child() -> None:
@@ -128,7 +166,9 @@ def replay_in_child() -> None:
 
 def _import(name: str, file: Path) -> ModuleType:
     """Import a module, from its file where its name does not lead there (``__main__``, tests)."""
-    if name != "__main__":
+    if name == "__main__":
+        name = "__orchestra_main__"  # a script does not run once more
+    else:
         try:
             module = importlib.import_module(name)
         except ImportError:

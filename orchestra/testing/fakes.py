@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -13,12 +13,27 @@ from orchestra.activities import Activity, activity, activity_context
 from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
+from orchestra.signatures import awaits
 
-__all__ = ["NEVER", "After", "Call", "Fake", "FakeExhausted", "Given", "after", "with_children"]
+__all__ = [
+    "NEVER",
+    "After",
+    "Call",
+    "Fake",
+    "FakeExhausted",
+    "FakeUnfit",
+    "Given",
+    "after",
+    "with_children",
+]
 
 
 class FakeExhausted(AssertionError):
     """A fake was called more often than it has outcomes."""
+
+
+class FakeUnfit(AssertionError):
+    """A fake cannot stand in for its target: it takes other arguments, or gives another result."""
 
 
 class _Never:
@@ -71,6 +86,9 @@ class Given:
 class Fake:
     """Answers in the place of one activity or child orchestration.
 
+    An exception that a function raises is its outcome. An ``AssertionError`` fails the test at
+    once, and so does what is no ``Exception``, such as ``pytest.fail``.
+
     ``calls`` are what it was called with, in order. An attempt that a crash has cut off is called
     again, as in production, and its outcome is given again.
     """
@@ -102,13 +120,12 @@ class Fake:
 
         Raises:
             FakeExhausted: it has none left.
+            FakeUnfit: its function takes other arguments, or gives something to await.
+            AssertionError: its function raises that.
         """
         self.calls.append(call)
         if self._function is not None:
-            try:
-                return Given(self._function(*call.args, **call.kwargs), is_drawn=False)
-            except Exception as error:  # noqa: BLE001 - it is the outcome
-                return Given(error, is_drawn=False)
+            return Given(self._call(self._function, call), is_drawn=False)
         if not self._outcomes:
             raise FakeExhausted(
                 f"the fake of {self.name!r} has {self._count} outcomes and is called once more, by "
@@ -116,17 +133,50 @@ class Fake:
             )
         return Given(self._outcomes.popleft(), is_drawn=True)
 
+    def _call(self, function: Callable[..., Any], call: Call) -> Any:
+        """Return what a function gives, or the exception that it raises."""
+        try:
+            outcome = function(*call.args, **call.kwargs)
+        except AssertionError:
+            raise
+        except Exception as error:
+            if isinstance(error, TypeError) and not _takes(function, call):
+                raise FakeUnfit(
+                    f"the fake of {self.name!r} does not take {_shown(call)}; give it the "
+                    f"parameters of what it stands in for: {error}"
+                ) from error
+            return error
+        if inspect.isawaitable(outcome):
+            if inspect.iscoroutine(outcome):
+                outcome.close()
+            raise FakeUnfit(
+                f"the fake of {self.name!r} is a plain function and gives something to await; "
+                "write it as `async def`"
+            )
+        return outcome
+
     @property
-    def stand_in(self) -> Callable[..., Any] | None:
-        """What runs in the place of the activity, where the fake is an async function."""
+    def is_async(self) -> bool:
+        """Whether it is an async function, which runs as the activity would."""
+        return self._function is not None and is_async(self._function)
+
+    def stand_in(self, problems: list[BaseException]) -> Callable[..., Any]:
+        """Return what runs in the place of the activity, where the fake is an async function.
+
+        Args:
+            problems: receives what makes the test fail.
+        """
         function = self._function
-        if function is None or not inspect.iscoroutinefunction(function):
-            return None
+        assert function is not None
 
         async def stand_in(*args: Any, **kwargs: Any) -> Any:
             running = activity_context()
             self.calls.append(Call(args, kwargs, running.instance_id, running.attempt))
-            return await function(*args, **kwargs)
+            try:
+                return await function(*args, **kwargs)
+            except AssertionError as problem:
+                problems.append(problem)
+                raise
 
         return stand_in
 
@@ -144,7 +194,7 @@ class Fake:
 
 
 def with_children(
-    registry: OrchestrationRegistry, fakes: dict[str, Fake], problems: list[AssertionError]
+    registry: OrchestrationRegistry, fakes: dict[str, Fake], problems: list[BaseException]
 ) -> OrchestrationRegistry:
     """Return a registry in which fakes stand in for orchestrations of these names.
 
@@ -157,9 +207,9 @@ def with_children(
         for name in registry.names
     }
     for name, fake in fakes.items():
-        versions = list(definitions.get(name, {"1.0.0": None}))
         definitions[name] = {
-            version: _standing_in(name, version, fake, problems) for version in versions
+            version: _standing_in(name, version, fake, problems, real)
+            for version, real in definitions.get(name, {"1.0.0": None}).items()
         }
     return OrchestrationRegistry(
         definitions,
@@ -170,12 +220,16 @@ def with_children(
 
 
 def _standing_in(
-    name: str, version: str, fake: Fake, problems: list[AssertionError]
+    name: str,
+    version: str,
+    fake: Fake,
+    problems: list[BaseException],
+    real: OrchestrationDefinition | None,
 ) -> OrchestrationDefinition:
     async def stand_in(ctx: Any, state: Any) -> Any:
         try:
             outcome = fake.answer_child(state, ctx.instance_id, ctx.execution_id).outcome
-        except FakeExhausted as problem:
+        except BaseException as problem:  # noqa: BLE001 - it fails the test
             problems.append(problem)
             outcome = NEVER
         while isinstance(outcome, After):
@@ -185,15 +239,20 @@ def _standing_in(
             await ctx.wait_for_event("orchestra.testing.never", Any)
         if _is_error(outcome):
             raise cast("BaseException", outcome)
-        if inspect.isawaitable(outcome):
-            raise InvalidArgument(
-                f"the fake of child {name!r} is async; a child's fake is a plain function"
-            )
         return outcome
 
     builder = OrchestrationRegistry.builder()
     builder.register(name, stand_in, version=version, failures=(Exception,))
-    return builder.build().get(name, version)
+    made = builder.build().get(name, version)
+    if real is None:
+        return made
+    # Its input and its output are of the types that the real one has.
+    return replace(made, state=real.state, result=real.result)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Return whether a call of a fake's function must be awaited."""
+    return awaits(function) or awaits(getattr(function, "__call__", None))  # noqa: B004
 
 
 def is_error(outcome: Any) -> bool:
@@ -208,6 +267,16 @@ def reference(name: str) -> Activity[..., Any]:
         raise NotImplementedError(f"activity {name!r} is faked, and has no function here")
 
     return activity(name=name)(unknown)
+
+
+def _takes(function: Callable[..., Any], call: Call) -> bool:
+    try:
+        inspect.signature(function).bind(*call.args, **call.kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def _is_error(outcome: Any) -> bool:

@@ -23,11 +23,13 @@ from orchestra.engine.messages import (
     StopActivity,
     ToEngine,
 )
+from orchestra.errors import OrchestraError
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished, failure_of
 from orchestra.runtime.alarms import Alarm, Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import time_out_failure
-from orchestra.testing.fakes import NEVER, After, Call, Fake, FakeExhausted, Given, is_error
+from orchestra.testing.fakes import NEVER, After, Call, Fake, FakeUnfit, Given, is_error
+from orchestra.testing.waiting import NothingHappens
 
 __all__ = ["ActivityDoesNotEnd", "Performers"]
 
@@ -78,7 +80,7 @@ class Performers:
         fakes: Mapping[str, Fake],
         report: Callable[[ToEngine], None],
         clock: Clock,
-        problems: list[AssertionError],
+        problems: list[BaseException],
         *,
         patience: timedelta,
         payload_limit: int,
@@ -116,7 +118,7 @@ class Performers:
         match message:
             case RunActivity():
                 fake = self._fakes.get(message.name)
-                if fake is None or fake.stand_in is not None:
+                if fake is None or fake.is_async:
                     self._begin(message, fake)
                 else:
                     self._answer(fake, message)
@@ -136,7 +138,7 @@ class Performers:
     def _begin(self, request: RunActivity, fake: Fake | None) -> None:
         if fake is not None:  # an async function stands in: it runs as the real one would
             real = self._activities[request.name]
-            self._activities[request.name] = replace(real, function=fake.stand_in)
+            self._activities[request.name] = replace(real, function=fake.stand_in(self._problems))
         self._waiting[request.key] = request
 
     @property
@@ -150,28 +152,37 @@ class Performers:
 
         Raises:
             ActivityDoesNotEnd: one waits in vain.
+            NothingHappens: an instance runs without end.
         """
         stuck = False
+        spins: NothingHappens | None = None
         running: tuple[RunActivity, ...] = ()
         async with anyio.create_task_group() as group:
             self._runner.start(group)
-            while self.has_work and not stuck:
+            while self.has_work and not stuck and spins is None:
                 while self._waiting:
                     key = next(iter(self._waiting))
                     self._news = anyio.Event()
                     self._runner.begin(self._waiting.pop(key))
                     await self._let_run()
-                pump()
+                try:
+                    pump()
+                except NothingHappens as error:  # not in the group that a task group raises
+                    spins = error
+                    break
                 if not self._waiting and not self._runner.is_idle:
                     stuck = not await self._wait_for_news()
             running = self._runner.running
-            if stuck:
+            if stuck or spins is not None:
                 self._runner.abort_all()
+        if spins is not None:
+            raise spins
         if stuck:
             named = ", ".join(repr(request.name) for request in running)
             raise ActivityDoesNotEnd(
                 f"activity {named} has not ended within {self._patience:g} s, and virtual time "
-                "stands still while one runs; let a fake stand in for it: env.fake(...)"
+                "stands still while one runs; let a fake stand in for it: env.fake(...). A fake "
+                "takes virtual time with after(...), and not with sleep()"
             )
 
     async def _let_run(self) -> None:
@@ -209,17 +220,16 @@ class Performers:
         except ArgumentsUnread as unread:
             self._reports(ActivityEnded(request.key, request.attempt, unread.failure))
             return
-        except FakeExhausted as problem:
+        except BaseException as problem:  # noqa: BLE001 - it fails the test
             self._problems.append(problem)
             return
         self._faked[request.key] = entry = _Faked(fake, given)
         delay, outcome = 0.0, given.outcome
         while isinstance(outcome, After):
             delay, outcome = delay + outcome.duration.total_seconds(), outcome.outcome
-        limit = min(
-            (limit / 1e6 for limit in (request.timeout, request.heartbeat_timeout) if limit),
-            default=None,
-        )
+        # What takes its time sends heartbeats; what never ends sends none.
+        limits = (request.timeout, request.heartbeat_timeout if outcome is NEVER else None)
+        limit = min((limit / 1e6 for limit in limits if limit), default=None)
         now = self._clock.monotonic()
         if limit is not None and (outcome is NEVER or delay > limit):
             entry.alarm = self.alarms.at(now + limit, lambda: self._time_out(request, now))
@@ -231,16 +241,20 @@ class Performers:
     def _end(self, request: RunActivity, outcome: Any) -> None:
         entry = self._faked.pop(request.key)
         self._reported.append((entry.fake, entry.given))
+        if is_error(outcome):
+            error = outcome() if isinstance(outcome, type) else outcome
+            self._reports(ActivityEnded(request.key, request.attempt, failure_of(error)))
+            return
         try:
-            if is_error(outcome):
-                raise outcome
             result = self._activities[request.name].result.encode(
                 outcome,
                 subject=f"result of the fake of {request.name!r}",
                 limit=self._payload_limit,
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the attempt has failed with it
-            self._reports(ActivityEnded(request.key, request.attempt, failure_of(error)))
+        except OrchestraError as error:
+            problem = FakeUnfit(f"the fake of {request.name!r} gives {outcome!r}: {error}")
+            problem.__cause__ = error
+            self._problems.append(problem)
         else:
             self._reports(ActivityEnded(request.key, request.attempt, result))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -62,6 +63,23 @@ _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _FOR_EVER: Final = 10**17
 """A lease in microseconds, longer than any test: virtual time needs no heartbeats of nodes."""
 
+_MOST_TURNS: Final = 50_000
+"""How many turns of one instance may follow each other while hardly any virtual time goes by."""
+
+_MOST_ROUNDS: Final = 200_000
+"""How many rounds of the engine may, whatever they are about."""
+
+_MOST_STEPS: Final = 50_000
+"""How often time may move in a wait that has no bound of its own."""
+
+_A_MOMENT: Final = 3
+"""How often other tasks of the test run before time moves where a task waits for an end."""
+
+_A_WHILE: Final = 50
+"""How often they run before a wait fails because nothing is due."""
+
+_CENTURY: Final = timedelta(days=36_500)
+
 
 class _Pending:
     """A client's change that was not answered yet."""
@@ -96,7 +114,8 @@ class TestRuntime:
         activities: functions or ``@activity`` objects. One that a fake stands in for need not be
             here.
         start: the time at which the test begins; by default the year 2026.
-        queues: the queues that are served.
+        queues: the queues that are served; by default the queue "default", and those of the
+            activities. The queue of a faked activity is served in any case.
         limits: how large one execution may grow.
         retention: which laps and ended instances are kept.
         patience: how long a real activity may wait, in real time, before the test fails.
@@ -118,7 +137,7 @@ class TestRuntime:
         activities: Sequence[object] = (),
         *,
         start: datetime = _START,
-        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        queues: Sequence[str] | None = None,
         limits: Limits | None = None,
         retention: Retention | None = None,
         patience: timedelta = timedelta(seconds=5),
@@ -136,25 +155,32 @@ class TestRuntime:
         self._settings = NodeSettings(
             registry=registry,
             activities=activities_by_name(activities),
-            queues=queues,
+            queues=queues or (),
             limits=limits or Limits(),
             retention=retention or Retention(),
             options=EngineOptions(cached=0 if cold or plan.cold else 4_096, keep_owned=0),
             lease=_FOR_EVER,
             poll=math.inf,
         )
+        self._queues = queues
         self._patience = patience
         self._commits = Commits(plan)
         self._plan = plan
         self._fakes: dict[str, Fake] = {}
+        self._fake_queues: set[str] = set()
         self._child_fakes: dict[str, Fake] = {}
-        self._problems: list[AssertionError] = []
+        self._problems: list[BaseException] = []
         self._received: list[ToEngine] = []
         self._pending: list[_Pending] = []
         self._ended: set[str] = set()
         self._policies: list[str] = []
         self._turn: anyio.Lock
         self._is_open = False
+        self._was_open = False
+        self._rounds = 0
+        self._since = 0.0
+        self._acts = 0
+        self._movers = 0
         self._registry = registry
         self._node: Node
         self._performers: Performers
@@ -186,9 +212,11 @@ class TestRuntime:
         """
         if self._is_open:
             raise RuntimeClosed("this test runtime is entered already")
+        if self._was_open:
+            raise RuntimeClosed("this test runtime was left; make a new one")
         self._turn = anyio.Lock()
         self.provider.open()
-        self._is_open = True
+        self._is_open = self._was_open = True
         self._begin()
         await anyio.lowlevel.checkpoint()
         return self
@@ -202,7 +230,8 @@ class TestRuntime:
         """Drop everything.
 
         Raises:
-            AssertionError: a fake was called too often, and no call has said so yet.
+            AssertionError: a fake was called too often, or does not fit, and no call has said so
+                yet.
         """
         if not self._is_open:
             return
@@ -224,7 +253,10 @@ class TestRuntime:
             if name not in known:
                 known[name] = reference(name)
         registry = with_children(self._registry, self._child_fakes, self._problems)
-        self._settings = settings = replace(settings, registry=registry, activities=known)
+        queues = {*self._queue_names(known.values()), *self._fake_queues}
+        self._settings = settings = replace(
+            settings, registry=registry, activities=known, queues=sorted(queues)
+        )
         self._node = Node(
             self.provider,
             new_id(),
@@ -245,6 +277,11 @@ class TestRuntime:
         self._node.prepare_store()
         self._node.cycle.begin()
         self.client.use(registry)
+
+    def _queue_names(self, activities: Iterable[Activity[..., Any]]) -> Iterable[str]:
+        if self._queues is not None:
+            return self._queues
+        return [DEFAULT_QUEUE, *(each.queue for each in activities if each.queue is not None)]
 
     def _end(self) -> None:
         """End a life of the process as a kill does: its memory is lost, the store stays."""
@@ -305,25 +342,38 @@ class TestRuntime:
         Raises:
             InvalidArgument: the target is neither, or the outcomes are neither.
         """
-        name, is_child = self._target(target)
+        name, is_child, queue = self._target(target)
         fake = Fake(name, outcomes)
+        if is_child and fake.is_async:
+            raise InvalidArgument(
+                f"the fake of child {name!r} is async; a child's fake is a plain function, or a "
+                "list of outcomes"
+            )
         if is_child:
             self._child_fakes[name] = fake
         else:
             self._fakes[name] = fake
-        if self._is_open and (is_child or name not in self._settings.activities):
+        is_new_queue = queue is not None and queue not in self._settings.queues
+        if queue is not None:
+            self._fake_queues.add(queue)
+        if self._is_open and (is_child or is_new_queue or name not in self._settings.activities):
             self._restart()
         return fake
 
-    def _target(self, target: object) -> tuple[str, bool]:
+    def _target(self, target: object) -> tuple[str, bool, str | None]:
+        """Return the name of what is faked, whether it is a child, and the queue of an activity."""
         if isinstance(target, str):
-            return target, target in self._registry.names
+            known = self._settings.activities.get(target)
+            queue = None if known is None else known.queue
+            return target, target in self._registry.names, queue
         for name in self._registry.names:
             for version in self._registry.versions(name):
-                if self._registry.get(name, version).function is target:
-                    return name, True
+                # Methods are other objects each time, and equal.
+                if self._registry.get(name, version).function == target:
+                    return name, True, None
         if callable(target):
-            return as_activity(target).name, False
+            faked = as_activity(target)
+            return faked.name, False, faked.queue
         raise InvalidArgument(
             f"{target!r} cannot be faked; give an activity or an orchestration: its function, or "
             "its name"
@@ -337,14 +387,16 @@ class TestRuntime:
             InvalidArgument: the duration is no timedelta, or negative.
         """
         check_duration(duration, "duration")
-        target = self._clock.now() + micros(duration)
-        await self._settle()
-        while (due := self._next_due()) is not None and due <= target:
-            self._move(due)
+        self._begin_call()
+        with self._moving():
+            target = self._clock.now() + micros(duration)
             await self._settle()
-        self._move(target)
-        self._node.cycle.poll_now()
-        await self._settle()
+            while (due := self._next_due()) is not None and due <= target:
+                self._move(due)
+                await self._settle()
+            self._move(target)
+            self._node.cycle.poll_now()
+            await self._settle()
 
     async def run_until_idle(self) -> None:
         """Run what can run now. Time does not move.
@@ -352,41 +404,57 @@ class TestRuntime:
         Raises:
             AssertionError: an activity does not end, or a fake was called too often.
         """
+        self._begin_call()
         await self._settle()
+        self._acts += 1
 
     async def run_until(
         self,
         until: Handle[Any] | str | Callable[[], Any],
         *,
         execution: int | None = None,
-        within: timedelta = timedelta(days=36_500),
+        within: timedelta | None = None,
     ) -> None:
         """Let time go by until an instance has ended, or has begun its lap ``execution``, or until
         a function returns something true.
 
         Args:
             until: a handle, an instance's id, or a function, ``async`` or not.
-            within: how much time may go by.
+            within: how much time may go by; by default a century, in which time moves at most
+                50,000 times.
 
         Raises:
             NothingHappens: it does not come to that; the message says what the instance waits for.
+            InvalidArgument: ``within`` is no timedelta, or negative.
         """
+        if within is not None:
+            check_duration(within, "within")
+        self._begin_call()
         condition, instance_id = self._condition(until, execution)
-        target = self._clock.now() + micros(within)
-        await self._settle()
-        while not await condition():
-            due = self._next_due()
-            if due is None or due > target:
-                what = "ended" if execution is None else f"begun its lap {execution}"
-                if instance_id is None:
-                    raise NothingHappens(f"{until!r} has not become true, and nothing is due")
-                raise NothingHappens(
-                    f"instance {instance_id!r} has not {what}"
-                    + ("" if due is None else f" within {within}")
-                    + f": {await waits_of(self.client, instance_id)}"
-                )
-            self._move(due)
+        target = self._clock.now() + micros(within or _CENTURY)
+        steps = _MOST_STEPS if within is None and execution is None else math.inf
+        with self._moving():
             await self._settle()
+            while not await condition():
+                due = self._next_due()
+                if due is None and await self._others_act(_A_WHILE):
+                    continue
+                if due is None or due > target or steps <= 0:
+                    why = "" if due is None else f" within {within or _CENTURY}"
+                    if steps <= 0:
+                        why = f" after {_MOST_STEPS:,} steps of time; `within` lets it take longer"
+                    what = "ended" if execution is None else f"begun its lap {execution}"
+                    if instance_id is None:
+                        raise NothingHappens(
+                            f"{until!r} has not become true{why or ', and nothing is due'}"
+                        )
+                    raise NothingHappens(
+                        f"instance {instance_id!r} has not {what}{why}: "
+                        f"{await self._waits_of(instance_id)}"
+                    )
+                steps -= 1
+                self._move(due)
+                await self._settle()
 
     def _condition(
         self, until: Handle[Any] | str | Callable[[], Any], execution: int | None
@@ -450,19 +518,23 @@ class TestRuntime:
         Args:
             activities: those of the new process; by default the same.
         """
+        self._begin_call()
         self._registry = registry
         if activities is not None:
             self._settings = replace(self._settings, activities=activities_by_name(activities))
         self._restart()
         await self._settle()
+        self._acts += 1
 
     async def crash(self) -> None:
         """Kill the process: its memory is lost, with what no commit has recorded. The store stays,
         and a new process goes on.
         """
+        self._begin_call()
         self._end()
         self._begin()
         await self._settle()
+        self._acts += 1
 
     def _restart(self) -> None:
         self._node.engine.stop_claiming()
@@ -478,6 +550,7 @@ class TestRuntime:
         """Have the engine do all that it can do now. Nothing is awaited."""
         cycle = self._node.cycle
         while True:
+            self._count_round()
             received, self._received[:] = list(self._received), []
             try:
                 messages = cycle.run(received)
@@ -495,7 +568,11 @@ class TestRuntime:
             self._performers.recorded()
         self._end()
         self._begin()
-        # Clients of other processes live on. They ask again, under the ids that they have used.
+        # Clients of other processes live on. They know what became of a commit of theirs, and ask
+        # for the others again.
+        for pending in self._pending:
+            if pending.outcome is None:
+                pending.outcome = death.outcome_of(pending.change)
         self._received.extend(
             Submit(pending.change, pending) for pending in self._pending if pending.outcome is None
         )
@@ -531,6 +608,59 @@ class TestRuntime:
                 else:
                     return
 
+    def _begin_call(self) -> None:
+        """Note that the test has called: it is not the runtime that spins."""
+        self._require_open()
+        self._acts += 1
+        self._count_anew()
+
+    def _count_anew(self) -> None:
+        self._rounds, self._since = 0, self._clock.monotonic()
+        self._commits.turns.clear()
+
+    def _count_round(self) -> None:
+        """Count what is done without time going by.
+
+        Raises:
+            NothingHappens: it is too much; the message names the instance.
+        """
+        self._rounds += 1
+        turns = self._commits.turns
+        if turns.most <= _MOST_TURNS and self._rounds <= _MOST_ROUNDS:
+            return
+        if self._clock.monotonic() - self._since < 1.0:
+            raise NothingHappens(
+                f"instance {turns.busiest!r} runs without end: {turns.most:,} turns at "
+                f"{self.now.isoformat()}, and virtual time does not go by; a loop needs a timer or "
+                "an event to wait for"
+            )
+        self._count_anew()
+
+    @contextmanager
+    def _moving(self) -> Generator[None, None, None]:
+        """Let no other task move the time, but one that has been told to."""
+        self._movers += 1
+        try:
+            yield
+        finally:
+            self._movers -= 1
+            self._acts += 1
+
+    async def _others_act(self, passes: int, movers: int = 1) -> bool:
+        """Let the other tasks of the test run. Return whether one has done something, or moves the
+        time itself.
+        """
+        seen = self._acts
+        for _ in range(passes):
+            await anyio.lowlevel.checkpoint()
+            if self._acts != seen or self._movers > movers:
+                return True
+        return False
+
+    async def _waits_of(self, instance_id: str) -> str:
+        settings = self._settings
+        return await waits_of(self.client, instance_id, settings.activities, settings.queues)
+
     def _raise_problem(self) -> None:
         if self._problems:
             raise self._problems.pop(0)
@@ -551,7 +681,7 @@ class TestRuntime:
 
     async def submit(self, change: ClientChange) -> Outcome:
         """Commit a client's change, and run what follows from it up to the next activity."""
-        self._require_open()
+        self._begin_call()
         await anyio.lowlevel.checkpoint()
         pending = _Pending(change)
         self._pending.append(pending)
@@ -560,6 +690,7 @@ class TestRuntime:
             self._pump()
         finally:
             self._pending.remove(pending)
+            self._acts += 1
         assert pending.outcome is not None
         if isinstance(pending.outcome, OrchestraError):
             raise pending.outcome
@@ -587,18 +718,30 @@ class TestRuntime:
         Raises:
             NothingHappens: there is no deadline, and it will never end.
         """
+        self._begin_call()
         await self._settle()
+        steps = 0
         while (record := self.provider.directory.get(instance_id)) is not None:
             if record.status is not Status.OPEN:
                 break
+            if await self._others_act(_A_MOMENT, movers=0):
+                continue
             if record.held and deadline == math.inf:
                 return True  # the caller is told what holds it
             due = self._next_due()
-            if due is None and deadline == math.inf:
-                raise NothingHappens(
-                    f"instance {instance_id!r} does not end: "
-                    f"{await waits_of(self.client, instance_id)}"
+            if due is None and await self._others_act(_A_WHILE, movers=0):
+                continue
+            if deadline == math.inf and (due is None or steps == _MOST_STEPS):
+                why = (
+                    ""
+                    if due is None
+                    else f" after {steps:,} steps of time; a `timeout` lets it take longer"
                 )
+                raise NothingHappens(
+                    f"instance {instance_id!r} does not end{why}: "
+                    f"{await self._waits_of(instance_id)}"
+                )
+            steps += 1
             left = max(0.0, deadline - self._clock.monotonic()) * 1e6
             limit = self._clock.now() + round(min(left, _FOR_EVER))
             self._move(limit if due is None else min(due, limit))

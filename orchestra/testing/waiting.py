@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Container
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -56,8 +57,15 @@ class VirtualWatch:
             self.late = True
 
 
-async def waits_of(client: Client, instance_id: str) -> str:
-    """Return what an instance waits for, for people."""
+async def waits_of(
+    client: Client, instance_id: str, activities: Container[str], queues: Collection[str]
+) -> str:
+    """Return what an instance waits for, for people, and why it does not come.
+
+    Args:
+        activities: those that the test runtime has.
+        queues: those that it serves.
+    """
     info = await client.get_instance_info(instance_id)
     where = f"{info.name} {info.version}, lap {info.execution_id}"
     if info.completed_at is not None:
@@ -67,7 +75,17 @@ async def waits_of(client: Client, instance_id: str) -> str:
     waits = [_shown(one) for one in info.waiting_on]
     if not waits:
         return f"{where}; it waits for nothing, and its code has not gone on"
-    return f"{where}; it waits for {', '.join(waits)}"
+    text = f"{where}; it waits for {', '.join(waits)}"
+    asked = {one.name for one in info.waiting_on if one.kind == "activity"}
+    missing = sorted(name for name in asked if name not in activities)
+    if missing:
+        text += (
+            f". The test runtime has no activity {', '.join(map(repr, missing))}: give it to "
+            "TestRuntime, or let a fake stand in for it"
+        )
+    elif asked:
+        text += f". The test runtime serves the queues {', '.join(map(repr, sorted(queues)))}"
+    return text
 
 
 def _shown(wait: object) -> str:

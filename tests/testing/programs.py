@@ -1,5 +1,7 @@
 """Orchestrations that another process can import."""
 
+import functools
+from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestra import OrchestrationRegistry, RetryPolicy, activity
@@ -61,3 +63,53 @@ ORDERS = OrchestrationRegistry.builder().register("order", order).build()
 SETS = OrchestrationRegistry.builder().register("sorts", sorts).build()
 FLIPS = OrchestrationRegistry.builder().register("flips", flips).build()
 LOOPS = OrchestrationRegistry.builder().register("grows", grows).build()
+
+
+@dataclass(frozen=True)
+class Question:
+    shop: str
+
+
+@dataclass(frozen=True)
+class Price:
+    shop: str
+    cents: int
+
+
+async def priced(ctx, question: Question) -> Price:
+    raise NotImplementedError
+
+
+class Held:
+    async def method(self, ctx, number: int) -> int:
+        await ctx.schedule_timer(timedelta(days=1))
+        return number
+
+
+HELD = Held()
+
+
+def unchanged(function):
+    @functools.wraps(function)
+    async def call(ctx, number: int) -> int:
+        return await function(ctx, number)
+
+    return call
+
+
+def made():
+    async def inner(ctx, number: int) -> int:
+        await ctx.schedule_timer(timedelta(days=1))
+        return number
+
+    return inner
+
+
+ALIAS = made()
+"""A function that only this name leads to."""
+
+
+@unchanged
+async def decorated(ctx, number: int) -> int:
+    await ctx.schedule_timer(timedelta(days=1))
+    return number

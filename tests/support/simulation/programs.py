@@ -486,7 +486,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
             {"1.0.0": _picky, "1.1.0": _picky_1_1_0},
             {"1.0.0": _picky, "1.1.0": _picky_1_1_0, "1.2.0": _picky},
         ),
-        holds=frozenset({HoldKind.STATE}),
+        holds=frozenset({HoldKind.STATE, HoldKind.MIGRATION}),
     ),
     "family": Program(
         (

@@ -48,7 +48,6 @@ from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.messages import InboxPage
 from orchestra.store.outcomes import Outcome
 from orchestra.store.port import Store
-from orchestra.store.routes import Kind
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
@@ -365,6 +364,11 @@ class Engine:
         return len(self._activities)
 
     @property
+    def unrecorded(self) -> int:
+        """How many instances have reports of activities that no write has recorded."""
+        return len(self._activities.unrecorded)
+
+    @property
     def load(self) -> int:
         """How many places are taken. An activity that finds none waits in the shell for one."""
         return min(self.running, self.node.slots)
@@ -374,11 +378,6 @@ class Engine:
         owned = self._run_queue.next_timer
         claim = self._claims.next_due(self._free, can_yield=self._run_queue.has_waiting)
         return owned if claim is None else claim if owned is None else min(owned, claim)
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that this node claims."""
-        return self._claims.kinds
 
     # --- what the store is asked ---
 

@@ -322,7 +322,7 @@ def test_forgotten_ownership_is_adopted_within_a_lease(any_world):
     node = any_world.node(CODE, {"work": HOLD})
     node.run_until_idle()
     instance_id = any_world.start()
-    any_world.store.commit([Claim(node.node_id, node.engine.kinds, 10)])
+    any_world.store.commit([Claim(node.node_id, node.engine._claims.kinds, 10)])
     assert any_world.record(instance_id).row.owner == node.node_id
     any_world.run(11)
     node.finish(value="found")

@@ -734,3 +734,6 @@ def check_rest(world, registries=()):
         assert record.row.owner in {None, *living}, (
             f"I9: {record.row.instance_id} is owned by a ghost"
         )
+    for node in world.alive:
+        if not node.engine.owned:
+            assert node.engine.unrecorded == 0, "a report of an activity is kept for ever"

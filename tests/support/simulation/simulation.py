@@ -904,6 +904,7 @@ class Simulation:
         for node in self._alive:
             assert node.engine.owned == 0, "I9: a node owns what has ended"
             assert node.engine.running == len(node.running) == 0, "activities run for nobody"
+            assert node.engine.unrecorded == 0, "a report of an activity is kept for ever"
             self._stop_in_order(node)
         self.clients.check()
         for instance in self.witness.instances.values():

@@ -94,6 +94,8 @@ class Performers:
         self._payload_limit = payload_limit
         self.alarms: Alarms = _HeldAlarms(clock)
         self._waiting: dict[ActivityKey, RunActivity] = {}
+        self._asked: dict[ActivityKey, RunActivity] = {}
+        """What fakes are to answer."""
         self._faked: dict[ActivityKey, _Faked] = {}
         self._reported: list[tuple[Fake, Given]] = []
         """What fakes have answered, and what no commit has recorded yet."""
@@ -121,13 +123,14 @@ class Performers:
                 if fake is None or fake.is_async:
                     self._begin(message, fake)
                 else:
-                    self._answer(fake, message)
+                    self._asked[key] = message
             case AbortActivity():
                 self._waiting.pop(key, None)
+                self._asked.pop(key, None)
                 if self._forget(key) is None:
                     self._runner.abort(key)
             case StopActivity():
-                request = self._waiting.pop(key, None)
+                request = self._waiting.pop(key, None) or self._asked.pop(key, None)
                 if request is not None or self._forget(key) is not None:
                     self._reports(
                         ActivityEnded(key, 1 if request is None else request.attempt, STOPPED)
@@ -211,6 +214,13 @@ class Performers:
 
     # --- fakes ---
 
+    def answer_fakes(self) -> bool:
+        """Have the fakes answer what they were asked. Return whether there was anything."""
+        asked, self._asked = self._asked, {}
+        for request in asked.values():
+            self._answer(self._fakes[request.name], request)
+        return bool(asked)
+
     def _answer(self, fake: Fake, request: RunActivity) -> None:
         activity = self._activities[request.name]
         subject = f"activity {request.name!r} of {request.key.instance_id!r}"
@@ -280,6 +290,7 @@ class Performers:
         """End with the process: what no commit has recorded is lost, and is done once more."""
         self._runner.abort_all()
         self._waiting.clear()
+        self._asked.clear()
         lost = [*self._reported, *((entry.fake, entry.given) for entry in self._faked.values())]
         for key in list(self._faked):
             self._forget(key)

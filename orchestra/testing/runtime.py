@@ -603,6 +603,8 @@ class TestRuntime:
                     await perform(
                         follow_policy(name, self._node.engine.node.node_id), self, self.provider
                     )
+                elif self._performers.answer_fakes():
+                    continue
                 elif self._performers.has_work:
                     await self._performers.perform(self._pump)
                 else:

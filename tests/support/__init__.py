@@ -8,6 +8,7 @@
 - :mod:`~tests.support.harness`, :mod:`~tests.support.kit`, :mod:`~tests.support.driver`,
   :mod:`~tests.support.script`, :mod:`~tests.support.observed`: engines, runtimes, executions,
   operators' commands and telemetry, as their tests drive them.
+- :mod:`~tests.support.example_modules`: the examples, imported as modules.
 
 A checkout that is installed as README says (``pip install -e``) has this package on its path, from
 any directory. Tests have it by ``pythonpath`` in ``pyproject.toml``, and the processes that they

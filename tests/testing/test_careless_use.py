@@ -115,6 +115,21 @@ async def test_fakes_may_be_set_before_the_runtime_is_entered_and_replaced_while
         assert await result_of(env, once) == 2
 
 
+async def test_a_fake_is_called_when_the_test_lets_activities_run_and_not_by_the_start():
+    async with TestRuntime(registry(once), [probe]) as env:
+        faked = env.fake(probe, [1])
+        handle = await env.client.start("once", 5)
+        assert faked.calls == []
+        later = env.fake(probe, [2])
+        assert await handle.result() == 2
+        assert (faked.calls, len(later.calls)) == ([], 1)
+        cancelled = await env.client.start("once", 5)
+        await cancelled.cancel("at once")
+        with pytest.raises(InstanceCancelled):
+            await cancelled.result()
+        assert len(later.calls) == 1
+
+
 async def test_a_fake_with_other_parameters_is_refused_with_the_call():
     async with TestRuntime(registry(once), [probe]) as env:
         env.fake(probe, lambda: 5)

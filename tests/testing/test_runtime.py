@@ -269,9 +269,9 @@ async def test_one_outcome_too_few_fails_the_test_with_the_call():
 
 async def test_one_outcome_too_few_is_told_at_the_end_where_nothing_was_awaited():
     with pytest.raises(FakeExhausted):  # noqa: PT012
-        async with TestRuntime(ALL, activities=[probe]) as env:
-            env.fake(probe, [])
-            await env.client.start("once", "a")
+        async with TestRuntime(ALL) as env:
+            env.fake(child, [])
+            await env.client.start("parent", "a")
 
 
 async def test_a_fake_takes_virtual_time_and_runs_into_its_timeout():

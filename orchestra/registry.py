@@ -77,8 +77,15 @@ class OrchestrationDefinition:
         default_factory=dict["str", "Mapping[str, Decoder[Any]]"], compare=False, repr=False
     )
     """The codecs of all inputs of its registry, by name and version."""
+    migrating_fingerprint: str | None = None
+    """The fingerprint of the code and of all migrations of the name, if there are any."""
     remarks: set[str] = field(default_factory=set[str], compare=False, repr=False)
     """Remarks on this code that were logged: each line once, not for each instance and lap."""
+
+    @property
+    def opening_fingerprint(self) -> str:
+        """The fingerprint of all code that opens an execution: its own, and its migrations'."""
+        return self.migrating_fingerprint or self.fingerprint
 
     def is_news(self, remark: str) -> bool:
         """Return whether this remark on the code is new."""
@@ -387,8 +394,8 @@ class RegistryBuilder:
     def _build_migrations(
         self, definitions: dict[str, dict[str, OrchestrationDefinition]]
     ) -> dict[str, Migrations]:
-        """Return the migrations by name. Their code counts to the fingerprint of each version: a
-        mended migration is a reason to try again what is held.
+        """Return the migrations by name. Their code has part in what a hold at an opening names: a
+        mended migration is a reason to try again.
         """
         declared: dict[str, list[Declared]] = {}
         for one in self._migrations:
@@ -404,7 +411,7 @@ class RegistryBuilder:
             for version, definition in definitions[name].items():
                 digest = hashlib.sha256(definition.fingerprint.encode() + found[name].fingerprint)
                 definitions[name][version] = replace(
-                    definition, fingerprint=digest.hexdigest()[:16]
+                    definition, migrating_fingerprint=digest.hexdigest()[:16]
                 )
         return found
 

@@ -86,8 +86,11 @@ anyio.run(main, Path(tempfile.mkdtemp()) / "app.db")
 
 
 @pytest.mark.slow
-def test_the_python_blocks_of_the_testing_guide_make_one_test_module(tmp_path: Path) -> None:
-    blocks = blocks_of((ROOT / "ops" / "testing.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("guide", ["testing.md", "versioning.md"])
+def test_the_python_blocks_of_a_guide_on_virtual_time_make_one_test_module(
+    guide: str, tmp_path: Path
+) -> None:
+    blocks = blocks_of((ROOT / "ops" / guide).read_text(encoding="utf-8"))
     module = tmp_path / "test_month.py"
     module.write_text("\n\n".join(blocks), encoding="utf-8")
     (tmp_path / "conftest.py").write_text(
@@ -101,8 +104,10 @@ def test_the_python_blocks_of_the_testing_guide_make_one_test_module(tmp_path: P
         [*command, module], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    count = len(re.findall(r"^async def test_", module.read_text(), re.MULTILINE))
-    assert f"{2 * count} passed" in done.stdout
+    text = module.read_text()
+    twice = len(re.findall(r"^async def test_", text, re.MULTILINE))
+    once = len(re.findall(r"^def test_", text, re.MULTILINE))
+    assert f"{2 * twice + once} passed" in done.stdout
 
 
 @pytest.mark.slow

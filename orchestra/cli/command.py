@@ -15,7 +15,13 @@ from typing import Final, NoReturn
 from orchestra.cli.checks import ExitCode, Report
 from orchestra.cli.doctor import examine
 from orchestra.cli.histories import export, listed, open_store
-from orchestra.cli.rendering import as_json, as_text
+from orchestra.cli.registries import (
+    check_baseline,
+    load_registry,
+    run_preflight,
+    write_baseline,
+)
+from orchestra.cli.rendering import as_json, as_text, preflight_as_json
 from orchestra.clock import SystemClock
 from orchestra.errors import InstanceNotFound, InvalidArgument, OrchestraError, StoreCorrupt
 from orchestra.providers.sqlite import back_up
@@ -69,6 +75,24 @@ _GRANTS: Final = """\
 Prints the SQL that lets roles use a store on PostgreSQL, for psql. The roles
 must exist. It may run before the store is made or after, and again. Run it as
 a superuser, or as a member of the owner that may create schemas."""
+
+_CHECK: Final = """\
+Judges the live instances of a store by code that is about to be deployed:
+versions that open executions need and the code lacks, states that do not
+migrate to their next version, changed code and shapes, and what would move.
+It changes nothing. The registry is imported from the working directory."""
+
+_CHECK_CODES: Final = """\
+exit code:
+  0  fine, or only warnings and notes
+  1  findings
+  2  it cannot be checked
+  3  the command was misused"""
+
+_SHAPES: Final = """\
+Keeps the JSON Schema of each version's input in a file of your repository, and
+checks code against it: a released version never changes its shape, and a new
+version with an incompatible one needs a migration. It needs no store."""
 
 _HISTORY: Final = """\
 Shows the events of one execution of an instance: by default of the current
@@ -176,6 +200,43 @@ def _show_history(options: argparse.Namespace) -> ExitCode:
     return ExitCode.FINE
 
 
+def _check(options: argparse.Namespace) -> ExitCode:
+    store: Path | _Server = options.store
+    if isinstance(store, Path):
+        _refuse_schema(options)
+    where = store.dsn if isinstance(store, _Server) else store
+    try:
+        report = run_preflight(
+            open_store(where, options.schema),
+            load_registry(options.registry),
+            options.name,
+            replay=options.replay,
+        )
+    except (ModuleNotFoundError, OrchestraError) as error:
+        sys.stderr.write(f"orchestra check: {_shown(str(error))}\n")
+        return ExitCode.FAILURES
+    if options.json:
+        sys.stdout.buffer.write(preflight_as_json(report))
+    else:
+        sys.stdout.write(f"{_shown(str(report))}\n")
+    return ExitCode.FINE if report.ok else ExitCode.WARNINGS
+
+
+def _shapes(options: argparse.Namespace) -> ExitCode:
+    try:
+        registry = load_registry(options.registry)
+        if options.write is not None:
+            write_baseline(registry, options.write)
+            return ExitCode.FINE
+        found = check_baseline(registry, options.check)
+    except (OSError, OrchestraError) as error:
+        sys.stderr.write(f"orchestra shapes: {_shown(str(error))}\n")
+        return ExitCode.FAILURES
+    for one in found:
+        sys.stdout.write(f"{_shown(str(one))}\n")
+    return ExitCode.WARNINGS if found else ExitCode.FINE
+
+
 def _server_backup(schema: str) -> str:
     # A pattern of psql's: quoted, every character stands for itself.
     pattern = (
@@ -259,6 +320,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     history.add_argument("--export", action="store_true", help="write JSON for replays")
     history.set_defaults(run=_show_history, misused=history.error)
+    check = commands.add_parser(
+        "check",
+        help="say what a deploy of a registry would do to the live instances of a store",
+        description=_CHECK,
+        epilog=_CHECK_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("registry", metavar="MODULE:NAME", help="the registry to be deployed")
+    _add_store(check)
+    check.add_argument("--name", help="only instances of this orchestration")
+    check.add_argument("--replay", action="store_true", help="replay open executions too")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(run=_check, misused=check.error)
+    shapes = commands.add_parser(
+        "shapes",
+        help="keep a baseline of the shapes of states, and check code against it",
+        description=_SHAPES,
+        epilog=_CHECK_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shapes.add_argument("registry", metavar="MODULE:NAME", help="the registry")
+    how = shapes.add_mutually_exclusive_group(required=True)
+    how.add_argument("--write", type=Path, metavar="FILE", help="write the baseline")
+    how.add_argument("--check", type=Path, metavar="FILE", help="check against the baseline")
+    shapes.set_defaults(run=_shapes, misused=shapes.error)
     grants = commands.add_parser(
         "grants",
         help="print the SQL that gives roles their rights on PostgreSQL",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Final
 
 from orchestra.cli.checks import Check, Report, Verdict
-from orchestra.codec import pack
+from orchestra.codec import pack, pack_lines
+from orchestra.operations.preflight import PreflightReport
 
-__all__ = ["as_json", "as_text"]
+__all__ = ["as_json", "as_text", "preflight_as_json"]
 
 _WIDTH: Final = 80
 _LABEL: Final = 9
@@ -49,6 +51,20 @@ def as_json(report: Report) -> bytes:
         ],
     }
     return pack(values) + b"\n"
+
+
+def preflight_as_json(report: PreflightReport) -> bytes:
+    """Return a preflight as one JSON object."""
+    return pack_lines(
+        {
+            "ok": report.ok,
+            "instances": report.instances,
+            "findings": [
+                {**asdict(finding), "kind": finding.kind.value} for finding in report.findings
+            ],
+            "moves": [asdict(move) for move in report.moves],
+        }
+    )
 
 
 def _counted(count: int, verdict: Verdict) -> str:

@@ -40,11 +40,13 @@ from orchestra.client.instances import Instances, Orchestration, StartOptions
 from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
 from orchestra.client.port import Port
+from orchestra.client.preflights import preflight
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
 from orchestra.clock import Clock, SystemClock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
+from orchestra.operations.preflight import PreflightReport
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.inbox_limits import InboxLimits
@@ -382,6 +384,34 @@ class Client:
             InvalidArgument: the id or the number cannot be one.
         """
         return await self._instances.export(instance_id, execution_id)
+
+    async def preflight(
+        self,
+        registry: OrchestrationRegistry,
+        name: str | None = None,
+        *,
+        replay: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> PreflightReport:
+        """Return what a deploy of a registry would do to the live instances of the store. It
+        changes nothing.
+
+        It says which versions open executions need and the registry lacks; which states do not
+        migrate to the version that their instance would take next, with the field; whose code or
+        shape has changed under a version that runs; and how many instances would move. It judges
+        the state that each open lap began with. The versions are those of the registry alone, as if
+        every node ran it; the policies are those of the store.
+
+        Args:
+            name: only instances of this orchestration.
+            replay: whether open executions are replayed too.
+            progress: is called with the number of instances that were judged so far.
+
+        Raises:
+            InvalidArgument: the registry is a builder that was not built, or the name is none.
+            StoreError: the store cannot be read.
+        """
+        return await preflight(self._access, registry, name, replay=replay, progress=progress)
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.

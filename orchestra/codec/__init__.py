@@ -32,6 +32,7 @@ from orchestra.codec.payloads import (
     Payload,
     UserText,
     pack,
+    pack_lines,
     pack_value,
     unpack,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "encode_arguments",
     "lost_field",
     "pack",
+    "pack_lines",
     "pack_value",
     "plain",
     "raw",

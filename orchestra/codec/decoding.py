@@ -250,6 +250,17 @@ class Decoder(Generic[T]):
             self._digest = _digest_of(self.schema())
         return self._digest
 
+    def json_schema(self) -> Any:
+        """Return the JSON Schema of the type; of one that has none, its name; of ``Any``,
+        ``True``.
+        """
+        if self._adapter is None:
+            return True
+        try:
+            return orjson.loads(self.schema())
+        except orjson.JSONDecodeError:
+            return {"python": _type_text(self.annotation)}
+
     def schema(self) -> bytes:
         """Return a text that changes whenever the readable values change."""
         if self._adapter is None:

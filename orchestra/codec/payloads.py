@@ -17,6 +17,7 @@ __all__ = [
     "Payload",
     "UserText",
     "pack",
+    "pack_lines",
     "pack_value",
     "unpack",
 ]
@@ -58,6 +59,12 @@ pack: Final[Callable[[Mapping[str, Any]], bytes]] = orjson.dumps
 
 unpack: Final[Callable[[bytes], dict[str, Any]]] = orjson.loads
 """Return the facts that :func:`pack` wrote."""
+
+
+def pack_lines(value: Mapping[str, Any]) -> bytes:
+    """Return plain JSON for people: indented, with a line end."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
 
 pack_value: Final[Callable[[Mapping[str, Any]], Packed]] = cast(
     "Callable[[Mapping[str, Any]], Packed]", orjson.dumps

@@ -12,7 +12,7 @@ from orchestra.engine.activities import Activities
 from orchestra.engine.ownership import Ownership
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import Unknown
-from orchestra.registry import OrchestrationRegistry
+from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.resolution import opening_version
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Release
@@ -118,9 +118,7 @@ class OwnershipCheck:
             if not self._reads(held):
                 continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
-            if definition is not None and self._trials(definition.fingerprint).isdisjoint(
-                held.hold.tried
-            ):
+            if definition is not None and self._trials(definition).isdisjoint(held.hold.tried):
                 self._queue(Release(held.instance_id, held.incarnation, held.revision))
         self.holds_due = False
 
@@ -133,6 +131,10 @@ class OwnershipCheck:
             and kind.format in self._library.formats
         )
 
-    def _trials(self, code: str) -> set[str]:
-        """Return the names that a hold gives to this node's code: plain, and with its limits."""
-        return {code, limited_fingerprint(code, self._limits.max_events, self._limits.max_bytes)}
+    def _trials(self, definition: OrchestrationDefinition) -> set[str]:
+        """Return the names that a hold gives to this node's code: plain, with the migrations that
+        open it, and with its limits.
+        """
+        codes = {definition.fingerprint, definition.opening_fingerprint}
+        limits = self._limits.max_events, self._limits.max_bytes
+        return codes | {limited_fingerprint(code, *limits) for code in codes}

@@ -32,6 +32,7 @@ from orchestra.testing.rehearsal import Finding, Move, Rehearsal, rehearse
 from orchestra.testing.replaying import ReplayDiffers, Replayed, replay_history
 from orchestra.testing.runtime import TestRuntime
 from orchestra.testing.scenarios import CrashReport, ScenarioFails, crash_everywhere
+from orchestra.testing.shapes import check_migrations, check_shapes
 from orchestra.testing.waiting import NothingHappens
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "Violation",
     "after",
     "check_determinism",
+    "check_migrations",
+    "check_shapes",
     "check_store",
     "crash_everywhere",
     "rehearse",

@@ -69,7 +69,7 @@ class Opener:
         definition = self._registry.find(instance.kind.name, version)
         if definition is None:
             raise Unservable
-        instance.trying = definition.fingerprint
+        instance.trying = definition.opening_fingerprint
         if version != instance.current.version:
             # Resolved again while it waited, upwards only. Its row says by which node (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
@@ -183,7 +183,7 @@ class Opener:
             definition = self._registry.find(instance.kind.name, version)
         except Exception:  # noqa: BLE001 - the instance is held for this very fault
             return None
-        return None if definition is None else definition.fingerprint
+        return None if definition is None else definition.opening_fingerprint
 
 
 def restore_activities(

@@ -1,0 +1,78 @@
+"""Commands about code that is about to be deployed: its shapes, and what it would do to a store."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import anyio
+
+from orchestra.client import Client
+from orchestra.errors import InvalidArgument
+from orchestra.operations.preflight import PreflightReport
+from orchestra.registry import OrchestrationRegistry
+from orchestra.shapes import ShapeFinding, baseline_of, compare_shapes, read_baseline
+from orchestra.store.port import Provider
+
+__all__ = ["check_baseline", "load_registry", "run_preflight", "write_baseline"]
+
+
+def load_registry(place: str) -> OrchestrationRegistry:
+    """Return the registry at ``package.module:attribute``, imported from the working directory.
+
+    Raises:
+        InvalidArgument: there is none at this place.
+    """
+    module, _, attribute = place.partition(":")
+    if not module or not attribute:
+        raise InvalidArgument(f"{place!r} names no registry; write package.module:attribute")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: object = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgument(f"{place!r} cannot be imported: {error}") from error
+    if not isinstance(found, OrchestrationRegistry):
+        raise InvalidArgument(f"{place!r} is {type(found).__name__}, and no registry")
+    return found
+
+
+def write_baseline(registry: OrchestrationRegistry, path: Path) -> None:
+    """Write the baseline of shapes, and keep versions that are in it already and were retired.
+
+    Raises:
+        InvalidArgument: the file is there, and is no baseline.
+        OSError: it cannot be written.
+    """
+    earlier = read_baseline(path.read_bytes()) if path.exists() else None
+    path.write_bytes(baseline_of(registry, earlier))
+
+
+def check_baseline(registry: OrchestrationRegistry, path: Path) -> tuple[ShapeFinding, ...]:
+    """Return what of a registry would break state that versions of the baseline have written.
+
+    Raises:
+        InvalidArgument: the file is no baseline.
+        OSError: it cannot be read.
+    """
+    return compare_shapes(registry, read_baseline(path.read_bytes()))
+
+
+def run_preflight(
+    provider: Provider, registry: OrchestrationRegistry, name: str | None, *, replay: bool
+) -> PreflightReport:
+    """Return what a deploy of a registry would do to a store.
+
+    Raises:
+        OrchestraError: the store cannot be read.
+    """
+
+    async def run() -> PreflightReport:
+        async with Client(provider) as client:
+            return await client.preflight(registry, name, replay=replay)
+
+    return anyio.run(run)

@@ -419,13 +419,13 @@ def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_ta
     provider.close()
     edit(
         "UPDATE meta SET value = '99' WHERE key = 'schema'",
-        "UPDATE meta SET value = '2' WHERE key IN ('write_level', 'lowest_reader')",
+        "UPDATE meta SET value = '9' WHERE key IN ('write_level', 'lowest_reader')",
         "DROP TABLE instance",
     )
     report = report_on(path)
     assert report.exit_code is ExitCode.FAILURES
     assert report.checks[-1].name == "schema"
-    assert "schema 99; the store refuses libraries below level 2" in report.checks[-1].text
+    assert "schema 99; the store refuses libraries below level 9" in report.checks[-1].text
 
 
 def test_a_newer_schema_that_libraries_as_old_as_this_can_read_is_a_notice(path, provider, edit):

@@ -143,7 +143,7 @@ class OrchestrationDefinition:
 class OrchestrationRegistry:
     """An immutable set of orchestrations. Make one with :meth:`builder`."""
 
-    __slots__ = ("_definitions", "_migrations", "_policies", "_retentions")
+    __slots__ = ("_definitions", "_migrations", "_policies", "_retentions", "_shapes")
 
     def __init__(
         self,
@@ -156,6 +156,12 @@ class OrchestrationRegistry:
         self._policies = policies
         self._retentions = retentions
         self._migrations: Mapping[str, Migrations] = migrations or {}
+        self._shapes: Mapping[tuple[str, str], str] = {
+            (name, version): definition.state.shape
+            for name, versions in definitions.items()
+            for version, definition in versions.items()
+        }
+        """Kept apart: the hash is looked up in each lap."""
 
     @staticmethod
     def builder() -> RegistryBuilder:
@@ -217,8 +223,7 @@ class OrchestrationRegistry:
 
     def shape(self, name: str, version: str) -> str | None:
         """Return the hash of the shape of a version's input; ``None``: not registered."""
-        definition = self.find(name, version)
-        return None if definition is None else definition.state.shape
+        return self._shapes.get((name, version))
 
     def _migrations_of(self, name: str) -> Migrations:
         """Return the state migrations of a name."""

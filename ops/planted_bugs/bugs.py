@@ -459,6 +459,42 @@ BUGS: Final = (
             Simulated("postgres", seeds=60),
         ),
     ),
+    Bug(
+        "a migration that runs again on replay",
+        "27: Started holds the state as it was opened; replay reads it and never migrates again",
+        (
+            Edit(
+                "orchestra/engine/steps/opening.py",
+                "            execution.start(state, now, written_by=instance.current.state_version, path=path)\n",
+                "            execution.start(\n                instance.current.state, now, written_by=instance.current.state_version, path=path\n            )\n",
+            ),
+        ),
+        (Tests(("tests/testing/test_migrations.py", "-k", "passes_one_migration or recorded")),),
+    ),
+    Bug(
+        "a field that the new version does not know is dropped",
+        "27: only the opening is strict, and it drops nothing",
+        (
+            Edit(
+                "orchestra/migrations.py",
+                "            field = lost_field(state, decoder, value)\n",
+                "            field = lost_field(state, decoder, value) and None\n",
+            ),
+        ),
+        (Tests(("tests/testing/test_migrations.py", "-k", "strictly")),),
+    ),
+    Bug(
+        "mended migrations that release nothing",
+        "27: the fingerprint of a hold at an opening covers the function and all migrations",
+        (
+            Edit(
+                "orchestra/registry.py",
+                "        return self.migrating_fingerprint or self.fingerprint\n",
+                "        return self.fingerprint\n",
+            ),
+        ),
+        (Tests(("tests/testing/test_migrations.py", "-k", "mended")),),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

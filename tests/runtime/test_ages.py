@@ -65,7 +65,7 @@ async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_
                 (NEXT_LEVEL, (1, NEXT_FORMAT)),
                 (1, (1,)),
             ]
-            assert (await new.client._access.catalogue(0)).levels.write == 1
+            assert (await new.client._access.catalogue(0)).levels.write == THIS_LIBRARY.level
         await level_is(new.client, NEXT_LEVEL)
         handle = await new.client.start("echo", 1)
         assert await handle.result() == 1
@@ -156,7 +156,7 @@ async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_cli
         for user in (service(store, echo), Client(store())):
             with pytest.raises(
                 LibraryTooOld,
-                match=r"needs a library that reads level 2; .* Upgrade the library here",
+                match=r"needs a library that reads level 3; .* Upgrade the library here",
             ):
                 async with user:
                     raise AssertionError("it must not be entered")

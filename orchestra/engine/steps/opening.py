@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.activities import Activity
+from orchestra.codec import Payload
 from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity, how_it_ended, kept_end
 from orchestra.engine.messages import ActivityEnded, ActivityKey
 from orchestra.engine.owned import OwnedInstance
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded
 from orchestra.events import EventRecord, EventWriter
-from orchestra.migrations import OpenedState
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.replay import Execution, Identity, Input
 from orchestra.resolution import has_readable_policy, opening_version, policy_of
@@ -85,10 +85,10 @@ class Opener:
             definition, identity, self._limits, self._registered, self._forms, writer
         )
         try:
-            opened = self._migrated(instance, definition)
-            execution.start(
-                opened.payload, now, written_by=instance.current.state_version, path=opened.path
-            )
+            state, path = instance.current.state, ()
+            if instance.current.state_version not in {None, version}:
+                state, path = self._migrated(instance, definition)
+            execution.start(state, now, written_by=instance.current.state_version, path=path)
         except BaseException:
             execution.evict()
             raise
@@ -104,23 +104,27 @@ class Opener:
             level=instance.kind.level,
         )
         instance.current = instance.current.opened(
-            version, resolution, event_format, definition.fingerprint, now, opened.path
+            version, resolution, event_format, definition.fingerprint, now, path
         )
-        return Opening(now, version, definition.fingerprint, event_format, resolution, opened.path)
+        return Opening(now, version, definition.fingerprint, event_format, resolution, path)
 
     def _migrated(
         self, instance: OwnedInstance, definition: OrchestrationDefinition
-    ) -> OpenedState:
-        """Return the state as the version opens it (rule 27). The row keeps what was written."""
+    ) -> tuple[Payload, tuple[str, ...]]:
+        """Return the state that another version wrote as this one opens it, and the migrations that
+        it has passed (rule 27). The row keeps what was written.
+        """
         row = instance.current
-        return self._registry._migrations_of(definition.name).open(
+        assert row.state_version is not None
+        opened = self._registry._migrations_of(definition.name).open(
             row.state,
-            writer=row.state_version or definition.version,
+            writer=row.state_version,
             writer_shape=row.state_shape,
             version=definition.version,
             decoder=definition.state,
             instance_id=instance.instance_id,
         )
+        return opened.payload, opened.path
 
     def load(
         self, instance: OwnedInstance, history: Sequence[EventRecord], catalogue: Catalogue

@@ -38,7 +38,7 @@ class ExecutionTests(ContractBase):
         self, provider: Provider
     ) -> None:
         row = begin(provider)
-        opened = Opening(11, "1.0.0", "f1", 1, POLICY)
+        opened = Opening(11, "1.0.0", "f1", 1, POLICY, ("-2.0.0", "1.2.0"))
         closed = Closing(12, ExecutionEnd.CONTINUED_AS_NEW, None, None)
         following = replace(
             an_execution(2, "1.1.0"),
@@ -79,6 +79,7 @@ class ExecutionTests(ContractBase):
             12,
         )
         assert (first.end, first.events, first.bytes) == (ExecutionEnd.CONTINUED_AS_NEW, 2, 9)
+        assert first.migrations == ("-2.0.0", "1.2.0")
         assert second == following
         assert provider.directory.executions("i", after=1) == [following]
         assert provider.directory.executions("i", limit=1) == [first]
@@ -90,7 +91,7 @@ class ExecutionTests(ContractBase):
             ExecutionDelta(
                 number,
                 create=None if number == 1 else an_execution(number),
-                opened=Opening(number, "1.1.0", "f2", 1, explicit),
+                opened=Opening(number, "1.1.0", "f2", 1, explicit, ("1.1.0",) * (number - 1)),
                 events=(an_event(1), an_event(2)),
                 closed=Closing(number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
                 if number < 4

@@ -5,6 +5,7 @@ The newer one is an artificial next library: it knows a kind more of each sort, 
 more, and its schema has more.
 """
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
@@ -55,15 +56,18 @@ async def level_is(client, level):
 async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_old_one_has_gone(
     store,
 ):
-    async with service(store, echo, library=NEXT_LIBRARY) as new:
-        async with service(store, echo) as old:
+    async with AsyncExitStack() as stack:
+        older = AsyncExitStack()
+        old = await older.enter_async_context(service(store, echo))
+        new = await stack.enter_async_context(service(store, echo, library=NEXT_LIBRARY))
+        async with older:
             for number in range(10):
                 node = (old, new)[number % 2]
                 assert await (await node.client.start("echo", number)).result() == number
             nodes = await old.client.list_nodes()
             assert [(node.reads, node.formats) for node in nodes] == [
+                (THIS_LIBRARY.level, (1,)),
                 (NEXT_LEVEL, (1, NEXT_FORMAT)),
-                (1, (1,)),
             ]
             assert (await new.client._access.catalogue(0)).levels.write == THIS_LIBRARY.level
         await level_is(new.client, NEXT_LEVEL)

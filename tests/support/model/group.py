@@ -198,6 +198,7 @@ class Group:
                 opened_at=delta.opened.at,
                 version=delta.opened.version,
                 fingerprint=delta.opened.fingerprint,
+                migrations=delta.opened.migrations,
                 format=delta.opened.format,
                 resolution=write_resolution(delta.opened.resolution, self._dialect),
                 traceparent=delta.traceparent,

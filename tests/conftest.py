@@ -38,14 +38,15 @@ def pytest_report_header():
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Campaigns are slow, and so is what needs a server. On trio the latter is a campaign: the
-    threads of a provider know no event loop.
+    """Campaigns are slow, and so is what needs a server. What needs one is a campaign on trio, for
+    the threads of a provider know no event loop, and where it is slow on other stores already.
     """
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
         chosen = {value for value in params if isinstance(value, str)}
         needs_server = "postgres" in {*item.fixturenames, *chosen}
-        if needs_server and "trio" in chosen:
+        is_slow_anyway = any(mark.name == "slow" for mark in getattr(item.obj, "pytestmark", ()))
+        if needs_server and (is_slow_anyway or "trio" in chosen):
             item.add_marker(pytest.mark.campaign)
         if needs_server or item.get_closest_marker("campaign"):
             item.add_marker(pytest.mark.slow)

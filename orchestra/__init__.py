@@ -64,6 +64,7 @@ from orchestra.errors import (
     InstanceTerminated,
     InvalidArgument,
     InvalidFunction,
+    InvalidRange,
     InvalidVersion,
     LevelTooLow,
     LibraryTooOld,
@@ -72,6 +73,7 @@ from orchestra.errors import (
     NewerLibraryNeeded,
     NodeBuried,
     NondeterminismError,
+    NoVersionInRange,
     OperationCancelled,
     OrchestraError,
     OrchestrationError,
@@ -107,7 +109,7 @@ from orchestra.retention import Retention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
 from orchestra.telemetry import ContextFilter, PlainFormatter
-from orchestra.versions import Exact, Latest, UnknownPolicy
+from orchestra.versions import Exact, Latest, Range, UnknownPolicy
 
 __all__ = [
     "NO_RETRY",
@@ -156,6 +158,7 @@ __all__ = [
     "InstanceTerminated",
     "InvalidArgument",
     "InvalidFunction",
+    "InvalidRange",
     "InvalidVersion",
     "Latest",
     "LevelTooLow",
@@ -166,6 +169,7 @@ __all__ = [
     "MigrationInfo",
     "NetworkFileSystem",
     "NewerLibraryNeeded",
+    "NoVersionInRange",
     "NodeBuried",
     "NodeInfo",
     "NonRetryable",
@@ -184,6 +188,7 @@ __all__ = [
     "ProviderInUse",
     "PurgeReport",
     "RaceResult",
+    "Range",
     "RegistrationError",
     "RegistryBuilder",
     "Retention",

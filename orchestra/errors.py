@@ -7,10 +7,12 @@ copied.
     ├── RegistrationError                 the registry cannot be built
     │   ├── DuplicateVersion
     │   ├── InvalidVersion
+    │   ├── InvalidRange
     │   ├── InvalidFunction
     │   └── UnresolvableAnnotation
     ├── UnknownOrchestration              no living node has the name
-    │   └── UnknownVersion                ... the name, but not the version
+    │   ├── UnknownVersion                ... the name, but not the version
+    │   └── NoVersionInRange              ... the name, but no version in the policy's range; ``.range``, ``.registered``
     ├── UnreadablePolicy                  a newer library set the name's version policy; ``.name``, ``.value``
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
@@ -115,12 +117,14 @@ __all__ = [
     "InstanceTerminated",
     "InvalidArgument",
     "InvalidFunction",
+    "InvalidRange",
     "InvalidVersion",
     "LevelTooLow",
     "LibraryTooOld",
     "MigrationFailed",
     "NetworkFileSystem",
     "NewerLibraryNeeded",
+    "NoVersionInRange",
     "NodeBuried",
     "NondeterminismError",
     "OperationCancelled",
@@ -269,6 +273,12 @@ class InvalidVersion(RegistrationError, ValueError):
     """A version is not semver (``MAJOR.MINOR.PATCH[-pre][+build]``)."""
 
 
+class InvalidRange(RegistrationError, ValueError):
+    """A range of versions is not one (``^1.2``, ``~1.2``, ``>=1.2,<2``), or no version can lie in
+    it.
+    """
+
+
 class InvalidFunction(RegistrationError, TypeError):
     """A function does not have the signature that its role needs."""
 
@@ -291,6 +301,18 @@ class UnknownVersion(UnknownOrchestration):
     def __init__(self, message: str, *, name: str, version: str) -> None:
         super().__init__(message, name=name)
         self.version = version
+
+
+class NoVersionInRange(UnknownOrchestration):
+    """Living nodes have this orchestration, but no version in the range of its policy.
+
+    ``range`` is the range's text. ``registered`` are the versions that they have, the lowest first.
+    """
+
+    def __init__(self, message: str, *, name: str, range: str, registered: Sequence[str]) -> None:  # noqa: A002 - the attribute's name
+        super().__init__(message, name=name)
+        self.range = range
+        self.registered: tuple[str, ...] = tuple(registered)
 
 
 class UnreadablePolicy(OrchestraError):

@@ -44,7 +44,16 @@ from orchestra.signatures import (
     plain_function,
     typed_signature,
 )
-from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
+from orchestra.versions import (
+    Exact,
+    Latest,
+    Policy,
+    Range,
+    listed,
+    parse_version,
+    resolve,
+    version_key,
+)
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
 
@@ -332,7 +341,8 @@ class RegistryBuilder:
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
-        """Set the version that starts and boundaries take: ``Latest()`` or ``Exact("1.2.0")``.
+        """Set the version that starts and boundaries take: ``Latest()``, ``Exact("1.2.0")`` or
+        ``Range("^1.2")``.
 
         A store keeps the first policy of a name. ``client.set_version_policy`` changes it.
         """
@@ -428,15 +438,15 @@ class RegistryBuilder:
                 raise RegistrationError(
                     f"a version policy is set for {name!r}, which is not registered"
                 )
-            if not isinstance(policy, (Latest, Exact)):
+            if not isinstance(policy, (Latest, Exact, Range)):
                 raise RegistrationError(
-                    f"the policy of {name!r} is {policy!r}; give Latest() or Exact('1.2.0')"
+                    f"the policy of {name!r} is {policy!r}; give Latest(), Exact('1.2.0') or "
+                    "Range('^1.2')"
                 )
-            if isinstance(policy, Exact) and policy.version not in definitions[name]:
-                have = ", ".join(sorted(definitions[name], key=version_key))
+            if resolve(policy, definitions[name]) not in definitions[name]:
                 raise RegistrationError(
-                    f"the policy of {name!r} is Exact({policy.version!r}), but registered are "
-                    f"{have}"
+                    f"the policy of {name!r} is {policy!r}, but registered are "
+                    f"{listed(definitions[name])}"
                 )
 
     def _check_retentions(

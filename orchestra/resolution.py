@@ -16,9 +16,12 @@ from orchestra.store.instances import Pin
 from orchestra.store.kinds import ResolvedBy
 from orchestra.store.routes import Kind
 from orchestra.versions import (
+    Exact,
     Latest,
     Policy,
+    Range,
     UnknownPolicy,
+    listed,
     policy_from_text,
     policy_to_text,
     resolve,
@@ -44,6 +47,7 @@ __all__ = [
     "start_version",
     "started_versions",
     "stored_policy",
+    "why_none_in_range",
     "why_unreadable",
 ]
 
@@ -119,6 +123,20 @@ def why_unreadable(catalogue: Catalogue, kind: Kind) -> str | None:
     return None
 
 
+def why_none_in_range(catalogue: Catalogue, kind: Kind) -> str | None:
+    """Return why a start by code waits for a version in the range of its policy; ``None``: it does
+    not.
+    """
+    policy = policy_of(catalogue, kind.name)[0] if kind.floating else None
+    registered = catalogue.versions(kind.name, kind.queue)
+    if not isinstance(policy, Range) or kind.version != LOWEST_VERSION or not registered:
+        return None
+    return (
+        f"no living node has registered a version of {kind.name!r} in the range "
+        f"{policy.text!r} of its policy (registered: {listed(registered)})"
+    )
+
+
 def has_readable_policy(catalogue: Catalogue, name: str) -> bool:
     """Return whether this library can choose versions of a name."""
     return not isinstance(policy_of(catalogue, name)[0], UnknownPolicy)
@@ -150,17 +168,18 @@ def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> 
     unknown.
 
     It is a version of living nodes that serve the queue, or else of any node. If no node has the
-    name, it is a version of earlier starts: all workers may be restarting. If this library cannot
-    read the policy, the start waits under the lowest version for a node that can.
+    name, it is a version of earlier starts: all workers may be restarting. If the policy chooses
+    none of these, or this library cannot read it, the start waits under the lowest version for a
+    node that can choose.
     """
     versions = (
         catalogue.versions(name, queue)
         or catalogue.versions(name)
         or started_versions(catalogue, name)
     )
-    if versions and not has_readable_policy(catalogue, name):
-        return LOWEST_VERSION
-    return resolve(policy_of(catalogue, name)[0], versions) if versions else None
+    if not versions:
+        return None
+    return resolve(policy_of(catalogue, name)[0], versions) or LOWEST_VERSION
 
 
 def opening_version(catalogue: Catalogue, kind: Kind) -> str:
@@ -200,9 +219,9 @@ def boundary_version(
 ) -> tuple[str, Resolution]:
     """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
-    The code's own version comes first, then an operator's pin, then the policy. ``Latest`` never
-    goes down. If this library cannot read the policy, the execution stays on its version until a
-    node that can opens it.
+    The code's own version comes first, then an operator's pin, then the policy. Only ``Exact`` goes
+    down. If the policy chooses no living version, the execution stays on its version. If this
+    library cannot read the policy, it stays until a node that can opens it.
     """
     policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
@@ -212,7 +231,7 @@ def boundary_version(
     resolved = resolve(policy, catalogue.versions(kind.name, kind.queue))
     if resolved is None:
         resolved = current
-    elif isinstance(policy, Latest):
+    elif not isinstance(policy, Exact):
         resolved = max(resolved, current, key=version_key)
     return resolved, Resolution(ResolvedBy.POLICY, node, revision)
 

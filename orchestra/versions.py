@@ -13,8 +13,9 @@ from typing import Final
 
 import semver
 
-from orchestra.errors import InvalidVersion
+from orchestra.errors import InvalidRange, InvalidVersion
 from orchestra.levels import BASE_LEVEL, Kinds, Unknown
+from orchestra.ranges import bounds_of, lies_in
 
 __all__ = [
     "POLICIES",
@@ -22,6 +23,7 @@ __all__ = [
     "Latest",
     "Policies",
     "Policy",
+    "Range",
     "UnknownPolicy",
     "listed",
     "parse_version",
@@ -101,6 +103,45 @@ class Exact:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Take the highest version of a living node that lies in a range, as npm writes ranges.
+
+    ``text`` is one comparison, or several that are joined by commas and must all hold:
+
+    ============= =====================================================================
+    ``^1.2``      from 1.2.0, below 2.0.0: the leftmost number that is not 0 stays.
+                  ``^0.3.1`` is from 0.3.1, below 0.4.0
+    ``~1.2``      from 1.2.0, below 1.3.0: the minor number stays. ``~1`` is below 2.0.0
+    ``>=1.2,<2``  comparisons: ``>``, ``>=``, ``<``, ``<=`` and ``=``
+    ============= =====================================================================
+
+    A version may leave out its last numbers: ``=1.2`` means each 1.2 version, ``<=1.2`` means below
+    1.3.0, and ``>1.2`` means from 1.3.0.
+
+    A pre-release lies in a range only if a comparison of the range names a pre-release of the same
+    MAJOR.MINOR.PATCH: ``>=2.0.0-rc.1,<3`` has 2.0.0-rc.2, but not 2.1.0-rc.1.
+
+    If no living node has a version in the range, starts are refused, and instances stay on their
+    version at a boundary. No boundary leads to a lower version.
+
+    Raises:
+        InvalidRange: the text is no range, or no version can lie in it.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        bounds_of(self.text)
+
+    def __contains__(self, version: str) -> bool:
+        """Return whether a version lies in the range."""
+        return lies_in(parse_version(version), self.text)
+
+    def __str__(self) -> str:
+        return f"range:{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownPolicy:
     """A stored policy that a newer library set and this one cannot read. ``text`` is its stored
     form.
@@ -114,11 +155,13 @@ class UnknownPolicy:
         return self.text
 
 
-Policy = Latest | Exact
+Policy = Latest | Exact | Range
 
-Policies = Kinds[type[Latest] | type[Exact]]
+Policies = Kinds[type[Latest] | type[Exact] | type[Range]]
 
-POLICIES: Final[Policies] = Kinds("version policy", {"latest": Latest, "exact": Exact})
+POLICIES: Final[Policies] = Kinds(
+    "version policy", {"latest": Latest, "exact": Exact, "range": Range}, {"range": 2}
+)
 """Policies, by the first word of their stored text. A new one gets a line, with its level."""
 
 
@@ -133,7 +176,9 @@ def policy_from_text(text: str, policies: Policies = POLICIES) -> Policy | Unkno
     try:
         if kind is Exact:
             return Exact(argument)
-    except InvalidVersion:
+        if kind is Range:
+            return Range(argument)
+    except (InvalidVersion, InvalidRange):
         return UnknownPolicy(text)
     return UnknownPolicy(text) if argument else Latest()
 
@@ -145,7 +190,13 @@ def policy_to_text(policy: Policy, policies: Policies = POLICIES, level: int = B
         LevelTooLow: it may not be written yet.
     """
     word = policies.at(level)[type(policy)]
-    return f"{word}:{policy.version}" if isinstance(policy, Exact) else str(word)
+    match policy:
+        case Exact(version):
+            return f"{word}:{version}"
+        case Range(text):
+            return f"{word}:{text}"
+        case Latest():
+            return str(word)
 
 
 def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | None:
@@ -162,7 +213,11 @@ def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | N
             if len(versions) == 1:
                 return versions[0]
             releases = [text for text in versions if parse_version(text).prerelease is None]
-            # The text itself breaks ties between versions that differ in build metadata only.
-            return max(
-                releases or versions, key=lambda text: (version_key(text), text), default=None
-            )
+            return _highest(releases or versions)
+        case Range():
+            return _highest(text for text in available if text in policy)
+
+
+def _highest(versions: Iterable[str]) -> str | None:
+    # The text itself breaks ties between versions that differ in build metadata only.
+    return max(versions, key=lambda text: (version_key(text), text), default=None)

@@ -14,7 +14,7 @@ from orchestra.ids import check_name, check_text
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.store.port import Provider
-from orchestra.versions import Exact, Latest
+from orchestra.versions import Exact, Latest, Range
 
 __all__ = [
     "check_choice",
@@ -176,8 +176,10 @@ def check_policy(policy: object) -> None:
     Raises:
         InvalidArgument: it is no version policy.
     """
-    if not isinstance(policy, (Latest, Exact)):
-        raise InvalidArgument(f"{policy!r} is no version policy; give Latest() or Exact('1.2.0')")
+    if not isinstance(policy, (Latest, Exact, Range)):
+        raise InvalidArgument(
+            f"{policy!r} is no version policy; give Latest(), Exact('1.2.0') or Range('^1.2')"
+        )
 
 
 def check_limit(limit: int) -> None:

@@ -244,6 +244,7 @@ class Client:
                 has none.
             InvalidFunction: the function is registered under several names.
             UnresolvableAnnotation: ``returns`` names no type that can be read.
+            NoVersionInRange: they have the name, but no version in the range of its policy.
             UnreadablePolicy: a newer library has set the version policy of the name.
             UnknownOrchestration, UnknownVersion: no living node that serves the queue has
                 registered it. (If none of these has the name now, an earlier start in the queue is
@@ -576,20 +577,23 @@ class Client:
         Starts of this client follow at once. Boundaries follow on each node once it has looked at
         the store: within its poll, a second by default. Executions that are held and have not begun
         follow as well, if a policy had chosen their version. ``Exact`` leads exactly there.
-        ``Latest`` leads to the newest version of a living node, but never below the version that
-        wrote the state. Returns how many of them this call has given another version. Nodes that
-        learn of the policy do the same with the rest. Nodes take an execution to a higher version
-        by themselves.
+        ``Latest`` leads to the newest version of a living node, and ``Range`` to the newest one in
+        its range, but neither below the version that wrote the state. Returns how many of them this
+        call has given another version. Nodes that learn of the policy do the same with the rest.
+        Nodes take an execution to a higher version by themselves.
 
         Args:
-            allow_missing: also set an ``Exact`` version that no living node with this name has,
-                ahead of its deploy. Executions that take it are held until then.
+            allow_missing: also set a policy ahead of a deploy: an ``Exact`` version, or a ``Range``
+                of versions, that no living node with this name has. Executions that take the exact
+                version are held until then. The range refuses starts until then.
 
         Raises:
             UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing
                 was changed.
-            InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or
-                the reason is no text.
+            NoVersionInRange: ... and none has a version in the ``Range``. Nothing was changed.
+            LevelTooLow: a living node has a library that cannot read a ``Range``, or no node with
+                this library has lived on the store yet. Nothing was changed.
+            InvalidArgument: ``policy`` is none, or the name or the reason is no text.
         """
         return await self._versions.set_policy(name, policy, reason, allow_missing=allow_missing)
 

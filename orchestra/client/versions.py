@@ -25,9 +25,10 @@ class Versions:
         check_policy(policy)
         check_reason(reason)
         access = self._access
+        catalogue = await access.catalogue(0)
         if not allow_missing:
-            check_target(await access.catalogue(0), name, policy)
-        text, admin = stored_policy(await access.catalogue(), policy), access.provider.admin
+            check_target(catalogue, name, policy)
+        text, admin = stored_policy(catalogue, policy), access.provider.admin
         await access.port.call(lambda: admin.set_policy(name, text, by=access.name, reason=reason))
         access.forget_catalogue()
         try:

@@ -4,7 +4,13 @@ instances.
 
 from __future__ import annotations
 
-from orchestra.resolution import is_living, serves, shown_kind, why_unreadable
+from orchestra.resolution import (
+    is_living,
+    serves,
+    shown_kind,
+    why_none_in_range,
+    why_unreadable,
+)
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, shown_hold
 from orchestra.store.kinds import Status
@@ -28,6 +34,8 @@ def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
         # 5).
         if (reason := why_unreadable(catalogue, row.kind)) is not None:
             return f"no living node reads it: {reason}"
+        if (reason := why_none_in_range(catalogue, row.kind)) is not None:
+            return reason
         where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
         return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
     if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None:

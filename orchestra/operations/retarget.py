@@ -14,6 +14,7 @@ from orchestra.errors import OrchestraError, StoreError, UnknownVersion
 from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_reason, unserved_kinds
 from orchestra.operations.lookup import existing, has_ended
+from orchestra.operations.start import none_in_range
 from orchestra.operations.steps import (
     Find,
     Get,
@@ -38,7 +39,7 @@ from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.outcomes import Granted
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
-from orchestra.versions import Exact, Policy, listed, resolve
+from orchestra.versions import Exact, Policy, Range, listed, resolve
 
 __all__ = ["check_target", "follow_pin", "follow_policy", "following", "pin", "retargeting"]
 
@@ -140,8 +141,17 @@ def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
 
     Raises:
         UnknownVersion: living nodes have the name, and none has the version.
+        NoVersionInRange: living nodes have the name, and none has a version in the range.
     """
     available = catalogue.versions(name)
+    if isinstance(policy, Range) and available and resolve(policy, available) is None:
+        raise none_in_range(
+            name,
+            policy,
+            available,
+            "pass allow_missing=True to set the policy ahead of a deploy; starts are refused, and "
+            "boundaries lead to no other version until then",
+        )
     if isinstance(policy, Exact) and available and policy.version not in available:
         raise UnknownVersion(
             f"no living node has registered {name!r} {policy.version} (registered: "

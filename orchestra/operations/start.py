@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from orchestra.codec import encode
-from orchestra.errors import UnknownOrchestration, UnknownVersion, UnreadablePolicy
+from orchestra.errors import (
+    NoVersionInRange,
+    UnknownOrchestration,
+    UnknownVersion,
+    UnreadablePolicy,
+)
 from orchestra.resolution import policy_of, started_versions
 from orchestra.store.catalogue import Catalogue
-from orchestra.versions import UnknownPolicy, listed, parse_version, resolve
+from orchestra.versions import Range, UnknownPolicy, listed, parse_version, resolve, version_key
 
-__all__ = ["chosen_version", "id_of_request"]
+__all__ = ["chosen_version", "id_of_request", "none_in_range"]
 
 
 def id_of_request(name: str, request_id: str) -> str:
@@ -29,6 +35,7 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
     Raises:
         UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no
             instance was started with it there before.
+        NoVersionInRange: they have the name, but no version in the range of its policy.
         UnreadablePolicy: a newer library has set the policy of the name.
         InvalidVersion: it is not semver.
     """
@@ -50,6 +57,15 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
             value=policy.text,
         )
     chosen = version or resolve(policy, available)
+    if chosen is None and isinstance(policy, Range):
+        raise none_in_range(
+            name,
+            policy,
+            available,
+            f"that is what its version policy says: change it with client.set_version_policy"
+            f"({name!r}, ...), start a runtime that has one, or name a version",
+            where=_serving(catalogue, queue),
+        )
     if chosen not in available:
         remedy = "start a runtime that has it, or name another version"
         if version is None:
@@ -64,6 +80,20 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
             version=str(chosen),
         )
     return chosen
+
+
+def none_in_range(
+    name: str, policy: Range, available: Iterable[str], remedy: str, *, where: str = ""
+) -> NoVersionInRange:
+    """Return the error for a range in which no living node has a version."""
+    registered = sorted(available, key=version_key)
+    return NoVersionInRange(
+        f"no living node has registered a version of {name!r} in the range {policy.text!r}{where} "
+        f"(registered: {listed(registered)}); {remedy}",
+        name=name,
+        range=policy.text,
+        registered=registered,
+    )
 
 
 def _unknown_name(catalogue: Catalogue, name: str, queue: str) -> str:

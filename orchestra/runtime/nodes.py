@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,15 +21,16 @@ from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
 from orchestra.engine.membership import Membership
 from orchestra.engine.messages import WriteLogs
-from orchestra.errors import InvalidArgument, RegistrationError
+from orchestra.errors import InvalidArgument, LevelTooLow, RegistrationError
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
 from orchestra.runtime.arguments import activity_fingerprint
-from orchestra.store.catalogue import Capability, NodeRecord
+from orchestra.store.catalogue import Capability, Catalogue, NodeRecord
 from orchestra.store.port import Provider, Store
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.telemetry import Recorder, engine_logger, library_version, log_orchestration
+from orchestra.versions import Policy
 
 __all__ = [
     "Node",
@@ -160,12 +161,17 @@ def write_logs(message: WriteLogs) -> None:
 def set_first_policies(provider: Provider, registry: OrchestrationRegistry, by: str) -> None:
     """Store the builder's policies for names without one; log a name whose stored policy
     differs.
+
+    Raises:
+        LevelTooLow: a node with an older library, which cannot read a policy, is still known.
     """
     admin, directory = provider.admin, provider.directory
     for name, policy in registry.policies.items():
-        value = stored_policy(directory.catalogue(), policy)
-        if admin.set_policy(name, value, by=by, reason="registry", only_first=True):
-            continue
+        catalogue = directory.catalogue()
+        if name not in catalogue.policies:
+            value = _first_value(provider, catalogue, name, policy)
+            if admin.set_policy(name, value, by=by, reason="registry", only_first=True):
+                continue
         stored = policy_of(directory.catalogue(), name)[0]
         if stored != policy:
             engine_logger.warning(
@@ -176,6 +182,29 @@ def set_first_policies(provider: Provider, registry: OrchestrationRegistry, by: 
                 policy,
                 name,
             )
+
+
+def _first_value(provider: Provider, catalogue: Catalogue, name: str, policy: Policy) -> str:
+    """Return the stored form of a builder's policy. A policy of a higher level raises the store's
+    write level first.
+
+    Raises:
+        LevelTooLow: a node with an older library is still known.
+    """
+    library = provider.library
+    if type(policy) not in library.policies.at(catalogue.levels.write):
+        levels = provider.store.raise_level(library.target(library.writes))
+        catalogue = replace(catalogue, levels=levels)
+    try:
+        return stored_policy(catalogue, policy)
+    except LevelTooLow as error:
+        # Without its policy the name would go by Latest() until the policy can be stored.
+        raise LevelTooLow(
+            f"the version policy {policy} of {name!r} cannot be stored while a node with an older "
+            "library lives; stop that node, or start with Latest() or Exact(...) and set the "
+            "policy with client.set_version_policy later. A node that was killed counts until a "
+            "runtime that starts without this policy has buried it"
+        ) from error
 
 
 def _set_expiries(provider: Provider, settings: NodeSettings) -> None:

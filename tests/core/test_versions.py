@@ -10,9 +10,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestra.clock import from_micros, micros, new_id, to_micros
-from orchestra.errors import InvalidVersion, RegistrationError
+from orchestra.errors import InvalidRange, InvalidVersion, LevelTooLow, RegistrationError
 from orchestra.retry import NonRetryable, RetryPolicy, type_name
-from orchestra.versions import Exact, Latest, parse_version, policy_from_text, resolve, version_key
+from orchestra.versions import (
+    POLICIES,
+    Exact,
+    Latest,
+    Range,
+    UnknownPolicy,
+    parse_version,
+    policy_from_text,
+    policy_to_text,
+    resolve,
+    version_key,
+)
 
 NUMBERS = st.one_of(st.integers(0, 12), st.integers(0, 10**16))
 IDENTIFIERS = st.one_of(
@@ -78,6 +89,15 @@ def test_a_malformed_version_is_refused(text):
         (Latest(), [], None),
         (Exact("1.0.0"), ["2.0.0"], "1.0.0"),
         (Exact("1.0.0"), [], "1.0.0"),
+        (Range("^1.2"), ["1.1.0", "1.2.0", "1.10.0", "1.9.0", "2.0.0"], "1.10.0"),
+        (Range("~1.2"), ["1.1.0", "1.2.0", "1.2.7", "1.10.0"], "1.2.7"),
+        (Range(">=1.2,<2"), ["1.1.0", "1.3.0", "2.0.0"], "1.3.0"),
+        (Range("^2"), ["1.1.0", "3.0.0"], None),
+        (Range("^2"), [], None),
+        (Range("^1"), ["1.0.0", "2.0.0-rc.1", "1.1.0-rc.1"], "1.0.0"),
+        (Range("^1"), ["1.1.0-rc.1"], None),
+        (Range(">=1.1.0-rc.1,<2"), ["1.0.0", "1.1.0-rc.2", "1.2.0-rc.1"], "1.1.0-rc.2"),
+        (Range("^1"), ["1.0.0+a", "1.0.0+b"], "1.0.0+b"),
     ],
 )
 def test_a_policy_chooses_among_what_there_is(policy, available, chosen):
@@ -90,9 +110,104 @@ def test_latest_chooses_the_same_in_any_order(available):
     assert resolve(Latest(), available) == resolve(Latest(), sorted(available))
 
 
-@pytest.mark.parametrize("policy", [Latest(), Exact("1.2.0-rc.1+b")])
+@pytest.mark.parametrize("policy", [Latest(), Exact("1.2.0-rc.1+b"), Range(">=1.2, <2")])
 def test_a_policy_reads_back_from_its_text(policy):
     assert policy_from_text(str(policy)) == policy
+    assert policy_to_text(policy, level=2) == str(policy)
+
+
+def test_a_range_is_of_level_two_and_a_stored_one_that_is_none_is_not_read_as_another_policy():
+    assert POLICIES.level("range") == 2
+    with pytest.raises(LevelTooLow, match="version policy"):
+        policy_to_text(Range("^1"), level=1)
+    for text in ("range:", "range:1.x", "range:^1 || ^2", "latest:1", "exact:^1"):
+        assert policy_from_text(text) == UnknownPolicy(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("^1.2.3", "1.2.3 1.2.4 1.99.0", "1.2.2 2.0.0 0.9.9 1.2.3-rc.1 2.0.0-rc.1"),
+        ("^1.2", "1.2.0 1.3.0", "1.1.9 2.0.0"),
+        ("^1", "1.0.0 1.9.9", "0.9.9 2.0.0"),
+        ("^0.3.1", "0.3.1 0.3.9", "0.3.0 0.4.0 1.0.0"),
+        ("^0.3", "0.3.0 0.3.9", "0.2.9 0.4.0"),
+        ("^0.0.3", "0.0.3 0.0.3+b", "0.0.2 0.0.4"),
+        ("^0.0", "0.0.0 0.0.9", "0.1.0"),
+        ("^0", "0.0.0 0.9.0", "1.0.0"),
+        ("~1.2.3", "1.2.3 1.2.9", "1.2.2 1.3.0"),
+        ("~1.2", "1.2.0 1.2.9", "1.1.9 1.3.0"),
+        ("~1", "1.0.0 1.9.9", "0.9.9 2.0.0"),
+        ("~0.0.1", "0.0.1 0.0.9", "0.1.0"),
+        (">=1.2", "1.2.0 7.0.0", "1.1.9"),
+        (">1.2", "1.3.0", "1.2.9"),
+        (">1.2.3", "1.2.4", "1.2.3"),
+        (">1", "2.0.0", "1.9.9"),
+        ("<=1.2", "1.2.9 0.0.1", "1.3.0"),
+        ("<=1.2.3", "1.2.3", "1.2.4"),
+        ("<1.2", "1.1.9", "1.2.0 1.2.0-rc.1"),
+        ("=1.2", "1.2.0 1.2.9", "1.3.0"),
+        ("=1.2.3", "1.2.3 1.2.3+build", "1.2.4"),
+        ("=1.2.3-rc.1", "1.2.3-rc.1", "1.2.3 1.2.3-rc.2"),
+        (" >= 1.2 , < 1.4.0 ", "1.2.0 1.3.9", "1.4.0"),
+        ("^2.0.0-rc.1", "2.0.0-rc.1 2.0.0-rc.10 2.0.0 2.9.0", "2.0.0-beta 2.1.0-rc.1 3.0.0"),
+        ("^1,^1.5,<1.7", "1.5.0 1.6.9", "1.4.9 1.7.0"),
+    ],
+)
+def test_a_range_has_the_versions_that_npm_says(text, inside, outside):
+    range_ = Range(text)
+    assert [version for version in inside.split() if version not in range_] == []
+    assert [version for version in outside.split() if version in range_] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "1",
+        "1.2.0",
+        "1.x",
+        "^1.x",
+        "*",
+        "^",
+        "^01",
+        "^1.2.3.4",
+        "^1.2-rc.1",
+        "^1.2.0-01",
+        "^1.2.0+b",
+        "^v1",
+        ">=1,",
+        ",",
+        ">=1 <2",
+        "1.0.0 - 2.0.0",
+        "^1 || ^2",
+        "!=1.0.0",
+        "==1.0.0",
+        "^٣",
+        "^1\n",
+        "^" + "9" * 5_000,
+        None,
+        1,
+        ("^1",),
+    ],
+)
+def test_a_text_that_is_no_range_is_refused_with_what_to_write(text):
+    with pytest.raises(InvalidRange, match=r"no range .*\^1\.2.*>=1\.2,<2"):
+        Range(text)
+
+
+@pytest.mark.parametrize("text", [">2,<1", ">=2,<2", ">1.0.0,<=1.0.0", "^1,^2", "<1,>=1"])
+def test_a_range_in_which_no_version_can_lie_is_refused(text):
+    with pytest.raises(InvalidRange, match="no version can lie"):
+        Range(text)
+
+
+@given(VERSIONS, VERSIONS)
+def test_a_caret_never_has_a_version_below_its_own_or_of_another_major_number(base, other):
+    if parse_version(base).build is None and other in Range(f"^{base}"):
+        assert version_key(other) >= version_key(base)
+        assert parse_version(other).major == parse_version(base).major
 
 
 def test_an_exact_policy_needs_a_version():

@@ -13,15 +13,15 @@ from datetime import timedelta
 import pytest
 
 from orchestra.activities import Activity
-from orchestra.errors import LibraryTooOld, StoreError
+from orchestra.errors import LevelTooLow, LibraryTooOld, StoreError
 from orchestra.events import EVENTS
 from orchestra.levels import Levels, Unknown
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, why_unreadable
+from orchestra.resolution import policy_of, stored_policy, why_unreadable
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.testing.checker import check_store
-from orchestra.versions import Exact, UnknownPolicy, policy_to_text
-from tests.support.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from orchestra.versions import Exact, Range, UnknownPolicy, policy_to_text
+from tests.support.ages import FIRST_LIBRARY, NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 from tests.support.harness import HOLD, registry, several
 
 KINDS_ONLY = replace(NEXT_LIBRARY, events=type(EVENTS)(EVENTS.formats, NEXT_LIBRARY.events.kinds))
@@ -405,6 +405,41 @@ def test_a_child_of_a_name_whose_policy_is_unknown_waits_for_a_node_that_can_cho
     any_world.node(registered, library=NEXT_LIBRARY)
     any_world.run(10)
     assert any_world.output(instance_id) == "text", "on 1.0.0, as the policy says"
+
+
+def test_a_library_of_level_one_never_reads_a_range_as_latest(any_world):
+    """A range is of level 2: an older node leaves what floats by it to a node that can choose."""
+    both = registry(v1_0_0=lap, v2_0_0=work)
+    first = any_world.node(both, {"work": HOLD}, library=FIRST_LIBRARY)
+    running = any_world.start(state=1, version="1.0.0")
+    any_world.run(1)
+    any_world.set_policy(Range("^1"))
+    any_world.run(2)
+    old = any_world.provider_of(FIRST_LIBRARY).store.catalogue()
+    assert policy_of(old, "job")[0] == UnknownPolicy("range:^1")
+    waiting = any_world.start(state=1)
+    any_world.run(5)
+    assert any_world.record(waiting).row.owner is None
+    for effect in list(first.running.values()):
+        first.finish(effect, "done")
+    any_world.run(5)
+    record = any_world.record(running)
+    assert (record.row.execution, record.row.opened, record.row.kind.version) == (2, False, "1.0.0")
+    any_world.node(both, DONE)
+    any_world.run(20)
+    assert any_world.versions(running) == ["1.0.0"] * 9, "and not 2.0.0, as by Latest"
+    assert any_world.versions(waiting) == ["1.0.0"] * 9
+
+
+def test_a_range_is_stored_once_the_last_node_of_level_one_has_gone(any_world):
+    first = any_world.node(registry(work), {"work": HOLD}, library=FIRST_LIBRARY)
+    any_world.node(registry(work), {"work": HOLD})
+    any_world.run(5)
+    with pytest.raises(LevelTooLow):
+        stored_policy(any_world.store.catalogue(), Range("^1"))
+    first.stop()
+    any_world.run(10)
+    assert stored_policy(any_world.store.catalogue(), Range("^1")) == "range:^1"
 
 
 # --- formats --------------------------------------------------------------------------------------

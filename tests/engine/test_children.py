@@ -18,7 +18,7 @@ from orchestra.store.kinds import ExecutionEnd, MessageKind, ResolvedBy, Status
 from orchestra.store.outcomes import Granted
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import check_store
-from orchestra.versions import Exact
+from orchestra.versions import Exact, Range
 from tests.support.harness import HOLD, SECOND, YEAR, check_rest, several
 
 LOST = pytest.mark.parametrize("lost", ["lost before", "lost after"])
@@ -1005,3 +1005,42 @@ def test_more_children_than_are_listed_at_a_time_fit_the_default_limits(world):
     assert world.output("p") == sum(range(1_024))
     assert len(children_of(world, "p")) == 1_024
     assert (node.engine.owned, node.engine.has_work) == (0, False)
+
+
+def test_a_child_takes_a_version_in_the_range_or_waits_for_one(any_world):
+    async def asks(ctx, _):
+        return await ctx.start_child("kid", instance_id="kid")
+
+    builder = OrchestrationRegistry.builder().register("asks", asks)
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        builder.register("kid", quick, version=version)
+    registered = builder.build()
+    any_world.node(registered)
+    any_world.set_policy(Range("~1"), "kid")
+    any_world.run(2)
+    any_world.start("asks", instance_id="p")
+    any_world.run(2)
+    assert any_world.versions("kid") == ["1.1.0"]
+    assert any_world.status("p") is Status.COMPLETED
+
+
+def test_a_child_waits_for_a_version_in_the_range_and_fails_no_parent(any_world):
+    async def asks(ctx, _):
+        return await ctx.start_child("kid", instance_id="kid")
+
+    def code(*versions):
+        builder = OrchestrationRegistry.builder().register("asks", asks)
+        for version in versions:
+            builder.register("kid", quick, version=version)
+        return builder.build()
+
+    any_world.node(code("1.0.0"))
+    any_world.set_policy(Range("^2"), "kid")
+    any_world.run(2)
+    any_world.start("asks", instance_id="p")
+    any_world.run(5)
+    assert (any_world.status("kid"), any_world.status("p")) == (Status.OPEN, Status.OPEN)
+    any_world.node(code("1.0.0", "2.0.0"))
+    any_world.run(5)
+    assert any_world.versions("kid") == ["2.0.0"]
+    assert any_world.status("p") is Status.COMPLETED

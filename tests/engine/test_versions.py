@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 
 from orchestra.engine.messages import PolicyChanged
+from orchestra.operations.holds import hold_reason
 from orchestra.operations.retarget import following, retargeting
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.store.kinds import HoldKind, ResolvedBy, Status
 from orchestra.store.outcomes import Granted, Refused
-from orchestra.versions import Exact, Latest
+from orchestra.versions import Exact, Latest, Range
 from tests.support.harness import HOLD, YEAR, check_rest, registry
 
 
@@ -774,3 +775,88 @@ def test_a_node_says_once_that_it_goes_by_a_new_policy_and_not_of_those_that_it_
     any_world.set_policy(Latest(), "other")
     any_world.run(3)
     assert said == [PolicyChanged("job"), PolicyChanged("other")]
+
+
+# --- ranges ---------------------------------------------------------------------------------------
+
+
+THREE = registry(v1_0_0=old, v1_1_0=old, v2_0_0=new)
+
+
+def test_a_range_takes_its_highest_living_version_at_starts_and_boundaries(any_world):
+    node = any_world.node(THREE, {"work": HOLD})
+    any_world.set_policy(Range("^1"))
+    by_policy = any_world.start(state=9)
+    named = any_world.start(state=9, version="1.0.0")
+    any_world.run(2)
+    for effect in list(node.running.values()):
+        node.finish(effect)
+    any_world.run(2)
+    assert any_world.versions(by_policy) == ["1.1.0", "1.1.0"]
+    assert any_world.versions(named) == ["1.0.0", "1.1.0"]
+    check_rest(any_world, [THREE])
+
+
+def test_a_range_never_goes_down_at_a_boundary(any_world):
+    node = any_world.node(THREE, {"work": HOLD})
+    instance_id = any_world.start(state=9)
+    any_world.run(1)
+    assert node.the_running().version == "2.0.0"
+    any_world.set_policy(Range("^1"))
+    any_world.run(2)
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["2.0.0", "2.0.0"]
+    check_rest(any_world, [THREE])
+
+
+def test_a_boundary_stays_on_its_version_while_none_lives_in_the_range(any_world):
+    node = any_world.node(THREE, {"work": HOLD})
+    instance_id = any_world.start(state=9, version="1.0.0")
+    any_world.set_policy(Range("^3"))
+    any_world.run(2)
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["1.0.0", "1.0.0"]
+    assert any_world.record(instance_id).execution.resolution.policy_revision == 1
+    later = any_world.node(registry(v3_0_0=new), {"work": HOLD})
+    any_world.run(2)
+    lap(any_world, node)
+    any_world.run(5)
+    assert any_world.versions(instance_id) == ["1.0.0", "1.0.0", "3.0.0"]
+    assert later.the_running().version == "3.0.0"
+
+
+def test_a_pre_release_counts_only_for_a_range_that_names_one(any_world):
+    builder = registry(old).builder().register("job", old, version="1.0.0")
+    code = builder.register("job", old, version="1.1.0-rc.1").build()
+    node = any_world.node(code, {"work": HOLD})
+    any_world.set_policy(Range("^1"))
+    instance_id = any_world.start(state=9)
+    any_world.run(2)
+    lap(any_world, node)
+    any_world.set_policy(Range(">=1.1.0-rc.1,<2"))
+    any_world.run(2)
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["1.0.0", "1.0.0", "1.1.0-rc.1"]
+
+
+def test_a_start_by_code_waits_until_a_version_in_the_range_lives(any_world):
+    any_world.node(registry(v1_0_0=old), {"work": HOLD})
+    any_world.set_policy(Range("^2"))
+    instance_id = any_world.start(state=0)
+    any_world.run(5)
+    record = any_world.record(instance_id)
+    assert (record.row.opened, record.row.owner) == (False, None)
+    assert "in the range '^2' of its policy (registered: 1.0.0)" in hold_reason(
+        record, any_world.store.catalogue()
+    )
+    any_world.node(registry(v2_0_0=new), {"work": HOLD})
+    any_world.run(5)
+    assert any_world.versions(instance_id) == ["2.0.0"]
+
+
+def test_an_instance_that_is_unpinned_takes_the_version_of_the_range(any_world):
+    instance_id, _ = waiting_for_nobody(any_world)
+    any_world.set_policy(Range("^1"))
+    assert isinstance(pin(any_world, instance_id, None), Granted)
+    any_world.run(2)
+    assert any_world.versions(instance_id)[-1] == "1.1.0"

@@ -9,6 +9,7 @@ import pytest
 from orchestra.errors import (
     AlreadyCompleted,
     InstanceNotFound,
+    NoVersionInRange,
     RuntimeClosed,
     StoreBusy,
     StoreError,
@@ -31,7 +32,7 @@ from orchestra.store.instances import Pin
 from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.outcomes import Granted, Refused
 from orchestra.store.queries import InstanceQuery
-from orchestra.versions import Exact, Latest
+from orchestra.versions import Exact, Latest, Range
 from tests.support.script import a_catalogue, a_record, performed
 
 PIN = Pin("1.0.0", 5, "me", "")
@@ -197,8 +198,15 @@ def test_what_nodes_take_upwards_by_themselves_is_left_to_them():
     assert target(following(waiting(), newest, "me"))[0] == "1.1.0", "downwards they do not go"
 
 
+def test_what_is_held_takes_the_highest_version_in_the_range():
+    catalogue = a_catalogue("1.0.0", "1.1.0", "2.0.0", policy=Range("^1"))
+    assert target(following(waiting(), catalogue, "me"))[0] == "1.1.0"
+    nowhere = a_catalogue("1.0.0", "1.1.0", policy=Range("^2"))
+    assert target(following(waiting(), nowhere, "me"))[0] == LOWEST_VERSION, "until one lives"
+
+
 def test_a_policy_that_only_a_newer_library_can_read_moves_nothing():
-    assert following(waiting(), a_catalogue("1.0.0", policy="range:^1"), "me") is None
+    assert following(waiting(), a_catalogue("1.0.0", policy="cohort:^1"), "me") is None
 
 
 def followed(*answers):
@@ -273,3 +281,11 @@ def test_a_policy_must_lead_to_a_version_of_a_living_node_if_one_has_the_name():
     check_target(a_catalogue(), "job", Exact("9.0.0"))
     with pytest.raises(UnknownVersion, match=r"registered: 1\.0\.0, 1\.1\.0"):
         check_target(BOTH, "job", Exact("9.0.0"))
+
+
+def test_a_range_must_have_a_version_of_a_living_node_if_one_has_the_name():
+    check_target(BOTH, "job", Range("~1.1"))
+    check_target(BOTH, "elsewhere", Range("^9"))
+    check_target(a_catalogue(), "job", Range("^9"))
+    with pytest.raises(NoVersionInRange, match=r"'\^9' \(registered: .*pass allow_missing=True"):
+        check_target(BOTH, "job", Range("^9"))

@@ -6,12 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from orchestra.errors import InvalidVersion, UnknownOrchestration, UnknownVersion, UnreadablePolicy
+from orchestra.errors import (
+    InvalidVersion,
+    NoVersionInRange,
+    UnknownOrchestration,
+    UnknownVersion,
+    UnreadablePolicy,
+)
 from orchestra.operations.holds import hold_reason, unserved_kinds
 from orchestra.operations.start import chosen_version, id_of_request
+from orchestra.resolution import LOWEST_VERSION, start_version
 from orchestra.store.kinds import Status
 from orchestra.store.routes import Kind
-from orchestra.versions import Exact
+from orchestra.versions import Exact, Range
 from tests.support.script import a_catalogue, a_record
 
 SLOW = Kind("slow", "job", "1.0.0", 1, floating=True)
@@ -48,10 +55,38 @@ def test_while_no_node_of_the_queue_has_the_name_a_version_that_was_started_ther
 
 
 def test_a_policy_that_cannot_be_read_here_chooses_no_version_and_a_caller_may_name_one():
-    catalogue = a_catalogue("1.0.0", policy="range:^1")
+    catalogue = a_catalogue("1.0.0", policy="cohort:^1")
     with pytest.raises(UnreadablePolicy):
         chosen_version(catalogue, "job", None, "default")
     assert chosen_version(catalogue, "job", "1.0.0", "default") == "1.0.0"
+
+
+def test_a_range_without_a_living_version_refuses_a_start_and_names_what_lives():
+    catalogue = a_catalogue("1.10.0", "1.9.0", "3.0.0", policy=Range("^2"))
+    with pytest.raises(
+        NoVersionInRange,
+        match=r"version of 'job' in the range '\^2' \(registered: 1\.9\.0, 1\.10\.0, 3\.0\.0\); .* "
+        r"client\.set_version_policy\('job', \.\.\.\), start a runtime that has one, or name a version",
+    ) as refused:
+        chosen_version(catalogue, "job", None, "default")
+    assert (refused.value.name, refused.value.range) == ("job", "^2")
+    assert refused.value.registered == ("1.9.0", "1.10.0", "3.0.0")
+    assert chosen_version(catalogue, "job", "3.0.0", "default") == "3.0.0", "a caller may name one"
+
+
+def test_a_start_by_code_waits_for_a_version_in_the_range_and_says_so():
+    catalogue = a_catalogue("1.0.0", "3.0.0", policy=Range("^2"))
+    assert start_version(catalogue, "job") == LOWEST_VERSION
+    assert start_version(catalogue, "unheard-of") is None
+    record = a_record(version=LOWEST_VERSION)
+    waiting = replace(record, row=replace(record.row, kind=record.row.kind._replace(floating=True)))
+    assert hold_reason(waiting, catalogue) == (
+        "no living node has registered a version of 'job' in the range '^2' of its policy "
+        "(registered: 1.0.0, 3.0.0)"
+    )
+    assert hold_reason(waiting, a_catalogue("2.0.0", policy=Range("^2"))) is None
+    nowhere = "no living node has registered 'job'"
+    assert hold_reason(waiting, a_catalogue(policy=Range("^2"))) == nowhere
 
 
 def test_a_stored_hold_is_the_reason_whatever_nodes_there_are():

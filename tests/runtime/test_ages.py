@@ -15,14 +15,16 @@ from orchestra import (
     Client,
     Exact,
     Latest,
+    LevelTooLow,
     LibraryTooOld,
     NewerLibraryNeeded,
+    Range,
     Runtime,
     UnknownPolicy,
     UnreadablePolicy,
 )
 from orchestra.store.kinds import THIS_LIBRARY
-from tests.support.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from tests.support.ages import FIRST_LIBRARY, NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 from tests.support.kit import bounded, echo, idle, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +152,23 @@ async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_an
             assert await (await client.start("echo", 2)).result() == 2
 
 
+@bounded
+async def test_a_registry_whose_range_an_older_node_cannot_read_is_refused_while_that_node_lives(
+    store,
+):
+    known = registry(echo, policies={"echo": Range("^1")})
+    async with service(store, echo, library=FIRST_LIBRARY):
+        with pytest.raises(LevelTooLow, match=r"range:\^1 of 'echo' .* start with Latest\(\)"):
+            async with Runtime(store(), known):
+                raise AssertionError("it must not be entered")
+        async with Client(store()) as client:
+            with pytest.raises(LevelTooLow):
+                await client.set_version_policy("echo", Range("^1"))
+    async with Runtime(store(), known) as runtime:
+        assert await runtime.client.get_version_policy("echo") == Range("^1")
+        assert await (await runtime.client.start("echo", 1)).result() == 1
+
+
 @pytest.mark.slow
 @bounded
 async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_client_is_told_as_well(
@@ -160,7 +179,7 @@ async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_cli
         for user in (service(store, echo), Client(store())):
             with pytest.raises(
                 LibraryTooOld,
-                match=r"needs a library that reads level 3; .* Upgrade the library here",
+                match=rf"needs a library that reads level {NEXT_LEVEL}; .* Upgrade the library here",
             ):
                 async with user:
                     raise AssertionError("it must not be entered")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestra import Exact, Latest
+from orchestra import Exact, Latest, Range
 from orchestra.errors import UnknownVersion
 from tests.support.kit import alone, bounded, idle, info_when, runtime
 
@@ -88,7 +88,12 @@ async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the
 @bounded
 @pytest.mark.parametrize(
     ("mended", "version"),
-    [(Latest(), "1.1.0"), (Exact("1.1.0"), "1.1.0"), (Exact("1.0.0"), "1.0.0")],
+    [
+        (Latest(), "1.1.0"),
+        (Exact("1.1.0"), "1.1.0"),
+        (Exact("1.0.0"), "1.0.0"),
+        (Range("^1"), "1.1.0"),
+    ],
 )
 async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_how_many(
     path, mended, version, monkeypatch

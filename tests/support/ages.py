@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from orchestra.codec import pack, unpack
 from orchestra.events import EVENTS, EventForms, EventKind, Wire
+from orchestra.levels import Kinds
 from orchestra.store.kinds import (
     THIS_LIBRARY,
     ExecutionEnd,
@@ -22,9 +23,9 @@ from orchestra.store.kinds import (
     ResolvedBy,
     Status,
 )
-from orchestra.versions import Exact
+from orchestra.versions import Exact, Latest
 
-__all__ = ["NEXT_FORMAT", "NEXT_LEVEL", "NEXT_LIBRARY", "STERN_LIBRARY"]
+__all__ = ["FIRST_LIBRARY", "NEXT_FORMAT", "NEXT_LEVEL", "NEXT_LIBRARY", "STERN_LIBRARY"]
 
 NEXT_LEVEL: Final = THIS_LIBRARY.level + 1
 NEXT_FORMAT: Final = max(THIS_LIBRARY.formats) + 1
@@ -82,3 +83,12 @@ STERN_LIBRARY: Final[Library] = replace(
     NEXT_LIBRARY, lowest_readers={**THIS_LIBRARY.lowest_readers, NEXT_LEVEL: NEXT_LEVEL}
 )
 """The same, but of a level that rules out older libraries."""
+
+FIRST_LIBRARY: Final[Library] = replace(
+    THIS_LIBRARY,
+    level=1,
+    writes=1,
+    holds=Kinds("hold", {kind.value: kind for kind in HoldKind if kind.value != "migration"}),
+    policies=Kinds("version policy", {"latest": Latest, "exact": Exact}),
+)
+"""A library of level 1: this one without the kinds of level 2."""

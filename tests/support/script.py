@@ -9,7 +9,7 @@ from orchestra.codec import Payload
 from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.instances import Hold, InstanceRow
-from orchestra.store.kinds import HoldKind, ResolvedBy, Status
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind, ResolvedBy, Status
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
 
@@ -110,7 +110,19 @@ def a_catalogue(*versions, policy=None, revision=2, kinds=(), queues=(DEFAULT_QU
     """
     capabilities = tuple(Capability("job", version, f"f{version}") for version in versions)
     record = NodeRecord(
-        "n1", "here", "boot", 1, "0.1.0", (1,), 1_000_000, capabilities, (), queues, 8
+        "n1",
+        "here",
+        "boot",
+        1,
+        "0.1.0",
+        (1,),
+        1_000_000,
+        capabilities,
+        (),
+        queues,
+        8,
+        reads=THIS_LIBRARY.level,
+        writes=THIS_LIBRARY.writes,
     )
     nodes = (NodeRow(record, 0, now, 1, dead=False),) if versions else ()
     policies = (

@@ -705,8 +705,10 @@ class TestRuntime:
         return function()
 
     def written_past(self) -> None:
-        """Have the engine read what was written past it."""
+        """Have the engine read what was written past it, and run what follows from it."""
         self._node.cycle.poll_now()
+        self._pump()
+        self._acts += 1
 
     def watch(self, instance_id: str, seconds: float) -> VirtualWatch:
         """Watch for an instance's end; time goes by while it is waited for."""

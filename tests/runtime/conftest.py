@@ -10,7 +10,7 @@ from orchestra import SqliteProvider
 from orchestra.clock import new_id
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import THIS_LIBRARY
-from orchestra.testing import check_store
+from orchestra.testing import Database, check_store
 
 
 @pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
@@ -66,3 +66,9 @@ def open_below(directory):
         if target.startswith(f"{directory}{os.sep}"):
             found.append(target)
     return found
+
+
+@pytest.fixture
+def database():
+    """The store in memory of a test on virtual time."""
+    return Database()

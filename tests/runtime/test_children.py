@@ -1,5 +1,5 @@
-"""Families through the whole stack: parents that wait, children that lap, and what the info shows
-of them.
+"""Families: parents that wait, children that lap, and what the info shows of them. Most are on virtual
+time; those with several nodes, or about polling, have a runtime.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from orchestra import (
 )
 from orchestra.errors import Failure, InstanceFailed, UnknownOrchestration
 from orchestra.testing.checker import check_store
-from tests.support.kit import alone, bounded, echo, idle, info_when, runtime, until
+from tests.support.kit import alone, bounded, echo, idle, info_when, runtime, until, virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -70,9 +70,9 @@ async def opened(node, *instance_ids):
 
 
 @bounded
-async def test_17_parents_and_children_lap_and_every_child_reports(path):
+async def test_17_parents_and_children_lap_and_every_child_reports(database):
     """Scenario 17."""
-    async with runtime(path, errand, stage, **NEVER) as node:
+    async with virtual(database, errand, stage) as node:
         handle = await node.client.start("stage", 3, instance_id="p")
         assert await handle.result() == [4, 1]
         children = (await node.client.list_instances(parent="p")).items
@@ -86,13 +86,13 @@ async def test_17_parents_and_children_lap_and_every_child_reports(path):
 
 
 @bounded
-async def test_a_child_that_laps_a_hundred_times_reports_once_over_restarts(path):
+async def test_a_child_that_laps_a_hundred_times_reports_once_over_restarts(database):
     async def patient(ctx, _: None) -> int:
         return (await ctx.start_child(errand, 100)).laps
 
-    async with runtime(path, errand, patient, grace=timedelta(0)) as node:
+    async with virtual(database, errand, patient) as node:
         await node.client.start("patient", instance_id="p")
-    async with runtime(path, errand, patient) as node:
+    async with virtual(database, errand, patient) as node:
         assert await node.client.handle("p").result() == 100
 
 
@@ -110,7 +110,7 @@ async def test_two_hundred_children_need_no_polling(path):
 
 
 @bounded
-async def test_the_info_shows_a_family(path):
+async def test_the_info_shows_a_family(database):
     async def middle(ctx, _: None):
         return await ctx.start_child("idle", instance_id="bottom", version="1.0.0")
 
@@ -119,7 +119,7 @@ async def test_the_info_shows_a_family(path):
             ctx.start_child(middle, instance_id="middle"), ctx.wait_for_event("go")
         )
 
-    async with runtime(path, idle, middle, top, **NEVER) as node:
+    async with virtual(database, idle, middle, top) as node:
         handle = await node.client.start("top", instance_id="top")
         await opened(node, "top", "middle", "bottom")
         info = await handle.info()
@@ -164,7 +164,7 @@ async def test_a_child_whose_name_only_other_nodes_have_is_run_by_them(path):
 
 
 @bounded
-async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(path):
+async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(database):
     async def breaks(ctx, _: None):
         raise Failure("on purpose")
 
@@ -175,7 +175,7 @@ async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(path):
             await outcome_of(ctx, "breaks", instance_id="broken"),
         ]
 
-    async with runtime(path, idle, breaks, asks, **NEVER) as node:
+    async with virtual(database, idle, breaks, asks) as node:
         await node.client.start("idle", instance_id="taken")
         assert await (await node.client.start("asks")).result() == [
             ["taken", "failed", "orchestra.errors.InstanceExists"],
@@ -186,27 +186,25 @@ async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(path):
 
 
 @bounded
-async def test_an_uncaught_child_failure_fails_the_parent_with_its_story(path):
+async def test_an_uncaught_child_failure_fails_the_parent_with_its_story(database):
     async def asks(ctx, _: None):
         await ctx.start_child("nobody", instance_id="new")
 
-    async with runtime(path, asks, **NEVER) as node:
+    async with virtual(database, asks) as node:
         with pytest.raises(InstanceFailed, match="child 'new'") as raised:
             await (await node.client.start("asks")).result()
         assert raised.value.error.type == "orchestra.errors.ChildFailed"
 
 
 @bounded
-async def test_06_children_take_their_versions_by_policy_or_as_told(path):
+async def test_06_children_take_their_versions_by_policy_or_as_told(database):
     """Scenario 6."""
 
     async def asks(ctx, version: str | None):
         return (await ctx.start_child("errand", 1, version=version, returns=Receipt)).version
 
     versions = [("errand", version, errand) for version in ("1.0.0", "1.1.0")]
-    async with runtime(
-        path, *versions, asks, policies={"errand": Exact("1.0.0")}, poll=timedelta(milliseconds=50)
-    ) as node:
+    async with virtual(database, *versions, asks, policies={"errand": Exact("1.0.0")}) as node:
         assert await (await node.client.start("asks")).result() == "1.0.0"
         assert await (await node.client.start("asks", "1.1.0")).result() == "1.1.0"
         await node.client.set_version_policy("errand", Latest())
@@ -219,12 +217,12 @@ async def test_06_children_take_their_versions_by_policy_or_as_told(path):
         info = await info_when(held, lambda info: info.children)
         (child,) = info.children
         assert (child.version, child.status) == ("2.0.0", InstanceStatus.HELD)
-    async with runtime(path, ("errand", "2.0.0", errand), asks) as node:
+    async with virtual(database, ("errand", "2.0.0", errand), asks) as node:
         assert await node.client.handle(held.instance_id).result() == "2.0.0"
 
 
 @bounded
-async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary(path):
+async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary(database):
     """Scenario 6."""
 
     async def walker(ctx, lap: int):
@@ -236,7 +234,7 @@ async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary
     async def leader(ctx, _: None):
         return [ctx.version, await ctx.start_child("walker", 0, instance_id="walker")]
 
-    async with runtime(path, walker, leader) as node:
+    async with virtual(database, walker, leader) as node:
         await node.client.start("leader", instance_id="leader")
         await opened(node, "walker")
     new = [
@@ -244,7 +242,7 @@ async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary
         for name, code in (("walker", walker), ("leader", leader))
         for version in ("1.0.0", "2.0.0")
     ]
-    async with runtime(path, *new, **NEVER) as node:
+    async with virtual(database, *new) as node:
         walker_handle = node.client.handle("walker")
         await walker_handle.raise_event("go")
         await info_when(walker_handle, lambda info: info.custom_status == "2.0.0")
@@ -262,12 +260,12 @@ async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary
     ],
 )
 @bounded
-async def test_a_child_does_what_its_start_says_when_its_parent_closes(path, close, expected):
+async def test_a_child_does_what_its_start_says_when_its_parent_closes(database, close, expected):
     async def leaves(ctx, _: None):
         ctx.start_child(idle, None, instance_id="child", on_parent_close=close)
         await ctx.wait_for_event("go")
 
-    async with runtime(path, idle, leaves, **NEVER) as node:
+    async with virtual(database, idle, leaves) as node:
         handle = await node.client.start("leaves")
         await opened(node, "child")
         await handle.raise_event("go")
@@ -303,7 +301,7 @@ async def test_an_operator_who_terminates_the_parent_closes_it_for_its_children(
 
 
 @bounded
-async def test_a_cancel_goes_down_a_line_and_compensation_runs(path):
+async def test_a_cancel_goes_down_a_line_and_compensation_runs(database):
     undone = []
 
     @activity
@@ -320,7 +318,7 @@ async def test_a_cancel_goes_down_a_line_and_compensation_runs(path):
     async def top(ctx, _: None):
         await ctx.start_child(bottom, instance_id="bottom")
 
-    async with runtime(path, bottom, top, activities=[undo], **NEVER) as node:
+    async with virtual(database, bottom, top, activities=[undo]) as node:
         handle = await node.client.start("top")
         await opened(node, "bottom")
         await handle.cancel("enough")
@@ -330,13 +328,13 @@ async def test_a_cancel_goes_down_a_line_and_compensation_runs(path):
 
 
 @bounded
-async def test_a_child_that_somebody_terminates_or_cancels_is_told_to_its_parent(path):
+async def test_a_child_that_somebody_terminates_or_cancels_is_told_to_its_parent(database):
     async def asks(ctx, _: None):
         return await ctx.gather(
             outcome_of(ctx, "idle", instance_id="one"), outcome_of(ctx, "idle", instance_id="two")
         )
 
-    async with runtime(path, idle, asks, **NEVER) as node:
+    async with virtual(database, idle, asks) as node:
         handle = await node.client.start("asks")
         await opened(node, "one", "two")
         await node.client.terminate("one")
@@ -348,14 +346,14 @@ async def test_a_child_that_somebody_terminates_or_cancels_is_told_to_its_parent
 
 
 @bounded
-async def test_a_detached_start_outlives_its_starter_and_its_boundary(path):
+async def test_a_detached_start_outlives_its_starter_and_its_boundary(database):
     async def sows(ctx, lap: int):
         ctx.start_detached(idle, None, instance_id=f"seed-{lap}")
         if lap < 2:
             ctx.continue_as_new(lap + 1)
         return ctx.start_detached("idle", instance_id="seed-0")
 
-    async with runtime(path, idle, sows, **NEVER) as node:
+    async with virtual(database, idle, sows) as node:
         assert await (await node.client.start("sows", 0)).result() == "seed-0"
         for lap in range(3):
             info = await node.client.get_instance_info(f"seed-{lap}")
@@ -363,14 +361,14 @@ async def test_a_detached_start_outlives_its_starter_and_its_boundary(path):
 
 
 @bounded
-async def test_a_misspelt_detached_start_makes_no_later_start_of_that_name_succeed(path):
+async def test_a_misspelt_detached_start_makes_no_later_start_of_that_name_succeed(database):
     """It waits for the name, which may come; whoever starts and is there to be told is told."""
 
     async def sows(ctx, _: None):
         waiting = ctx.start_detached("tpyo")
         return [waiting, await outcome_of(ctx, "tpyo", instance_id="kid")]
 
-    async with runtime(path, sows, **NEVER) as node:
+    async with virtual(database, sows) as node:
         waiting, child = await (await node.client.start("sows")).result()
         with pytest.raises(UnknownOrchestration, match="tpyo"):
             await node.client.start("tpyo")
@@ -381,17 +379,17 @@ async def test_a_misspelt_detached_start_makes_no_later_start_of_that_name_succe
     async def tpyo(ctx, _: None):
         return ctx.version
 
-    async with runtime(path, tpyo) as node:
+    async with virtual(database, tpyo) as node:
         for instance_id in (waiting, again):
             assert await node.client.handle(instance_id).result() == "1.0.0"
 
 
 @bounded
-async def test_deleting_a_parent_leaves_its_children_and_the_id_is_free_for_another_life(path):
+async def test_deleting_a_parent_leaves_its_children_and_the_id_is_free_for_another_life(database):
     async def leaves(ctx, _: None):
         ctx.start_child(idle, None, instance_id="child")
 
-    async with runtime(path, idle, leaves, **NEVER) as node:
+    async with virtual(database, idle, leaves) as node:
         handle = await node.client.start("leaves", instance_id="p")
         await handle.result()
         await handle.client.delete("p")

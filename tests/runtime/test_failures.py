@@ -20,7 +20,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client import waiting
-from tests.support.kit import alone, bounded, info_when, registry, runtime
+from tests.support.kit import alone, bounded, info_when, registry, runtime, virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -40,14 +40,14 @@ async def pays(ctx, _):
 
 
 @bounded
-async def test_the_details_of_a_failure_are_seen_by_client_and_parent(path):
+async def test_the_details_of_a_failure_are_seen_by_client_and_parent(database):
     async def parent(ctx, _):
         try:
             await ctx.start_child("pays")
         except ChildFailed as failed:
             return failed.cause.details
 
-    async with runtime(path, pays, parent) as node:
+    async with virtual(database, pays, parent) as node:
         with pytest.raises(InstanceFailed, match="no funds") as failed:
             await (await node.client.start("pays", instance_id="one")).result()
         assert failed.value.error.details == {"code": 402, "why": ["funds"]}
@@ -60,7 +60,7 @@ async def test_the_details_of_a_failure_are_seen_by_client_and_parent(path):
 
 
 @bounded
-async def test_the_details_of_an_activity_are_seen_by_the_code_that_asked_for_it(path):
+async def test_the_details_of_an_activity_are_seen_by_the_code_that_asked_for_it(database):
     @activity(retry=NO_RETRY)
     async def charge() -> None:
         raise PaymentRefused("no", details=Refusal(402, retry=False))
@@ -71,16 +71,16 @@ async def test_the_details_of_an_activity_are_seen_by_the_code_that_asked_for_it
         except ActivityFailed as failed:
             return failed.cause.details
 
-    async with runtime(path, job, activities=[charge]) as node:
+    async with virtual(database, job, activities=[charge]) as node:
         assert await (await node.client.start("job")).result() == {"code": 402, "retry": False}
 
 
 @bounded
-async def test_details_without_a_json_form_hold_the_instance_and_say_so(path):
+async def test_details_without_a_json_form_hold_the_instance_and_say_so(database):
     async def job(ctx, _):
         raise Failure("no", details=object())
 
-    async with runtime(path, job) as node:
+    async with virtual(database, job) as node:
         info = await info_when(await node.client.start("job"), lambda info: info.held_reason)
         assert info.held_reason.startswith(
             "error: orchestra.errors.EncodeError: details of Failure"
@@ -88,14 +88,14 @@ async def test_details_without_a_json_form_hold_the_instance_and_say_so(path):
 
 
 @bounded
-async def test_a_parent_sees_why_its_child_is_held(path):
+async def test_a_parent_sees_why_its_child_is_held(database):
     async def kid(ctx, _):
         return {}["price"]
 
     async def parent(ctx, _):
         return await ctx.start_child("kid", instance_id="kid")
 
-    async with runtime(path, kid, parent) as node:
+    async with virtual(database, kid, parent) as node:
         handle = await node.client.start("parent")
 
         def tells(info):
@@ -112,11 +112,11 @@ async def test_a_parent_sees_why_its_child_is_held(path):
 
 
 @bounded
-async def test_a_message_that_does_not_decode_holds_and_names_the_event_and_the_field(path):
+async def test_a_message_that_does_not_decode_holds_and_names_the_event_and_the_field(database):
     async def job(ctx, _):
         return await ctx.wait_for_event("refuse", Refusal)
 
-    async with runtime(path, job) as node:
+    async with virtual(database, job) as node:
         handle = await node.client.start("job", instance_id="one")
         await handle.raise_event("refuse", {"code": "four", "retry": True})
         info = await info_when(handle, lambda info: info.held_reason)
@@ -185,8 +185,8 @@ async def breaks(ctx, _):
 
 
 @bounded
-async def test_a_wait_for_what_an_error_holds_says_so_at_its_timeout(path):
-    async with runtime(path, breaks) as node:
+async def test_a_wait_for_what_an_error_holds_says_so_at_its_timeout(database):
+    async with virtual(database, breaks) as node:
         handle = await node.client.start("breaks", instance_id="one")
         await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
         with pytest.raises(InstanceHeld, match=r"it is held .*KeyError: 'plan'") as held:
@@ -214,12 +214,12 @@ async def test_a_wait_without_a_timeout_ends_once_one_error_has_held_the_instanc
 
 
 @bounded
-async def test_a_wait_outlasts_a_hold_that_mended_code_ends(path):
+async def test_a_wait_outlasts_a_hold_that_mended_code_ends(database):
     async def mended(ctx, _):
         return "mended"
 
-    async with runtime(path, breaks) as node:
+    async with virtual(database, breaks) as node:
         handle = await node.client.start("breaks", instance_id="one")
         await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
-    async with runtime(path, ("breaks", "1.0.0", mended)) as node:
+    async with virtual(database, ("breaks", "1.0.0", mended)) as node:
         assert await node.client.handle("one").result() == "mended"

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from orchestra import activity
-from tests.support.kit import bounded, info_when, runtime
+from tests.support.kit import bounded, info_when, virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ EVERYTHING = Everything(
 
 
 @bounded
-async def test_state_results_and_events_are_the_same_objects_in_value_on_replay(path):
+async def test_state_results_and_events_are_the_same_objects_in_value_on_replay(database):
     seen = []
 
     @activity
@@ -77,11 +77,12 @@ async def test_state_results_and_events_are_the_same_objects_in_value_on_replay(
         ctx.set_custom_status(event)
         return event
 
-    async with runtime(path, once, activities=[work]) as node:
+    async with virtual(database, once, activities=[work]) as node:
         handle = await node.client.start("once", EVERYTHING, instance_id="one")
         await handle.raise_event("first", EVERYTHING)
+        await node.run_until_idle()
         await info_when(handle, lambda info: [wait.name for wait in info.waiting_on] == ["second"])
-    async with runtime(path, once, activities=[work]) as node:
+    async with virtual(database, once, activities=[work]) as node:
         await node.client.raise_event("one", "second")
         assert await node.client.handle("one").result(Everything) == EVERYTHING
     first, replayed = seen
@@ -111,7 +112,7 @@ async def test_state_results_and_events_are_the_same_objects_in_value_on_replay(
     ],
     ids=repr,
 )
-async def test_a_state_keeps_its_type_over_a_boundary_and_a_restart(path, annotation, value):
+async def test_a_state_keeps_its_type_over_a_boundary_and_a_restart(database, annotation, value):
     seen = []
 
     async def lap(ctx, state):
@@ -122,11 +123,11 @@ async def test_a_state_keeps_its_type_over_a_boundary_and_a_restart(path, annota
         ctx.continue_as_new(state)
 
     lap.__annotations__["state"] = annotation
-    async with runtime(path, lap) as node:
+    async with virtual(database, lap) as node:
         handle = await node.client.start("lap", value, instance_id="one")
         await handle.raise_event("go")
         await info_when(handle, lambda info: info.execution_id == 2 and info.waiting_on)
-    async with runtime(path, lap) as node:
+    async with virtual(database, lap) as node:
         await node.client.raise_event("one", "go")
         await node.client.handle("one").result()
     assert [number for number, _ in seen] == [1, 2, 2]
@@ -135,7 +136,7 @@ async def test_a_state_keeps_its_type_over_a_boundary_and_a_restart(path, annota
 
 
 @bounded
-async def test_values_without_a_type_are_plain_and_stay_so(path):
+async def test_values_without_a_type_are_plain_and_stay_so(database):
     seen = []
 
     @activity
@@ -147,12 +148,11 @@ async def test_values_without_a_type_are_plain_and_stay_so(path):
         seen.append((state, result))
         await ctx.wait_for_event("go")
 
-    async with runtime(path, once, activities=[work]) as node:
-        await info_when(
-            await node.client.start("once", {"cat": Cat("tom")}, instance_id="one"),
-            lambda info: info.waiting_counts == {"event": 1},
-        )
-    async with runtime(path, once, activities=[work]) as node:
+    async with virtual(database, once, activities=[work]) as node:
+        handle = await node.client.start("once", {"cat": Cat("tom")}, instance_id="one")
+        await node.run_until_idle()
+        assert (await handle.info()).waiting_counts == {"event": 1}
+    async with virtual(database, once, activities=[work]) as node:
         await node.client.raise_event("one", "go")
         await node.client.handle("one").result()
     assert seen[0] == seen[1]

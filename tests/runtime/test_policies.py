@@ -8,7 +8,7 @@ import pytest
 
 from orchestra import Exact, Latest, Range
 from orchestra.errors import UnknownVersion
-from tests.support.kit import alone, bounded, idle, info_when, runtime
+from tests.support.kit import alone, bounded, idle, info_when, runtime, virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -42,9 +42,9 @@ async def waiting_by_mistake(client, count):
 
 @bounded
 async def test_a_version_that_nobody_has_is_refused_with_those_that_there_are_and_changes_nothing(
-    path,
+    database,
 ):
-    async with runtime(path, *LAPS) as node:
+    async with virtual(database, *LAPS) as node:
         client = node.client
         with pytest.raises(
             UnknownVersion,
@@ -68,9 +68,9 @@ async def test_a_policy_that_is_set_ahead_of_a_deploy_counts_once_its_version_is
 
 @bounded
 async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the_call_that_changes_it(
-    path,
+    database,
 ):
-    async with runtime(path, *LAPS) as node:
+    async with virtual(database, *LAPS) as node:
         client = node.client
         await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True)
         with pytest.raises(UnknownVersion) as refused:
@@ -96,10 +96,10 @@ async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the
     ],
 )
 async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_how_many(
-    path, mended, version, monkeypatch
+    database, mended, version, monkeypatch
 ):
     monkeypatch.setattr("orchestra.operations.retarget._PAGE", 2)
-    async with runtime(path, *LAPS, poll=timedelta(hours=1)) as node:
+    async with virtual(database, *LAPS) as node:
         handles = await waiting_by_mistake(node.client, 5)
         pinned = handles.pop()
         await node.client.pin(pinned.instance_id, "7.0.0")
@@ -142,8 +142,8 @@ async def test_a_lap_that_ended_by_the_old_policy_after_it_was_mended_follows_on
 
 
 @bounded
-async def test_no_policy_is_followed_by_what_waits_in_order(path):
-    async with runtime(path, *LAPS, ("idle", "1.0.0", idle)) as node:
+async def test_no_policy_is_followed_by_what_waits_in_order(database):
+    async with virtual(database, *LAPS, ("idle", "1.0.0", idle)) as node:
         handle = await node.client.start("lap", 1)
         await info_when(handle, lambda info: info.waiting_on)
         assert await node.client.set_version_policy("lap", Exact("1.0.0")) == 0

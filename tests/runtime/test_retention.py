@@ -15,6 +15,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client import Client
+from orchestra.testing import TestRuntime
 from tests.support.kit import bounded, info_when, registry, runtime, until
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +107,7 @@ async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_le
 
 
 @bounded
-async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when(path):
+async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when():
     known = (
         OrchestrationRegistry.builder()
         .register("loop", loop)
@@ -114,29 +115,29 @@ async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when(
         .set_retention("kept", Retention(finished=timedelta(days=365)))
         .build()
     )
-    options = {
-        "retention": Retention(finished=timedelta(milliseconds=300)),
-        "poll": timedelta(milliseconds=20),
-    }
-    async with Runtime(SqliteProvider(path), known, [work], **options) as node:
+    async with TestRuntime(
+        known, [work], retention=Retention(finished=timedelta(milliseconds=300))
+    ) as node:
         handle = await node.client.start("loop", {"lap": 0, "laps": 2}, labels={"a": "b"})
         kept = await node.client.start("kept", {"lap": 0, "laps": 2})
         assert await kept.result(int) == 2
         info = await kept.info()
         assert info.expires_at == info.updated_at + timedelta(days=365)
-
-        async def is_gone(one):
-            try:
-                await one.info()
-            except InstanceNotFound:
-                return True
-
-        await until(lambda: is_gone(handle))
+        assert (await handle.info()).status == "completed"
+        await node.advance(timedelta(milliseconds=300))
+        with pytest.raises(InstanceNotFound):
+            await handle.info()
         again = await node.client.start(
             "loop", {"lap": 0, "laps": 2}, instance_id=handle.instance_id
         )
-        await until(lambda: is_gone(again))
+        assert await again.result(int) == 2
+        await node.advance(timedelta(milliseconds=300))
+        with pytest.raises(InstanceNotFound):
+            await again.info()
         assert (await kept.info()).status == "completed"
+        await node.advance(timedelta(days=365))
+        with pytest.raises(InstanceNotFound):
+            await kept.info()
 
 
 @bounded

@@ -1,5 +1,5 @@
-"""Stories through the whole stack: versions, boundaries, races, restarts. The numbers are those of
-the list of behaviours.
+"""Stories of versions, boundaries, races and restarts, on virtual time; those about threads and the
+cache have a runtime. The numbers are those of the list of behaviours.
 """
 
 import threading
@@ -17,7 +17,7 @@ from orchestra.errors import (
     UnknownVersion,
 )
 from orchestra.store.kinds import ResolvedBy
-from tests.support.kit import Gate, bounded, info_when, registry, runtime, until, when_set
+from tests.support.kit import Gate, bounded, info_when, registry, runtime, until, virtual, when_set
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +51,10 @@ async def step(handle, told=None):
 
 
 @bounded
-async def test_01_an_exact_start_stays_on_its_version_only_until_its_boundary_under_latest(path):
-    async with runtime(path, *laps("1.0.0", "1.1.0")) as node:
+async def test_01_an_exact_start_stays_on_its_version_only_until_its_boundary_under_latest(
+    database,
+):
+    async with virtual(database, *laps("1.0.0", "1.1.0")) as node:
         handle = await node.client.start("lap", 1, version="1.0.0")
         info = await handle.info()
         assert (info.version, info.target_version) == ("1.0.0", "1.1.0")
@@ -62,10 +64,8 @@ async def test_01_an_exact_start_stays_on_its_version_only_until_its_boundary_un
 
 
 @bounded
-async def test_02_exact_holds_starts_and_boundaries_and_latest_frees_only_later_ones(path):
-    async with runtime(
-        path, *laps("1.0.0", "1.1.0"), policies={"lap": Exact("1.0.0")}, poll=HOUR
-    ) as node:
+async def test_02_exact_holds_starts_and_boundaries_and_latest_frees_only_later_ones(database):
+    async with virtual(database, *laps("1.0.0", "1.1.0"), policies={"lap": Exact("1.0.0")}) as node:
         handle = await node.client.start("lap", 1)
         assert (await step(handle)).version == "1.0.0"
         await node.client.set_version_policy("lap", Latest())
@@ -75,11 +75,11 @@ async def test_02_exact_holds_starts_and_boundaries_and_latest_frees_only_later_
 
 
 @bounded
-async def test_03_a_restart_with_new_code_does_not_touch_the_running_execution(path):
-    async with runtime(path, *laps("1.0.0")) as node:
+async def test_03_a_restart_with_new_code_does_not_touch_the_running_execution(database):
+    async with virtual(database, *laps("1.0.0")) as node:
         handle = await node.client.start("lap", 1, instance_id="one")
         await info_when(handle, lambda info: info.waiting_on)
-    async with runtime(path, *laps("1.0.0", "2.0.0")) as node:
+    async with virtual(database, *laps("1.0.0", "2.0.0")) as node:
         handle = node.client.handle("one")
         info = await handle.info()
         assert (info.version, info.target_version, info.status) == (
@@ -91,7 +91,7 @@ async def test_03_a_restart_with_new_code_does_not_touch_the_running_execution(p
 
 
 @bounded
-async def test_04_a_completion_alone_after_a_restart_wakes_the_version_that_was_recorded(path):
+async def test_04_a_completion_alone_after_a_restart_wakes_the_version_that_was_recorded(database):
     wanted = True
 
     @activity
@@ -105,21 +105,21 @@ async def test_04_a_completion_alone_after_a_restart_wakes_the_version_that_was_
             ctx.continue_as_new(number + 1)
         return [ctx.execution_id, ctx.version, await ctx.schedule_activity(work), ctx.version]
 
-    async with runtime(
-        path, ("five", "1.0.0", five), activities=[work], grace=timedelta(0)
-    ) as node:
+    async with virtual(database, ("five", "1.0.0", five), activities=[work]) as node:
         await node.client.start("five", 1, instance_id="one")
         await info_when(node.client.handle("one"), lambda info: info.pending_activities)
     wanted = False
-    async with runtime(
-        path, ("five", "1.0.0", five), ("five", "9.0.0", five), activities=[work]
+    async with virtual(
+        database, ("five", "1.0.0", five), ("five", "9.0.0", five), activities=[work]
     ) as node:
         assert await node.client.handle("one").result() == [5, "1.0.0", "done", "1.0.0"]
 
 
 @bounded
-async def test_05_a_boundary_to_a_named_version_goes_exactly_there_also_down_and_waits_for_it(path):
-    async with runtime(path, *laps("1.0.0", "1.1.0", "1.2.0")) as node:
+async def test_05_a_boundary_to_a_named_version_goes_exactly_there_also_down_and_waits_for_it(
+    database,
+):
+    async with virtual(database, *laps("1.0.0", "1.1.0", "1.2.0")) as node:
         handle = await node.client.start("lap", 1, instance_id="one")
         assert (await step(handle, "1.1.0")).version == "1.1.0"
         assert (await step(handle, "1.0.0")).version == "1.0.0"
@@ -127,31 +127,31 @@ async def test_05_a_boundary_to_a_named_version_goes_exactly_there_also_down_and
         assert (info.version, info.status) == ("3.0.0", InstanceStatus.HELD)
         assert "3.0.0" in info.held_reason
         await handle.raise_event("go", "end")
-    async with runtime(path, *laps("3.0.0")) as node:
+    async with virtual(database, *laps("3.0.0")) as node:
         assert await node.client.handle("one").result() == 4
         last = (await node.client.list_executions("one"))[-1]
         assert (last.version, last.resolved_by) == ("3.0.0", ResolvedBy.EXPLICIT)
 
 
 @bounded
-async def test_05b_a_malformed_version_at_a_boundary_is_an_error_of_the_code(path):
+async def test_05b_a_malformed_version_at_a_boundary_is_an_error_of_the_code(database):
     async def once(ctx, value):
         try:
             ctx.continue_as_new(1, version="newest")
         except InvalidVersion:
             return "refused"
 
-    async with runtime(path, once) as node:
+    async with virtual(database, once) as node:
         assert await (await node.client.start("once")).result() == "refused"
 
 
 @bounded
-async def test_07_mistakes_of_registration_are_told_at_once(path):
+async def test_07_mistakes_of_registration_are_told_at_once(database):
     with pytest.raises(DuplicateVersion):
         registry(*laps("1.0.0", "1.0.0"))
     with pytest.raises(InvalidVersion):
         registry(*laps("one"))
-    async with runtime(path, *laps("1.1.0", "1.0.0")) as node:
+    async with virtual(database, *laps("1.1.0", "1.0.0")) as node:
         assert (await (await node.client.start("lap", 1)).info()).version == "1.1.0"
         with pytest.raises(UnknownVersion):
             await node.client.start("lap", 1, version="2.0.0")
@@ -162,7 +162,7 @@ async def test_07_mistakes_of_registration_are_told_at_once(path):
 
 
 @bounded
-async def test_11_a_loop_of_n_laps_has_n_executions_each_closed_and_bounded(path):
+async def test_11_a_loop_of_n_laps_has_n_executions_each_closed_and_bounded(database):
     @activity
     async def double(number: int) -> int:
         return 2 * number
@@ -173,7 +173,7 @@ async def test_11_a_loop_of_n_laps_has_n_executions_each_closed_and_bounded(path
             ctx.continue_as_new(number + 1)
         return doubled
 
-    async with runtime(path, loop, activities=[double]) as node:
+    async with virtual(database, loop, activities=[double]) as node:
         handle = await node.client.start("loop", 1)
         assert await handle.result() == 24
         executions = await node.client.list_executions(handle.instance_id)
@@ -279,8 +279,8 @@ async def test_15_a_cancel_at_any_moment_of_a_looping_instance_ends_it_once(path
 
 
 @bounded
-async def test_18_and_19_waits_status_labels_and_pins_cross_boundaries(path):
-    async with runtime(path, *laps("1.0.0", "1.1.0")) as node:
+async def test_18_and_19_waits_status_labels_and_pins_cross_boundaries(database):
+    async with virtual(database, *laps("1.0.0", "1.1.0")) as node:
         client = node.client
         handle = await client.start("lap", 1, labels={"a": "b"}, version="1.0.0")
         await client.pin(handle.instance_id, "1.0.0")
@@ -309,13 +309,13 @@ async def test_18_and_19_waits_status_labels_and_pins_cross_boundaries(path):
 
 
 @bounded
-async def test_22_and_23_the_loser_of_a_race_steals_nothing_and_history_decides(path):
+async def test_22_and_23_the_loser_of_a_race_steals_nothing_and_history_decides(database):
     async def racing(ctx, value):
         won = await ctx.race(ctx.wait_for_event("a"), ctx.wait_for_event("b"))
         return [won.index, won.value, await ctx.wait_for_event("a"), await ctx.wait_for_event("b")]
 
     for turn in range(2):
-        async with runtime(path, racing) as node:
+        async with virtual(database, racing) as node:
             handle = await node.client.start("racing", instance_id="one", existing="return")
             if turn == 0:
                 await handle.raise_event("b", "b1")
@@ -332,7 +332,7 @@ async def test_22_and_23_the_loser_of_a_race_steals_nothing_and_history_decides(
 
 
 @bounded
-async def test_24_a_gather_of_coroutines_that_wait_often_and_a_race_of_ten(path):
+async def test_24_a_gather_of_coroutines_that_wait_often_and_a_race_of_ten(database):
     @activity
     async def add(a: int, b: int) -> int:
         return a + b
@@ -348,14 +348,14 @@ async def test_24_a_gather_of_coroutines_that_wait_often_and_a_race_of_ten(path)
         won = await ctx.race(*(ctx.wait_for_event(f"e{number}") for number in range(10)))
         return [sum(results), won.index]
 
-    async with runtime(path, many, activities=[add]) as node:
+    async with virtual(database, many, activities=[add]) as node:
         handle = await node.client.start("many")
         await handle.raise_event("e7")
         assert await handle.result() == [sum(range(20)) + 80, 7]
 
 
 @bounded
-async def test_25_a_timer_after_a_timer_counts_from_its_firing_and_none_is_early(path):
+async def test_25_a_timer_after_a_timer_counts_from_its_firing_and_none_is_early(database):
     async def timers(ctx, value):
         first = ctx.now()
         await ctx.schedule_timer(timedelta(milliseconds=30))
@@ -364,7 +364,7 @@ async def test_25_a_timer_after_a_timer_counts_from_its_firing_and_none_is_early
         await ctx.schedule_timer(second - timedelta(days=1))
         return [first, second]
 
-    async with runtime(path, timers) as node:
+    async with virtual(database, timers) as node:
         handle = await node.client.start("timers")
         await handle.result()
         history = await node.client.get_history(handle.instance_id)
@@ -383,19 +383,19 @@ async def test_25_a_timer_after_a_timer_counts_from_its_firing_and_none_is_early
 
 
 @bounded
-async def test_25b_a_timer_that_became_due_while_nobody_ran_fires_at_the_restart(path):
+async def test_25b_a_timer_that_became_due_while_nobody_ran_fires_at_the_restart(database):
     async def sleeps(ctx, value):
         await ctx.schedule_timer(timedelta(milliseconds=50))
         return "woken"
 
-    async with runtime(path, sleeps) as node:
+    async with virtual(database, sleeps) as node:
         await node.client.start("sleeps", instance_id="one")
-    async with runtime(path, sleeps, poll=timedelta(hours=1)) as node:
+    async with virtual(database, sleeps) as node:
         assert await node.client.handle("one").result() == "woken"
 
 
 @bounded
-async def test_29_an_output_that_cannot_travel_holds_its_instance_and_the_others_go_on(path):
+async def test_29_an_output_that_cannot_travel_holds_its_instance_and_the_others_go_on(database):
     async def bad(ctx, value):
         return object()
 
@@ -408,7 +408,7 @@ async def test_29_an_output_that_cannot_travel_holds_its_instance_and_the_others
 
     from orchestra import Limits
 
-    async with runtime(path, bad, good, too_much, limits=Limits(max_events=60)) as node:
+    async with virtual(database, bad, good, too_much, limits=Limits(max_events=60)) as node:
         failed = await info_when(await node.client.start("bad"), lambda info: info.held_reason)
         assert failed.held_reason.startswith(
             "error: orchestra.errors.EncodeError: output of orchestration 'bad'"
@@ -419,7 +419,7 @@ async def test_29_an_output_that_cannot_travel_holds_its_instance_and_the_others
 
 
 @bounded
-async def test_31_code_that_catches_everything_swallows_neither_boundary_nor_cancel(path):
+async def test_31_code_that_catches_everything_swallows_neither_boundary_nor_cancel(database):
     async def greedy(ctx, number: int):
         try:
             if number == 1:
@@ -428,7 +428,7 @@ async def test_31_code_that_catches_everything_swallows_neither_boundary_nor_can
         except Exception:
             return "swallowed"
 
-    async with runtime(path, greedy) as node:
+    async with virtual(database, greedy) as node:
         handle = await node.client.start("greedy", 1)
         await info_when(handle, lambda info: info.execution_id == 2 and info.waiting_on)
         await handle.cancel()
@@ -437,7 +437,7 @@ async def test_31_code_that_catches_everything_swallows_neither_boundary_nor_can
 
 
 @bounded
-async def test_32_what_finally_decides_happens_once_over_restarts(path):
+async def test_32_what_finally_decides_happens_once_over_restarts(database):
     undone = []
 
     @activity
@@ -453,13 +453,14 @@ async def test_32_what_finally_decides_happens_once_over_restarts(path):
             await ctx.schedule_activity(undo, "second")
 
     for told in (None, "go", None, "confirmed"):
-        async with runtime(path, careful, activities=[undo], warm_executions=0) as node:
+        async with virtual(database, careful, activities=[undo], cold=True) as node:
             handle = await node.client.start("careful", instance_id="one", existing="return")
             if told:
                 await handle.raise_event(told)
             if told == "confirmed":
                 await handle.result()
             else:
+                await node.run_until_idle()
                 awaited = "confirmed" if undone or told else "go"
                 await info_when(
                     handle,
@@ -469,7 +470,9 @@ async def test_32_what_finally_decides_happens_once_over_restarts(path):
 
 
 @bounded
-async def test_a_changed_orchestration_holds_its_instance_visibly_and_the_old_code_frees_it(path):
+async def test_a_changed_orchestration_holds_its_instance_visibly_and_the_old_code_frees_it(
+    database,
+):
     async def before(ctx, value):
         await ctx.wait_for_event("go")
         return "before"
@@ -478,16 +481,16 @@ async def test_a_changed_orchestration_holds_its_instance_visibly_and_the_old_co
         await ctx.schedule_timer(timedelta(hours=1))
         return "after"
 
-    async with runtime(path, ("job", "1.0.0", before)) as node:
+    async with virtual(database, ("job", "1.0.0", before)) as node:
         await node.client.start("job", instance_id="one")
         await info_when(node.client.handle("one"), lambda info: info.waiting_on)
-    async with runtime(path, ("job", "1.0.0", after)) as node:
+    async with virtual(database, ("job", "1.0.0", after)) as node:
         await node.client.raise_event("one", "go")
         info = await info_when(node.client.handle("one"), lambda info: info.held_reason)
         assert info.status is InstanceStatus.HELD
         assert "nondeterminism" in info.held_reason
         assert await (await node.client.start("job", instance_id="two")).info()
-    async with runtime(path, ("job", "1.0.0", before)) as node:
+    async with virtual(database, ("job", "1.0.0", before)) as node:
         assert await node.client.handle("one").result() == "before"
 
 

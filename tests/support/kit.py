@@ -3,12 +3,14 @@
 import functools
 import inspect
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import anyio
 
 from orchestra import OrchestrationRegistry, RetryPolicy, Runtime, SqliteProvider
 from orchestra.client import Client
+from orchestra.providers.memory import MemoryProvider
+from orchestra.testing import TestRuntime
 
 PATIENCE = 20
 """Seconds after which a wait is taken for a hang."""
@@ -38,6 +40,20 @@ def runtime(path, *entries, activities=(), policies=None, failures=(), **options
     """
     known = registry(*entries, policies=policies, failures=failures)
     return Runtime(SqliteProvider(path, durability="relaxed"), known, activities, **options)
+
+
+def virtual(database, *entries, activities=(), policies=None, failures=(), **options):
+    """Return a test runtime over a store in memory, for tests of what orchestrations do. Another
+    one over the same database is the next start of the process, an hour later.
+    """
+    database.starts = getattr(database, "starts", 0) + 1
+    return TestRuntime(
+        registry(*entries, policies=policies, failures=failures),
+        activities,
+        start=datetime(2026, 3, 1, database.starts, tzinfo=UTC),
+        provider=lambda clock: MemoryProvider(database, clock=clock),
+        **options,
+    )
 
 
 def alone(path, **options):

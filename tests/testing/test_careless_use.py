@@ -308,6 +308,21 @@ async def test_a_detached_child_is_faked_too():
         assert faked.calls[0].args == (7,)
 
 
+async def test_what_an_operator_releases_has_run_as_the_call_returns():
+    async def lap(ctx, number: int) -> None:
+        await ctx.wait_for_event("go")
+        ctx.continue_as_new(number + 1)
+
+    async with TestRuntime(registry(loop=[("1.0.0", lap)])) as env:
+        await env.client.set_version_policy("loop", Exact("9.0.0"), allow_missing=True)
+        handle = await env.client.start("loop", 1, version="1.0.0")
+        await handle.raise_event("go")
+        assert "9.0.0" in (await handle.info()).held_reason
+        await env.client.set_version_policy("loop", Exact("1.0.0"))
+        info = await handle.info()
+        assert (info.held_reason, info.execution_id, len(info.waiting_on)) == (None, 2, 1)
+
+
 # --- several tasks ----------------------------------------------------------------------------
 
 

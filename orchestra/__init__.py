@@ -21,6 +21,7 @@ from orchestra.client import (
     PendingActivity,
     PurgeReport,
     Unreadable,
+    UnreadMessage,
     WaitingOn,
 )
 from orchestra.context import (
@@ -212,6 +213,7 @@ __all__ = [
     "UnknownOrchestration",
     "UnknownPolicy",
     "UnknownVersion",
+    "UnreadMessage",
     "Unreadable",
     "UnreadablePolicy",
     "UnresolvableAnnotation",

@@ -12,6 +12,7 @@ from orchestra.client.info import (
     ParentInfo,
     PendingActivity,
     PurgeReport,
+    UnreadMessage,
     WaitingOn,
 )
 from orchestra.client.values import Unreadable
@@ -29,6 +30,7 @@ __all__ = [
     "ParentInfo",
     "PendingActivity",
     "PurgeReport",
+    "UnreadMessage",
     "Unreadable",
     "WaitingOn",
 ]

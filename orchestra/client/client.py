@@ -15,7 +15,7 @@ each names the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -35,6 +35,7 @@ from orchestra.client.info import (
     InstanceStatus,
     NodeInfo,
     PurgeReport,
+    UnreadMessage,
 )
 from orchestra.client.instances import Instances, Orchestration, StartOptions
 from orchestra.client.maintenance import Maintenance
@@ -461,6 +462,40 @@ class Client:
             EncodeError, PayloadTooLarge: the payload cannot travel.
         """
         await self._messages.raise_event(instance_id, name, payload, message_id)
+
+    async def list_messages(
+        self, instance_id: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[UnreadMessage, ...]:
+        """Return the unread events of an instance, in the order of their arrival, beginning behind
+        number ``after``.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InvalidArgument: the id cannot be one, or a number is out of range.
+        """
+        return await self._messages.unread(instance_id, after, limit)
+
+    async def drop_messages(
+        self,
+        instance_id: str,
+        name: str | None = None,
+        message_ids: Collection[str] | None = None,
+        *,
+        reason: str = "",
+    ) -> int:
+        """Remove unread events: those of a name, or those with these ids, or both conditions
+        together. Return how many were removed.
+
+        An event that the instance has received already is not touched. Sending a removed one again,
+        with its message id, has no effect for a while, as for one that was received.
+
+        Raises:
+            InstanceNotFound, InstanceCompleted: there is none with this id, or it has ended.
+            NewerLibraryNeeded: it has what only a newer library knows.
+            InvalidArgument: neither a name nor ids are given, or the id cannot be one.
+            OutcomeUnknown: a running loop was written all the time; try again.
+        """
+        return await self._messages.drop(instance_id, name, message_ids, reason)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel

@@ -22,6 +22,7 @@ __all__ = [
     "ParentInfo",
     "PendingActivity",
     "PurgeReport",
+    "UnreadMessage",
     "WaitingOn",
 ]
 
@@ -211,6 +212,23 @@ class ExecutionInfo:
     """The migrations that the input has passed as the execution opened: ``2.0.0`` up, ``-2.0.0``
     down. The first event of its history has what they have made of it.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadMessage:
+    """An event that waits in an inbox. ``payload`` is a plain JSON value, or
+    :class:`~orchestra.Unreadable`; ``size`` is its bytes.
+    """
+
+    sequence: int
+    """Its number at the instance, in the order of arrival."""
+    message_id: str
+    name: str
+    payload: Any
+    sent_at: datetime
+    sender: str
+    """The node whose client sent it, or the name of a client that stands alone."""
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_name, check_reason, check_text
-from orchestra.clock import new_id
+from orchestra.client.info import UnreadMessage
+from orchestra.client.values import shown
+from orchestra.clock import from_micros, new_id
 from orchestra.codec import UserText, encode
-from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted
+from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted, InvalidArgument
 from orchestra.operations.lookup import not_found
+from orchestra.operations.messages import drop_messages
+from orchestra.options import check_count
 from orchestra.store.changes import Append, Cancel
 from orchestra.store.inbox_limits import Full, InboxLimits
 from orchestra.store.outcomes import AppendRefused, Refusal
+from orchestra.telemetry import engine_logger
 
 __all__ = ["Messages"]
 
@@ -41,6 +47,62 @@ class Messages:
                 instance_id, message_id or new_id(), name, encoded, access.name, self._limits, trace
             )
             await self._send(change, InstanceCompleted)
+
+    async def unread(self, instance_id: str, after: int, limit: int) -> tuple[UnreadMessage, ...]:
+        """Return unread events; see :meth:`Client.list_messages`."""
+        check_id(instance_id)
+        check_count(after, "after", least=0)
+        check_count(limit, "limit")
+        rows = await self._access.read(
+            lambda directory: directory.messages(instance_id, after, limit)
+        )
+        if not rows:
+            await self._access.record(instance_id)
+        return tuple(
+            UnreadMessage(
+                sequence=row.sequence,
+                message_id=row.message_id,
+                name=row.name,
+                payload=shown(row.payload),
+                sent_at=from_micros(row.sent_at),
+                sender=row.sender,
+                size=len(row.payload.data),
+            )
+            for row in rows
+        )
+
+    async def drop(
+        self,
+        instance_id: str,
+        name: str | None,
+        message_ids: Collection[str] | None,
+        reason: str,
+    ) -> int:
+        """Remove unread events; see :meth:`Client.drop_messages`."""
+        check_id(instance_id)
+        check_reason(reason)
+        if name is None and message_ids is None:
+            raise InvalidArgument(
+                "drop_messages was given neither a name nor message ids; say which messages go"
+            )
+        if isinstance(message_ids, (str, bytes)):
+            raise InvalidArgument(
+                f"message_ids is {message_ids!r}; give a sequence of ids, such as [{message_ids!r}]"
+            )
+        access = self._access
+        dropped = await access.perform(
+            drop_messages(instance_id, access.provider.library, name=name, message_ids=message_ids)
+        )
+        if dropped:
+            engine_logger.info(
+                "%s has dropped %d unread messages of %r: %s",
+                access.name,
+                dropped,
+                instance_id,
+                reason or "no reason given",
+            )
+            access.port.written_past()
+        return dropped
 
     async def cancel(self, instance_id: str, reason: str) -> None:
         """Ask an instance to stop; see :meth:`Client.cancel`."""

@@ -15,6 +15,7 @@ from orchestra.operations.steps import (
     Delete,
     DeleteAll,
     Find,
+    FindMessages,
     Get,
     Operation,
     Pause,
@@ -64,6 +65,8 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             return await port.call(lambda: directory.get(instance_id))
         case Find(query):
             return await port.call(lambda: directory.list(query))
+        case FindMessages(instance_id, after, limit):
+            return await port.call(lambda: directory.messages(instance_id, after, limit))
         case ReadCatalogue():
             return await port.call(directory.catalogue)
         case Submit(change):

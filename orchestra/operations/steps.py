@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from orchestra.errors import OrchestraError
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ClientChange
+from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Outcome
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 
@@ -24,6 +25,7 @@ __all__ = [
     "Delete",
     "DeleteAll",
     "Find",
+    "FindMessages",
     "Get",
     "Operation",
     "Pause",
@@ -58,6 +60,15 @@ class Get(Step[InstanceRecord | None]):
     """Read an instance."""
 
     instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindMessages(Step[list[MessageRow]]):
+    """Read unread events of an instance, behind a number, in the order of their arrival."""
+
+    instance_id: str
+    after: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)

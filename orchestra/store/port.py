@@ -24,7 +24,7 @@ from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
-from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.messages import InboxPage, MessageRow, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, Route
@@ -210,6 +210,12 @@ class Directory(Protocol):
         self, instance_id: str, execution: int, events: Sequence[int]
     ) -> list[EventRecord]:
         """Return the existing ones of these events, at most 1,000, in order, without payloads."""
+        ...
+
+    def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
+        """Return unread events of an instance behind a sequence number, in the order of their
+        arrival. Ends of children are none.
+        """
         ...
 
     def catalogue(self) -> Catalogue: ...

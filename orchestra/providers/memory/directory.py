@@ -12,7 +12,8 @@ from orchestra.providers.memory.database import Database
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, Status
+from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 
 __all__ = ["MemoryDirectory"]
@@ -58,6 +59,11 @@ class MemoryDirectory:
             for event in self.history(instance_id, execution)
             if event.id in events
         ]
+
+    def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
+        with self._database.guard:
+            found = self._database.messages_of(instance_id, self._dialect, after)
+        return [one for one in found if one.kind is MessageKind.EVENT][:limit]
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:

@@ -19,11 +19,13 @@ from orchestra.store.decoding import (
     read_event,
     read_execution,
     read_instance,
+    read_message,
     read_payload,
     stored_queue,
 )
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 
@@ -71,6 +73,10 @@ class PostgresDirectory:
     ) -> list[EventRecord]:
         rows = self._calls.read(sql.READ_ENVELOPES, instance_id, execution, Numbers(events))
         return [EventRecord(*row) for row in rows]
+
+    def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
+        rows = self._calls.read(sql.LIST_MESSAGES, instance_id, after, limit)
+        return [read_message(row, self._dialect) for row in rows]
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls, self._dialect)

@@ -539,6 +539,9 @@ READ_UNREAD: Final = f"""
         WHERE e.instance_id = $1::text AND e.kind = 0 AND e.name = u.name AND e.sequence > u.after AND e.sequence <= $4::bigint
         ORDER BY e.sequence LIMIT $5::bigint) m) f
     ORDER BY 1, 2"""
+LIST_MESSAGES: Final = f"""
+    SELECT {_M_COLUMNS} FROM @message m
+    WHERE m.instance_id = $1::text AND m.kind = 0 AND m.sequence > $2::bigint ORDER BY m.sequence LIMIT $3::bigint"""
 READ_ENDED: Final = f"""
     SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @instance i
     JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution

@@ -28,11 +28,13 @@ from orchestra.store.decoding import (
     read_event,
     read_execution,
     read_instance,
+    read_message,
     read_payload,
     stored_queue,
 )
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 
@@ -151,6 +153,11 @@ class SqliteDirectory:
         with self._readers.reading() as connection:
             rows = connection.execute(statement, (instance_id, execution, *events)).fetchall()
         return [EventRecord(*row) for row in rows]
+
+    def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
+        with self._readers.reading() as connection:
+            rows = connection.execute(sql.LIST_MESSAGES, (instance_id, after, limit)).fetchall()
+        return [read_message(row, self._dialect) for row in rows]
 
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:

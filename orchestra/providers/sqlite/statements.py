@@ -282,6 +282,10 @@ READ_INBOX: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
     WHERE instance_id = ? AND kind = 0 AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
 
+LIST_MESSAGES: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
+    WHERE instance_id = ? AND kind = 0 AND sequence > ? ORDER BY sequence LIMIT ?"""
+
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
 READ_ENVELOPES: Final = """

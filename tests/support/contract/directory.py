@@ -41,6 +41,24 @@ from tests.support.contract.shorthand import (
 class DirectoryTests(ContractBase):
     """Records, lists and pages."""
 
+    def test_unread_events_are_listed_in_the_order_of_their_arrival(
+        self, provider: Provider
+    ) -> None:
+        expect(one(provider, a_start("i")), Started)
+        expect(one(provider, a_start("other")), Started)
+        for number in range(5):
+            expect(one(provider, an_append("i", f"m{number}", f"n{number % 2}")), Appended)
+        expect(one(provider, an_append("other", "elsewhere")), Appended)
+        listed = provider.directory.messages("i")
+        assert [(one.sequence, one.message_id, one.name) for one in listed] == [
+            (number + 1, f"m{number}", f"n{number % 2}") for number in range(5)
+        ]
+        assert [one.sequence for one in provider.directory.messages("i", after=2, limit=2)] == [
+            3,
+            4,
+        ]
+        assert provider.directory.messages("nobody") == []
+
     def test_everything_comes_back_as_it_was_stored(
         self, provider: Provider, clock: ManualClock
     ) -> None:

@@ -10,9 +10,10 @@ from orchestra.levels import Unknown
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, Status
+from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
-from tests.support.model.ages import read_execution
+from tests.support.model.ages import read_execution, read_message
 from tests.support.model.store import ModelStore
 from tests.support.model.world import ModelWorld
 
@@ -56,6 +57,14 @@ class ModelDirectory:
     ) -> list[EventRecord]:
         found = self._store.history(instance_id, execution)
         return [replace(event, payload=None) for event in found if event.id in events]
+
+    def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
+        instance = self._world.instances.get(instance_id)
+        if instance is None:
+            return []
+        found = [read_message(message, self._dialect) for message in instance.messages]
+        unread = [one for one in found if one.kind is MessageKind.EVENT and one.sequence > after]
+        return sorted(unread, key=lambda one: one.sequence)[:limit]
 
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()

@@ -1,0 +1,118 @@
+"""Drop unread messages: an operator's write that removes them, conditional on what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from orchestra.errors import OutcomeUnknown
+from orchestra.operations.known import raise_unless_known, require_known
+from orchestra.operations.lookup import existing, has_ended
+from orchestra.operations.steps import FindMessages, Operation, Pause, Submit
+from orchestra.store.changes import Recover, Write
+from orchestra.store.instances import InstanceRow, InstanceState
+from orchestra.store.kinds import Library, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Granted, Recovered
+from orchestra.store.queries import InstanceRecord
+
+__all__ = ["drop_messages"]
+
+_AT_ONCE: Final = 500
+"""Messages that one write removes."""
+
+_TRIES: Final = 20
+"""How often a write is repeated that met another one."""
+
+_PAUSE: Final = 0.01
+
+
+def drop_messages(
+    instance_id: str,
+    library: Library,
+    *,
+    name: str | None,
+    message_ids: Collection[str] | None,
+) -> Operation[int]:
+    """Remove unread events of an instance. Return how many were removed.
+
+    Raises:
+        InstanceNotFound, InstanceCompleted: there is none with this id, or it has ended.
+        NewerLibraryNeeded: it has what only a newer library knows.
+        OutcomeUnknown: its owner writes it all the time, and no write came between.
+    """
+    wanted = None if message_ids is None else set(message_ids)
+    dropped = after = tries = 0
+    while True:
+        page = yield from FindMessages(instance_id, after, _AT_ONCE)
+        chosen = [message for message in page if _is_chosen(message, name, wanted)]
+        if chosen:
+            record = yield from existing(instance_id)
+            if record.status is not Status.OPEN:
+                raise has_ended(instance_id, record.status)
+            require_known(record, library)
+            if not (yield from _write(record, chosen, library, raced=tries > 0)):
+                tries += 1
+                if tries > _TRIES:
+                    raise OutcomeUnknown(
+                        f"the owner of {instance_id!r} writes it all the time; {dropped} messages "
+                        "were dropped so far, try again"
+                    )
+                yield from Pause(_PAUSE)
+                continue
+            dropped, tries = dropped + len(chosen), 0
+        if len(page) < _AT_ONCE:
+            if dropped == 0:
+                yield from existing(instance_id)
+            return dropped
+        after = page[-1].sequence
+
+
+def _is_chosen(message: MessageRow, name: str | None, wanted: Collection[str] | None) -> bool:
+    return (name is None or message.name == name) and (
+        wanted is None or message.message_id in wanted
+    )
+
+
+def _write(
+    record: InstanceRecord, messages: list[MessageRow], library: Library, *, raced: bool
+) -> Operation[bool]:
+    row = record.row
+    if raced and row.owner is not None:
+        # The same as for an end from outside: the store refuses the owner's next write (rule 1).
+        outcome = yield from Submit(Recover(row.instance_id, row.owner))
+        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+            return False
+        row = outcome.snapshot.row
+        if row.incarnation != record.row.incarnation:
+            return False
+    raise_unless_known(row, library)
+    outcome = yield from Submit(_removal(record, row, messages))
+    return isinstance(outcome, Granted)
+
+
+def _removal(record: InstanceRecord, row: InstanceRow, messages: list[MessageRow]) -> Write:
+    """Return the write that removes messages and changes nothing else. It takes an owner's instance
+    away, so that its memory is read anew.
+    """
+    return Write(
+        instance_id=row.instance_id,
+        incarnation=row.incarnation,
+        revision=row.revision,
+        owner=None,
+        state=InstanceState(
+            kind=row.kind,
+            owner=None,
+            wake_at=row.wake_at if row.owner is None else 0,
+            seen_seq=row.seen_seq,
+            execution=row.execution,
+            opened=row.opened,
+            takeovers=row.takeovers,
+            status=Status.OPEN,
+            history_events=row.history_events,
+            history_bytes=row.history_bytes,
+            summary=record.summary,
+        ),
+        consumed=tuple(message.sequence for message in messages),
+        hold=row.hold,
+    )

@@ -326,6 +326,7 @@ async def test_a_watch_moves_to_the_new_version_at_a_boundary_and_back_to_nothin
         assert versions == sorted(versions)
 
 
+@pytest.mark.slow
 async def test_an_outage_of_a_night_is_retried_until_the_server_answers():
     async with TestRuntime(
         upgrade.build_registry([upgrade.NEW]), [upgrade.probe], start=MARCH
@@ -356,6 +357,7 @@ async def test_a_state_of_the_old_version_goes_on_with_the_new_one():
         assert (state["checks"], state["timed_checks"], state["total_ms"]) == (43, 2, 10)
 
 
+@pytest.mark.slow
 async def test_both_versions_of_the_watch_are_deterministic_and_replay():
     async def scenario(env):
         env.fake(upgrade.probe, lambda url: upgrade.Reply(200, 7))

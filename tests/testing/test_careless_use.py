@@ -466,6 +466,7 @@ async def test_a_crash_in_an_upgrade_and_in_a_change_of_policy_is_survived():
     await crash_everywhere(scenario, before)
 
 
+@pytest.mark.slow
 async def test_children_events_cancels_and_boundaries_survive_a_crash_at_each_commit():
     async def slow(ctx, number: int) -> int:
         await ctx.schedule_timer(DAY * 100)
@@ -503,6 +504,7 @@ async def test_children_events_cancels_and_boundaries_survive_a_crash_at_each_co
     assert report.commits > 20
 
 
+@pytest.mark.slow
 async def test_methods_and_decorated_functions_are_checked_for_determinism():
     async def scenario(env):
         await env.client.start("loop", 1)
@@ -513,6 +515,7 @@ async def test_methods_and_decorated_functions_are_checked_for_determinism():
         assert (await check_determinism(known, scenario, hash_seeds=[1])).executions == 1
 
 
+@pytest.mark.slow
 async def test_a_script_whose_code_is_checked_does_not_run_once_more(tmp_path):
     import subprocess
     import sys

@@ -110,7 +110,7 @@ def read_export(data: bytes) -> tuple[ExportedExecution, ...]:
             )
             for execution in cast("list[dict[str, Any]]", export["executions"])
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HistoryCorrupt(
             f"this is no exported history: {error!r}; make one with `orchestra history --export` "
             "or client.export_history()"
@@ -135,6 +135,9 @@ def _event_to_json(record: EventRecord) -> dict[str, Any]:
 
 
 def _event_from_json(event: dict[str, Any]) -> EventRecord:
+    for name in ("id", "at", "format"):
+        if not isinstance(event[name], int):
+            raise TypeError(f"{name} of event {event['id']!r} is {event[name]!r}")
     payload: Payload | None = None
     if "payload" in event:
         payload = Payload(event["payload"].encode(), event["encoding"])

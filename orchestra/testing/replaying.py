@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestra.client.exports import ExportedExecution, read_export
 from orchestra.context import Limits
+from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded
 from orchestra.events import TerminalEvent, from_record
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity
@@ -59,12 +60,18 @@ def replay_history(
     Raises:
         ReplayDiffers: the code asks for something else than the history says, ends otherwise, or is
             not registered in the version that the history ran on.
-        HistoryCorrupt: it is no export, or it is damaged.
+        HistoryCorrupt: it is no export, it is damaged, or it holds no events.
+        NewerLibraryNeeded: a newer library has written an event that this one does not know.
     """
     if isinstance(exported, Path):
         exported = exported.read_bytes()
     data = exported.encode() if isinstance(exported, str) else exported
     executions = read_export(data)
+    if not executions:
+        raise HistoryCorrupt(
+            "the export holds no events, so there is nothing to replay; the retention of the "
+            "instance may have dropped them"
+        )
     drifts: list[Drift] = []
     for execution in executions:
         definition = registry.find(execution.name, execution.version)
@@ -103,6 +110,8 @@ def _replay(
         execution.replay(exported.events)
         ending = execution.ending
         pending = [event.id for event in execution.pending]
+    except (HistoryCorrupt, NewerLibraryNeeded):
+        raise  # that says nothing of the code
     except Exception as error:
         raise ReplayDiffers(
             f"{_named(exported)} does not replay on {exported.name} {exported.version}: "

@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client, Handle
-from orchestra.client.exports import export_of
+from orchestra.client.exports import export_of, read_export
 from orchestra.client.performing import perform
 from orchestra.clock import micros, new_id, to_micros
 from orchestra.codec import encode
@@ -209,6 +209,7 @@ class TestRuntime:
 
         Raises:
             RuntimeClosed: it was entered before.
+            InvalidArgument: the provider does not go by the virtual clock.
         """
         if self._is_open:
             raise RuntimeClosed("this test runtime is entered already")
@@ -216,6 +217,11 @@ class TestRuntime:
             raise RuntimeClosed("this test runtime was left; make a new one")
         self._turn = anyio.Lock()
         self.provider.open()
+        try:
+            self._require_virtual_clock()
+        except InvalidArgument:
+            self.provider.close()
+            raise
         self._is_open = self._was_open = True
         self._begin()
         await anyio.lowlevel.checkpoint()
@@ -278,6 +284,13 @@ class TestRuntime:
         self._node.cycle.begin()
         self.client.use(registry)
 
+    def _require_virtual_clock(self) -> None:
+        if self.provider.directory.catalogue().now != self._clock.now():
+            raise InvalidArgument(
+                "the provider of the test runtime does not go by the clock that its function is "
+                "given; hand it on: lambda clock: SqliteProvider(path, clock=clock)"
+            )
+
     def _queue_names(self, activities: Iterable[Activity[..., Any]]) -> Iterable[str]:
         if self._queues is not None:
             return self._queues
@@ -297,7 +310,9 @@ class TestRuntime:
         for record in directory.list(InstanceQuery(limit=10_000)):
             if record.row.kind.name in self._child_fakes:
                 continue
-            self._plan.histories.append(export_of(directory, record))
+            exported = export_of(directory, record)
+            if read_export(exported):  # else it has not run
+                self._plan.histories.append(exported)
             hold = record.row.hold
             if hold is not None and hold.kind is HoldKind.NONDETERMINISM:
                 self._plan.held.append(f"{record.row.instance_id!r}: {hold.detail}")

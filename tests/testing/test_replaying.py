@@ -2,11 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from orchestra import OrchestrationRegistry, Runtime, SqliteProvider
-from orchestra.errors import HistoryCorrupt, StoreError
+from orchestra.clock import new_id
+from orchestra.errors import HistoryCorrupt, InvalidArgument, NewerLibraryNeeded, StoreError
+from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import ReplayDiffers, TestRuntime, rehearse, replay_history
 from tests.testing.programs import (
     LOOPS,
@@ -76,10 +79,34 @@ async def test_what_is_no_export_is_refused(data):
         replay_history(LOOPS, data)
 
 
+async def test_an_event_of_a_newer_library_says_nothing_of_the_code():
+    export = json.loads(await exported())
+    export["executions"][0]["events"][1]["kind"] = 10_000
+    with pytest.raises(NewerLibraryNeeded, match="event 2 has an unknown event"):
+        replay_history(LOOPS, json.dumps(export))
+
+
+@pytest.mark.parametrize("field", ["id", "at", "format", "envelope", "payload"])
+async def test_a_damaged_event_says_nothing_of_the_code(field):
+    export = json.loads(await exported())
+    export["executions"][0]["events"][0][field] = [3]
+    with pytest.raises(HistoryCorrupt):
+        replay_history(LOOPS, json.dumps(export))
+    del export["executions"][0]["events"][0]
+    with pytest.raises(HistoryCorrupt):
+        replay_history(LOOPS, json.dumps(export))
+
+
+async def test_an_export_without_events_is_no_replay_that_has_gone_well():
+    export = json.loads(await exported()) | {"executions": []}
+    with pytest.raises(HistoryCorrupt, match="holds no events"):
+        replay_history(LOOPS, json.dumps(export))
+
+
 # --- rehearsals -------------------------------------------------------------------------------
 
 
-async def a_store(path, count=3):
+async def a_store(path, count=3, make_provider=SqliteProvider):
     """Make a store of production, with loops in their first laps."""
 
     async def charge_really(order: str, amount: int) -> int:
@@ -88,7 +115,7 @@ async def a_store(path, count=3):
     from orchestra import activity
 
     really = activity(name="charge")(charge_really)
-    async with Runtime(SqliteProvider(path, durability="relaxed"), LOOPS, [really]) as runtime:
+    async with Runtime(make_provider(path), LOOPS, [really]) as runtime:
         for number in range(count):
             await runtime.client.start("grows", number, instance_id=f"g-{number}")
         handle = await runtime.client.start("grows", 7, instance_id="last")
@@ -149,3 +176,21 @@ async def test_an_activity_that_nothing_stands_in_for_is_counted(tmp_path):
 async def test_a_rehearsal_needs_a_store(tmp_path):
     with pytest.raises(StoreError):
         await rehearse(tmp_path / "nothing.db", LOOPS)
+
+
+async def test_a_copy_on_postgres_is_rehearsed_by_its_provider(dsn):
+    schema = f"test_{new_id()}"
+    await a_store(schema, count=1, make_provider=partial(PostgresProvider, dsn))
+    rehearsal = await rehearse(
+        lambda clock: PostgresProvider(dsn, schema, clock=clock),
+        of(("1.0.0", grows), ("2.0.0", grows)),
+    )
+    assert rehearsal.ok, str(rehearsal)
+    assert [(move.after, move.instances) for move in rehearsal.moves] == [("2.0.0", 2)]
+
+
+async def test_a_provider_that_goes_by_another_clock_is_no_rehearsal_that_has_gone_well(tmp_path):
+    path = tmp_path / "production.db"
+    await a_store(path, count=1)
+    with pytest.raises(InvalidArgument, match="hand it on: lambda clock"):
+        await rehearse(lambda _: SqliteProvider(path), of(("1.0.0", grows), ("2.0.0", grows)))

@@ -272,6 +272,27 @@ class Client:
         )
         return Handle(self, instance, annotation)
 
+    async def rerun(
+        self, of: str, /, version: str | None = None, instance_id: str | None = None
+    ) -> Handle[Any]:
+        """Start a new instance from the first input of another one, which may have ended: with its
+        labels, in its queue. Who made the new one is "rerun of" and the old id.
+
+        Args:
+            of: the id of the other one.
+            version: exactly this one; by default what the name's policy gives. Migrations lead
+                there from the version that wrote the input.
+            instance_id: the id of the new one; by default a random one.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InvalidArgument: retention has deleted its first lap, or an id cannot be one.
+            InstanceExists: the new id is taken.
+            UnknownOrchestration, UnknownVersion: no living node that serves its queue has it.
+        """
+        started = await self._instances.rerun(of, version, instance_id)
+        return Handle(self, started, Any)
+
     @overload
     def handle(self, instance_id: str) -> Handle[Any]: ...
     @overload

@@ -39,7 +39,7 @@ from orchestra.client.info import (
 from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext
-from orchestra.errors import InstanceExists, UnknownOrchestration
+from orchestra.errors import InstanceExists, InvalidArgument, UnknownOrchestration
 from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.lookup import not_found
@@ -160,6 +160,56 @@ class Instances:
                     instance_id=change.instance_id,
                 )
         return change.instance_id, annotation
+
+    async def rerun(
+        self, instance_id: str, version: str | None, new_instance_id: str | None
+    ) -> str:
+        """Start a new instance from an old one's first input; see :meth:`Client.rerun`."""
+        check_id(instance_id)
+        check_start(new_instance_id, None, None)
+        access = self._access
+        record = await access.record(instance_id)
+        rows = await access.read(lambda directory: directory.executions(instance_id, 0, 1))
+        if not rows or rows[0].number != 1:
+            raise InvalidArgument(
+                f"retention has deleted the first lap of {instance_id!r}, and its input with it; "
+                "start a new instance with a state of its own"
+            )
+        first, row = rows[0], record.row
+        catalogue, chosen = await self._choose(first.name, version, row.kind.queue)
+        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
+        change = Start(
+            instance_id=new_instance_id or new_id(),
+            incarnation=new_id(),
+            request_id=new_id(),
+            kind=kind_of(
+                row.kind.queue,
+                first.name,
+                chosen,
+                FORMAT,
+                version is None,
+                resolution_level(catalogue, how),
+            ),
+            execution=ExecutionRow(
+                1,
+                first.name,
+                chosen,
+                Resolution(how, access.name, policy_of(catalogue, first.name)[1]),
+                first.state,
+                first.state_version,
+                created_at=catalogue.now,
+                state_shape=first.state_shape,
+            ),
+            created_by=f"rerun of {instance_id}",
+            labels=dict(record.labels),
+        )
+        outcome = await access.port.submit(change)
+        if isinstance(outcome, StartExists) and not outcome.same:
+            raise InstanceExists(
+                f"instance {change.instance_id!r} exists; choose another id",
+                instance_id=change.instance_id,
+            )
+        return change.instance_id
 
     def _called(self, orchestration: Orchestration) -> tuple[str, Any]:
         """Return the name of an orchestration, and the annotation of its result."""

@@ -34,8 +34,11 @@ def load_registry(place: str) -> OrchestrationRegistry:
         found: object = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidArgument(f"{place!r} cannot be imported: {error}") from error
+    except Exception as error:
+        # The module is the user's program, and may raise anything as it is imported.
+        raise InvalidArgument(
+            f"{place!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, OrchestrationRegistry):
         raise InvalidArgument(f"{place!r} is {type(found).__name__}, and no registry")
     return found

@@ -304,6 +304,12 @@ def test_a_registry_that_is_none_is_refused(place, app, capsys):
     assert capsys.readouterr().err.startswith("orchestra shapes: ")
 
 
+def test_a_module_that_raises_as_it_is_imported_is_named(app, tmp_path, capsys):
+    (tmp_path / "app_broken.py").write_text("raise LookupError('no settings')")
+    assert main(["shapes", "app_broken:registry", "--check", "shapes.json"]) == 2
+    assert "cannot be imported: LookupError: no settings" in capsys.readouterr().err
+
+
 async def test_a_store_is_checked_before_a_deploy(app, tmp_path, capsys):
     from orchestra import Runtime, SqliteProvider
     from orchestra.cli.registries import load_registry

@@ -14,6 +14,7 @@ copied.
     │   ├── UnknownVersion                ... the name, but not the version
     │   └── NoVersionInRange              ... the name, but no version in the policy's range; ``.range``, ``.registered``
     ├── UnreadablePolicy                  a newer library set the name's version policy; ``.name``, ``.value``
+    ├── PolicyChangedMeanwhile            the policy has another revision than was expected; ``.name``, ``.revision``
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
@@ -133,6 +134,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadError",
     "PayloadTooLarge",
+    "PolicyChangedMeanwhile",
     "ProviderInUse",
     "RegistrationError",
     "RuntimeClosed",
@@ -325,6 +327,19 @@ class UnreadablePolicy(OrchestraError):
         super().__init__(message)
         self.name = name
         self.value = value
+
+
+class PolicyChangedMeanwhile(OrchestraError):
+    """The version policy of a name has another revision than the caller expected. Nothing was
+    changed.
+
+    ``revision`` is its present revision; 0: it was never set.
+    """
+
+    def __init__(self, message: str, *, name: str, revision: int) -> None:
+        super().__init__(message)
+        self.name = name
+        self.revision = revision
 
 
 class InvalidArgument(OrchestraError, ValueError):

@@ -495,6 +495,51 @@ BUGS: Final = (
         ),
         (Tests(("tests/testing/test_migrations.py", "-k", "mended")),),
     ),
+    Bug(
+        "a policy read as Latest",
+        "37: a policy that a library cannot read chooses no version",
+        (
+            Edit(
+                "orchestra/versions.py",
+                "    if isinstance(kind, Unknown):\n        return UnknownPolicy(text)\n",
+                "    if isinstance(kind, Unknown):\n        return Latest()\n",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_ages.py", "-k", "reads_a_range_as_latest")),
+            Tests(("tests/operations/test_retarget.py", "-k", "only_a_newer_library_can_read")),
+        ),
+    ),
+    Bug(
+        "a range that goes down",
+        "28: no boundary goes down but by an exact version, a pin or the code",
+        (
+            Edit(
+                "orchestra/resolution.py",
+                "    elif not isinstance(policy, Exact):\n",
+                "    elif isinstance(policy, Latest):\n",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_versions.py", "-k", "range_never_goes_down")),
+            Tests(("tests/testing/test_policies.py", "-k", "never_goes_down")),
+        ),
+    ),
+    Bug(
+        "a policy that overwrites what another operator has set",
+        "28: a change that expects another revision is refused",
+        (
+            Edit(
+                "orchestra/store/policies.py",
+                "        if self.expected_revision in {None, revision}:\n",
+                "        if self.expected_revision in {None, revision, revision - 1}:\n",
+            ),
+        ),
+        (
+            Tests(("tests/providers/test_sqlite_contract.py", "-k", "expected_revision")),
+            Tests(("tests/testing/test_policies.py", "-k", "told_of_the_first")),
+        ),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

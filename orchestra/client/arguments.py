@@ -17,6 +17,7 @@ from orchestra.store.port import Provider
 from orchestra.versions import Exact, Latest, Range
 
 __all__ = [
+    "check_author",
     "check_choice",
     "check_filters",
     "check_id",
@@ -28,6 +29,7 @@ __all__ = [
     "check_provider",
     "check_reason",
     "check_registry",
+    "check_revision",
     "check_start",
     "check_text",
     "read_page",
@@ -167,6 +169,29 @@ def check_reason(reason: object) -> None:
         InvalidArgument: it is not text of at most 1,024 characters that every store can hold.
     """
     check_text(" " if reason == "" or reason is None else reason, "a reason")
+
+
+def check_author(by: object) -> None:
+    """Check an operator's name; it may be empty.
+
+    Raises:
+        InvalidArgument: it is not text of at most 1,024 characters that every store can hold.
+    """
+    check_text(" " if by == "" else by, "an author")
+
+
+def check_revision(revision: object) -> None:
+    """Check the expected revision of a policy; ``None``: any.
+
+    Raises:
+        InvalidArgument: it is no whole number from 0 on.
+    """
+    if revision is None or (type(revision) is int and 0 <= revision < 2**62):
+        return
+    raise InvalidArgument(
+        f"expected_revision is {revision!r}; give the revision that get_version_policy returned, 0 "
+        "for none, or None"
+    )
 
 
 def check_policy(policy: object) -> None:

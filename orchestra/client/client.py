@@ -34,6 +34,7 @@ from orchestra.client.info import (
     InstancePage,
     InstanceStatus,
     NodeInfo,
+    PolicyInfo,
     PurgeReport,
     UnreadMessage,
 )
@@ -54,7 +55,7 @@ from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.port import Provider
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.telemetry import Recorder, recorder_for
-from orchestra.versions import Policy, UnknownPolicy
+from orchestra.versions import Policy
 
 __all__ = ["Client", "Handle"]
 
@@ -625,8 +626,15 @@ class Client:
     # --- versions ---
 
     async def set_version_policy(
-        self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False
-    ) -> int:
+        self,
+        name: str,
+        policy: Policy,
+        *,
+        reason: str = "",
+        by: str = "",
+        expected_revision: int | None = None,
+        allow_missing: bool = False,
+    ) -> PolicyInfo:
         """Set which version starts and boundaries of a name take. Running executions are not
         touched.
 
@@ -634,11 +642,16 @@ class Client:
         the store: within its poll, a second by default. Executions that are held and have not begun
         follow as well, if a policy had chosen their version. ``Exact`` leads exactly there.
         ``Latest`` leads to the newest version of a living node, and ``Range`` to the newest one in
-        its range, but neither below the version that wrote the state. Returns how many of them this
-        call has given another version. Nodes that learn of the policy do the same with the rest.
-        Nodes take an execution to a higher version by themselves.
+        its range, but neither below the version that wrote the state. ``moved``
+        is how many of them this call has given another version. Nodes that learn of the policy do
+        the same with the rest. Nodes take an execution to a higher version by themselves.
 
         Args:
+            reason: why, for :meth:`list_version_policies` and the audit.
+            by: who; by default the client or the node.
+            expected_revision: set it only if the present policy has this revision; 0: if none was
+                ever set. To repeat the same call after a lost reply is safe: if the next revision
+                has the same policy, the call succeeds and changes nothing.
             allow_missing: also set a policy ahead of a deploy: an ``Exact`` version, or a ``Range``
                 of versions, that no living node with this name has. Executions that take the exact
                 version are held until then. The range refuses starts until then.
@@ -647,11 +660,16 @@ class Client:
             UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing
                 was changed.
             NoVersionInRange: ... and none has a version in the ``Range``. Nothing was changed.
+            PolicyChangedMeanwhile: the present policy has another revision than the expected one.
+                Nothing was changed.
             LevelTooLow: a living node has a library that cannot read a ``Range``, or no node with
                 this library has lived on the store yet. Nothing was changed.
-            InvalidArgument: ``policy`` is none, or the name or the reason is no text.
+            InvalidArgument: ``policy`` is none, the revision is no number from 0 on, or the name,
+                the reason or the author is no text.
         """
-        return await self._versions.set_policy(name, policy, reason, allow_missing=allow_missing)
+        return await self._versions.set_policy(
+            name, policy, reason, by, expected_revision, allow_missing=allow_missing
+        )
 
     async def follow_policy(self, name: str) -> int:
         """Move executions of a name that are held and have not begun to the version of its policy.
@@ -662,8 +680,8 @@ class Client:
         """
         return await self._versions.follow_policy(name)
 
-    async def get_version_policy(self, name: str) -> Policy | UnknownPolicy:
-        """Return the policy of a name: ``Latest()`` if none was ever set.
+    async def get_version_policy(self, name: str) -> PolicyInfo:
+        """Return the policy of a name: ``Latest()`` at revision 0 if none was ever set.
 
         An :class:`~orchestra.UnknownPolicy` is a newer library's policy that this one cannot read.
 
@@ -671,6 +689,17 @@ class Client:
             InvalidArgument: the name cannot be one.
         """
         return await self._versions.get_policy(name)
+
+    async def list_version_policies(self, name: str) -> tuple[PolicyInfo, ...]:
+        """Return the policies that a name has and had, the newest first: the present one, and up to
+        1,000 before it. None if no policy was ever set.
+
+        A library before 0.2 left no history of what it replaced.
+
+        Raises:
+            InvalidArgument: the name cannot be one.
+        """
+        return await self._versions.list_policies(name)
 
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
         """Pin an instance to a version from its next boundary on, against the policy.

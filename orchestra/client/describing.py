@@ -170,6 +170,8 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         fingerprint=row.fingerprint,
         written_by=row.state_version,
         migrations=row.migrations,
+        policy_revision=row.resolution.policy_revision,
+        resolved_at_node=row.resolution.by,
     )
 
 

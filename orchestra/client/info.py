@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
 from orchestra.store.kinds import ResolvedBy
+from orchestra.versions import Policy, UnknownPolicy
 
 __all__ = [
     "ChildInfo",
@@ -21,6 +22,7 @@ __all__ = [
     "NodeInfo",
     "ParentInfo",
     "PendingActivity",
+    "PolicyInfo",
     "PurgeReport",
     "UnreadMessage",
     "WaitingOn",
@@ -184,6 +186,28 @@ class PurgeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyInfo:
+    """A version policy of a name, as it stands or stood in the store.
+
+    ``policy`` is an :class:`~orchestra.UnknownPolicy` if only a newer library can read it.
+    """
+
+    name: str
+    policy: Policy | UnknownPolicy
+    revision: int
+    """Each change of the policy raises it by one. 0: the policy was never set, and is
+    ``Latest()``.
+    """
+    by: str
+    """Who set it: the ``by`` of the call, or else the client or the node."""
+    reason: str
+    at: datetime | None
+    """When it was set, on the store's clock; ``None``: never."""
+    moved: int = field(default=0, compare=False)
+    """How many held executions the call that set it gave another version; 0 where it was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionInfo:
     """One execution of an instance. ``input`` and ``output`` are plain JSON values, or
     :class:`~orchestra.Unreadable`.
@@ -212,6 +236,10 @@ class ExecutionInfo:
     """The migrations that the input has passed as the execution opened: ``2.0.0`` up, ``-2.0.0``
     down. The first event of its history has what they have made of it.
     """
+    policy_revision: int = 0
+    """The revision of the name's policy when its version was chosen; 0: it was never set."""
+    resolved_at_node: str = ""
+    """The node, or the client, that chose its version."""
 
 
 @dataclass(frozen=True, slots=True)

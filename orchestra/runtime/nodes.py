@@ -170,7 +170,7 @@ def set_first_policies(provider: Provider, registry: OrchestrationRegistry, by: 
         catalogue = directory.catalogue()
         if name not in catalogue.policies:
             value = _first_value(provider, catalogue, name, policy)
-            if admin.set_policy(name, value, by=by, reason="registry", only_first=True):
+            if admin.set_policy(name, value, by=by, reason="registry", only_first=True).granted:
                 continue
         stored = policy_of(directory.catalogue(), name)[0]
         if stored != policy:

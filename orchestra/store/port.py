@@ -19,13 +19,14 @@ from typing import Protocol
 from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
 from orchestra.levels import Levels
-from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
+from orchestra.store.catalogue import Catalogue, NodeRecord, PolicyRow, Renewal
 from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.messages import InboxPage, MessageRow, Unread
 from orchestra.store.outcomes import Commit
+from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, Route
 from orchestra.store.snapshots import News
@@ -220,6 +221,13 @@ class Directory(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
+    def policies(self, name: str, limit: int = KEPT_POLICIES + 1) -> list[PolicyRow]:
+        """Return the policies that a name has and had, the newest first.
+
+        Libraries older than this table left no former ones.
+        """
+        ...
+
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         """Return how many instances each of these nodes owns now.
 
@@ -239,10 +247,19 @@ class Admin(Protocol):
     """
 
     def set_policy(
-        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
-    ) -> bool:
-        """Set the version policy of a name; with ``only_first`` only if it has none. Return whether
-        it was set.
+        self,
+        name: str,
+        value: str,
+        *,
+        by: str,
+        reason: str,
+        only_first: bool = False,
+        expected_revision: int | None = None,
+    ) -> PolicyOutcome:
+        """Set the version policy of a name, under its next revision. The former one goes to the
+        name's history in the same transaction.
+
+        The conditions are those of :class:`~orchestra.store.policies.PolicyChange`.
         """
         ...
 

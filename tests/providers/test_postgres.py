@@ -376,6 +376,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("ALTER TABLE activity DROP COLUMN stopping")
     other.execute("ALTER TABLE execution DROP COLUMN state_shape")
     other.execute("ALTER TABLE execution DROP COLUMN migrations")
+    other.execute("DROP TABLE policy_history")
     other.execute("UPDATE meta SET value = %s WHERE key = 'schema'", (str(stops.number - 1),))
     migrated = connect()
     (snapshot,) = claim(migrated)

@@ -274,6 +274,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.execute("ALTER TABLE activity DROP COLUMN stopping")
         connection.execute("ALTER TABLE execution DROP COLUMN state_shape")
         connection.execute("ALTER TABLE execution DROP COLUMN migrations")
+        connection.execute("DROP TABLE policy_history")
         connection.execute(
             "UPDATE meta SET value = ? WHERE key = 'schema'", (str(stops.number - 1),)
         )
@@ -709,6 +710,18 @@ def test_operators_leave_an_audit(provider):
     assert rows == [("set policy", "me", "watch"), ("unpin", "me", "i")], (
         "what was refused is no operation"
     )
+
+
+def test_a_policy_that_a_library_without_a_history_replaced_is_a_gap_in_it(provider):
+    def revisions():
+        return [(row.revision, row.by) for row in provider.directory.policies("watch")]
+
+    provider.admin.set_policy("watch", "latest", by="me", reason="")
+    older = "UPDATE policy SET revision = revision + 1, set_by = 'older' WHERE name = 'watch'"
+    writer_of(provider).execute(older)
+    assert revisions() == [(2, "older")]
+    provider.admin.set_policy("watch", "exact:1.0.0", by="me", reason="")
+    assert revisions() == [(3, "me"), (2, "older")]
 
 
 def test_tombstones_are_pruned_in_small_parts(path):

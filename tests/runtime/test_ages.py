@@ -140,7 +140,7 @@ async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_an
         await level_is(new.client, NEXT_LEVEL)
         await new.client.set_version_policy("echo", Exact("1.0.0"))
         async with Client(store()) as client:
-            assert await client.get_version_policy("echo") == UnknownPolicy("only:1.0.0")
+            assert (await client.get_version_policy("echo")).policy == UnknownPolicy("only:1.0.0")
             with pytest.raises(
                 UnreadablePolicy,
                 match=r"'only:1\.0\.0', .* upgrade the library here, name a version, or",
@@ -165,7 +165,7 @@ async def test_a_registry_whose_range_an_older_node_cannot_read_is_refused_while
             with pytest.raises(LevelTooLow):
                 await client.set_version_policy("echo", Range("^1"))
     async with Runtime(store(), known) as runtime:
-        assert await runtime.client.get_version_policy("echo") == Range("^1")
+        assert (await runtime.client.get_version_policy("echo")).policy == Range("^1")
         assert await (await runtime.client.start("echo", 1)).result() == 1
 
 

@@ -1289,17 +1289,17 @@ async def test_a_policy_decides_starts_and_boundaries_from_then_on(path):
     versions = [("lap", version, lap) for version in ("1.0.0", "1.1.0")]
     async with runtime(path, *versions) as node:
         client = node.client
-        assert await client.get_version_policy("lap") == Latest()
+        assert (await client.get_version_policy("lap")).policy == Latest()
         handle = await client.start("lap", 1)
         await client.set_version_policy("lap", Exact("1.0.0"), reason="a bug")
-        assert await client.get_version_policy("lap") == Exact("1.0.0")
+        assert (await client.get_version_policy("lap")).policy == Exact("1.0.0")
         info = await handle.info()
         assert (info.version, info.target_version) == ("1.1.0", "1.0.0")
         assert (await (await client.start("lap", 1)).info()).version == "1.0.0"
     # The store's policy is what counts; a registry gives only the first one.
     async with runtime(path, *versions, policies={"lap": Latest()}) as node:
         client = node.client
-        assert await client.get_version_policy("lap") == Exact("1.0.0")
+        assert (await client.get_version_policy("lap")).policy == Exact("1.0.0")
         await client.raise_event(handle.instance_id, "go")
         info = await info_when(
             client.handle(handle.instance_id), lambda info: info.execution_id == 2
@@ -1315,7 +1315,7 @@ async def test_what_is_no_policy_is_refused_and_changes_nothing(path):
         for policy in ("1.0.0", "exact:1.0.0", None, Exact):
             with pytest.raises(InvalidArgument, match="is no version policy; give Latest"):
                 await node.client.set_version_policy("idle", policy)
-        assert await node.client.get_version_policy("idle") == Exact("1.0.0")
+        assert (await node.client.get_version_policy("idle")).policy == Exact("1.0.0")
 
 
 @bounded

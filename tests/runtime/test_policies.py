@@ -28,7 +28,7 @@ async def waiting_by_mistake(client, count):
     handles = [await client.start("lap", 1, instance_id=f"lap-{number}") for number in range(count)]
     for handle in handles:
         await info_when(handle, lambda info: info.waiting_on)
-    assert await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True) == 0
+    assert (await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True)).moved == 0
     for handle in handles:
         await handle.raise_event("go")
     for handle in handles:
@@ -52,10 +52,12 @@ async def test_a_version_that_nobody_has_is_refused_with_those_that_there_are_an
         ) as refused:
             await client.set_version_policy("lap", Exact("9.0.0"))
         assert (refused.value.name, refused.value.version) == ("lap", "9.0.0")
-        assert await client.get_version_policy("lap") == Latest()
-        assert await client.set_version_policy("lap", Exact("1.0.0")) == 0
-        assert await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True) == 0
-        assert await client.get_version_policy("lap") == Exact("9.0.0")
+        assert (await client.get_version_policy("lap")).policy == Latest()
+        assert (await client.set_version_policy("lap", Exact("1.0.0"))).moved == 0
+        assert (
+            await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True)
+        ).moved == 0
+        assert (await client.get_version_policy("lap")).policy == Exact("9.0.0")
 
 
 @bounded
@@ -103,12 +105,12 @@ async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_h
         handles = await waiting_by_mistake(node.client, 5)
         pinned = handles.pop()
         await node.client.pin(pinned.instance_id, "7.0.0")
-        assert await node.client.set_version_policy("lap", mended, reason="a typo") == 4
+        assert (await node.client.set_version_policy("lap", mended, reason="a typo")).moved == 4
         for handle in handles:
             info = await info_when(handle, lambda info: info.waiting_on)
             assert (info.execution_id, info.version, info.held_reason) == (2, version, None)
         assert (await pinned.info()).held_reason == "no living node has registered 'lap' 7.0.0"
-        assert await node.client.set_version_policy("lap", mended) == 0
+        assert (await node.client.set_version_policy("lap", mended)).moved == 0
 
 
 @pytest.mark.slow
@@ -130,7 +132,9 @@ async def test_a_lap_that_ended_by_the_old_policy_after_it_was_mended_follows_on
         async with runtime(path, *LAPS, poll=timedelta(hours=1)) as node:
             handle = await node.client.start("lap", 1, version="1.0.0")
             await info_when(handle, lambda info: info.waiting_on)
-            assert await operator.set_version_policy("lap", Latest()) == 0, "nothing is held yet"
+            assert (await operator.set_version_policy("lap", Latest())).moved == 0, (
+                "nothing is held yet"
+            )
             await handle.raise_event("go")
             info = await info_when(handle, lambda info: info.execution_id == 2)
             assert info.held_reason == "no living node has registered 'lap' 9.0.0", (
@@ -146,6 +150,6 @@ async def test_no_policy_is_followed_by_what_waits_in_order(database):
     async with virtual(database, *LAPS, ("idle", "1.0.0", idle)) as node:
         handle = await node.client.start("lap", 1)
         await info_when(handle, lambda info: info.waiting_on)
-        assert await node.client.set_version_policy("lap", Exact("1.0.0")) == 0
+        assert (await node.client.set_version_policy("lap", Exact("1.0.0"))).moved == 0
         info = await handle.info()
         assert (info.version, info.target_version) == ("1.1.0", "1.0.0")

@@ -137,7 +137,7 @@ async def test_a_reader_looks_and_waits_and_every_write_is_refused_with_its_reme
         assert [lap.execution_id for lap in await client.list_executions("loop")] == [1, 2]
         assert await client.get_history("loop", 1)
         assert [node.node_id for node in await client.list_nodes()] == [runtime.node_id]
-        assert await client.get_version_policy("loop") == Latest()
+        assert (await client.get_version_policy("loop")).policy == Latest()
         for write in (
             client.start("loop", 1),
             client.raise_event("loop", "on", False),

@@ -56,6 +56,7 @@ BY_NAME = {
     "start in a queue": lambda client, bad: client.start("idle", queue=bad),
     "set_version_policy": lambda client, bad: client.set_version_policy(bad, Latest()),
     "get_version_policy": lambda client, bad: client.get_version_policy(bad),
+    "list_version_policies": lambda client, bad: client.list_version_policies(bad),
     "raise_event": lambda client, bad: client.raise_event("one", bad),
     "start with a label": lambda client, bad: client.start("idle", labels={bad: "a"}),
     "list by a label": lambda client, bad: client.list_instances(labels={bad: "a"}),

@@ -110,7 +110,7 @@ async def test_without_a_runtime_nothing_can_be_started_and_everything_be_read_a
         assert (await client.get_instance_info("one")).pinned_version == "1.0.0"
     async with runtime(path, ("idle", "1.0.0", idle)) as node:
         assert await node.client.handle("one").result() == "kept"
-        assert await node.client.get_version_policy("idle") == Exact("1.0.0")
+        assert (await node.client.get_version_policy("idle")).policy == Exact("1.0.0")
 
 
 @bounded

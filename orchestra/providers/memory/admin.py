@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from orchestra.clock import Clock
 from orchestra.providers.memory.database import Database
-from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import pin_to_bytes
 from orchestra.store.instances import Pin
+from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["MemoryAdmin"]
 
@@ -27,18 +27,30 @@ class MemoryAdmin:
         self._clock = clock
 
     def set_policy(
-        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
-    ) -> bool:
-        with self._database.transaction(self._store, self._clock) as now:
-            standing = self._database.policies.get(name)
-            if standing is not None and only_first:
-                return False
-            revision = 1 if standing is None else standing.revision + 1
-            self._database.set(
-                self._database.policies, name, PolicyRow(name, revision, value, by, reason, now)
-            )
+        self,
+        name: str,
+        value: str,
+        *,
+        by: str,
+        reason: str,
+        only_first: bool = False,
+        expected_revision: int | None = None,
+    ) -> PolicyOutcome:
+        change = PolicyChange(name, value, by, reason, only_first, expected_revision)
+        database = self._database
+        with database.transaction(self._store, self._clock) as now:
+            standing = database.policies.get(name)
+            settled = change.settled(standing)
+            if settled is not None:
+                return settled
+            row = change.row(standing, now)
+            if standing is not None:
+                former = (*database.former_policies.get(name, ()), standing)
+                kept = (one for one in former if one.revision >= oldest_kept(row))
+                database.set(database.former_policies, name, tuple(kept))
+            database.set(database.policies, name, row)
         self._record(by, "set policy", name, {"value": value, "reason": reason})
-        return True
+        return PolicyOutcome(granted=True, row=row)
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         with self._database.transaction(self._store, self._clock) as now:

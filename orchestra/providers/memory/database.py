@@ -98,6 +98,8 @@ class Database:
         self.children: Table = Table(_CHILD, 3, self._undo)
         self.nodes: dict[str, NodeRow] = {}
         self.policies: dict[str, PolicyRow] = {}
+        self.former_policies: dict[str, tuple[PolicyRow, ...]] = {}
+        """By name, the oldest first."""
         self.expiries: dict[str, int] = {}
         self._levels: dict[str, Levels] = {}
         self.operations: list[Operation] = []

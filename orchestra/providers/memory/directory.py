@@ -9,11 +9,12 @@ from orchestra.clock import Clock
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.providers.memory.database import Database
-from orchestra.store.catalogue import Catalogue
+from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import MessageRow
+from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 
 __all__ = ["MemoryDirectory"]
@@ -68,6 +69,13 @@ class MemoryDirectory:
     def catalogue(self) -> Catalogue:
         with self._database.guard:
             return self._database.catalogue(self._clock, self._dialect)
+
+    def policies(self, name: str, limit: int = KEPT_POLICIES + 1) -> list[PolicyRow]:
+        with self._database.guard:
+            standing = self._database.policies.get(name)
+            former = self._database.former_policies.get(name, ())
+        rows = [*former, *([] if standing is None else [standing])]
+        return rows[::-1][:limit]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._database.guard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Final
 
 from orchestra.clock import new_id
@@ -12,8 +13,10 @@ from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.deletion import delete_instances
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
+from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import pin_to_bytes
 from orchestra.store.instances import Pin
+from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["PostgresAdmin"]
 
@@ -30,22 +33,40 @@ class PostgresAdmin:
         self._pulse = pulse
 
     def set_policy(
-        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
-    ) -> bool:
-        statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
+        self,
+        name: str,
+        value: str,
+        *,
+        by: str,
+        reason: str,
+        only_first: bool = False,
+        expected_revision: int | None = None,
+    ) -> PolicyOutcome:
+        change = PolicyChange(name, value, by, reason, only_first, expected_revision)
 
-        def work(transaction: Transaction) -> bool:
-            transaction.begin()
-            script = transaction.script()
-            changed = script.add(statement, name, value, by, reason, transaction.now)
-            script.run()
-            if changed.count == 0:
-                transaction.commit()
-                return False
-            transaction.commit(
-                _recorded(transaction, by, "set policy", name, {"value": value, "reason": reason})
+        def work(transaction: Transaction) -> PolicyOutcome:
+            (found,) = transaction.begin((sql.LOCK_POLICY, (name,)))
+            while True:
+                standing = PolicyRow(*found.rows[0]) if found.rows else None
+                settled = change.settled(standing)
+                if settled is not None:
+                    transaction.commit()
+                    return settled
+                row = change.row(standing, transaction.now)
+                script = transaction.script()
+                changed = script.add(sql.SET_POLICY, *astuple(row))
+                found = script.add(sql.LOCK_POLICY, name)
+                script.run()
+                if changed.count:
+                    break
+            script = _recorded(
+                transaction, by, "set policy", name, {"value": value, "reason": reason}
             )
-            return True
+            if standing is not None:
+                script.add(sql.ADD_FORMER_POLICY, *astuple(standing))
+                script.add(sql.PRUNE_FORMER_POLICIES, name, oldest_kept(row))
+            transaction.commit(script)
+            return PolicyOutcome(granted=True, row=row)
 
         return self._calls.transaction(work)
 

@@ -11,7 +11,7 @@ from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.kinds import kind_arrays, read_kind
-from orchestra.store.catalogue import Catalogue
+from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
@@ -26,6 +26,7 @@ from orchestra.store.decoding import (
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect, Status
 from orchestra.store.messages import MessageRow
+from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 
@@ -80,6 +81,9 @@ class PostgresDirectory:
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls, self._dialect)
+
+    def policies(self, name: str, limit: int = KEPT_POLICIES + 1) -> list[PolicyRow]:
+        return [PolicyRow(*row) for row in self._calls.read(sql.LIST_POLICIES_OF, name, limit)]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(

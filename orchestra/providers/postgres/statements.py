@@ -638,6 +638,11 @@ LIST_NODE_ACTIVITIES: Final = """
 LIST_POLICIES: Final = (
     "SELECT name, revision, value, set_by, reason, set_at FROM @policy ORDER BY name"
 )
+LIST_POLICIES_OF: Final = """
+    SELECT name, revision, value, set_by, reason, set_at FROM @policy WHERE name = $1::text
+    UNION ALL
+    SELECT name, revision, value, set_by, reason, set_at FROM @policy_history WHERE name = $1::text
+    ORDER BY revision DESC LIMIT $2::bigint"""
 
 # --- hints: the pulse of a node is a lock of its own connection -------------------------------
 
@@ -686,16 +691,22 @@ LIST_EXECUTIONS: Final = f"""
 
 # --- operators --------------------------------------------------------------------------------
 
-ADD_POLICY: Final = """
-    INSERT INTO @policy (name, revision, value, set_by, reason, set_at)
-    VALUES ($1::text, 1, $2::text, $3::text, $4::text, $5::bigint)
-    ON CONFLICT (name) DO NOTHING"""
+LOCK_POLICY: Final = """
+    SELECT name, revision, value, set_by, reason, set_at FROM @policy WHERE name = $1::text FOR UPDATE"""
+# Changes nothing if another operator has set the first policy since it was read: no row was there to lock.
 SET_POLICY: Final = """
     INSERT INTO @policy AS p (name, revision, value, set_by, reason, set_at)
-    VALUES ($1::text, 1, $2::text, $3::text, $4::text, $5::bigint)
+    VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bigint)
     ON CONFLICT (name) DO UPDATE SET
-        revision = p.revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
-        set_at = excluded.set_at"""
+        revision = excluded.revision, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
+        set_at = excluded.set_at
+    WHERE p.revision = excluded.revision - 1"""
+ADD_FORMER_POLICY: Final = """
+    INSERT INTO @policy_history (name, revision, value, set_by, reason, set_at)
+    VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bigint)"""
+PRUNE_FORMER_POLICIES: Final = (
+    "DELETE FROM @policy_history WHERE name = $1::text AND revision < $2::bigint"
+)
 # Takes ownership away (rule 6), so that the pin reaches an owner with the instance in memory.
 REVOKE: Final = """
     UPDATE @instance SET

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Final
 
 from orchestra.codec import pack
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.deletion import delete_instance
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import pin_to_bytes
 from orchestra.store.instances import Pin
+from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["SqliteAdmin"]
 
@@ -26,19 +29,30 @@ class SqliteAdmin:
         self._writer = writer
 
     def set_policy(
-        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
-    ) -> bool:
-        statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
+        self,
+        name: str,
+        value: str,
+        *,
+        by: str,
+        reason: str,
+        only_first: bool = False,
+        expected_revision: int | None = None,
+    ) -> PolicyOutcome:
+        change = PolicyChange(name, value, by, reason, only_first, expected_revision)
         with self._writer.transaction() as transaction:
-            if (
-                transaction.connection.execute(
-                    statement, (name, value, by, reason, transaction.now)
-                ).rowcount
-                == 0
-            ):
-                return False
+            execute = transaction.connection.execute
+            found = execute(sql.READ_POLICY, (name,)).fetchone()
+            standing = None if found is None else PolicyRow(*found)
+            settled = change.settled(standing)
+            if settled is not None:
+                return settled
+            row = change.row(standing, transaction.now)
+            if standing is not None:
+                execute(sql.ADD_FORMER_POLICY, astuple(standing))
+                execute(sql.PRUNE_FORMER_POLICIES, (name, oldest_kept(row)))
+            execute(sql.SET_POLICY, astuple(row))
             _record(transaction, by, "set policy", name, {"value": value, "reason": reason})
-        return True
+        return PolicyOutcome(granted=True, row=row)
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         with self._writer.transaction() as transaction:

@@ -20,7 +20,7 @@ from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.writer import StoreClock
-from orchestra.store.catalogue import Catalogue
+from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
@@ -35,6 +35,7 @@ from orchestra.store.decoding import (
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect, Status
 from orchestra.store.messages import MessageRow
+from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 
@@ -162,6 +163,11 @@ class SqliteDirectory:
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
             return read_catalogue(connection, self._clock.now(), self._dialect)
+
+    def policies(self, name: str, limit: int = KEPT_POLICIES + 1) -> list[PolicyRow]:
+        with self._readers.reading() as connection:
+            rows = connection.execute(sql.LIST_POLICIES_OF, (name, name, limit)).fetchall()
+        return [PolicyRow(*row) for row in rows]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):

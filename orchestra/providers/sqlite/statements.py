@@ -370,6 +370,11 @@ LIST_NODE_ACTIVITIES: Final = """
 LIST_POLICIES: Final = (
     "SELECT name, revision, value, set_by, reason, set_at FROM policy ORDER BY name"
 )
+LIST_POLICIES_OF: Final = """
+    SELECT name, revision, value, set_by, reason, set_at FROM policy WHERE name = ?
+    UNION ALL
+    SELECT name, revision, value, set_by, reason, set_at FROM policy_history WHERE name = ?
+    ORDER BY revision DESC LIMIT ?"""
 
 # --- the directory ----------------------------------------------------------------------------
 
@@ -394,14 +399,17 @@ LIST_EXECUTIONS: Final = f"""
 
 # --- operators --------------------------------------------------------------------------------
 
-ADD_POLICY: Final = """
-    INSERT INTO policy (name, revision, value, set_by, reason, set_at) VALUES (?, 1, ?, ?, ?, ?)
-    ON CONFLICT (name) DO NOTHING"""
+READ_POLICY: Final = (
+    "SELECT name, revision, value, set_by, reason, set_at FROM policy WHERE name = ?"
+)
 SET_POLICY: Final = """
-    INSERT INTO policy (name, revision, value, set_by, reason, set_at) VALUES (?, 1, ?, ?, ?, ?)
+    INSERT INTO policy (name, revision, value, set_by, reason, set_at) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET
-        revision = revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
+        revision = excluded.revision, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
         set_at = excluded.set_at"""
+ADD_FORMER_POLICY: Final = """
+    INSERT INTO policy_history (name, revision, value, set_by, reason, set_at) VALUES (?, ?, ?, ?, ?, ?)"""
+PRUNE_FORMER_POLICIES: Final = "DELETE FROM policy_history WHERE name = ? AND revision < ?"
 # Takes ownership away (rule 6), so that the pin reaches an owner with the instance in memory.
 REVOKE: Final = """
     UPDATE instance SET

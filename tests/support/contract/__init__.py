@@ -32,6 +32,7 @@ from tests.support.contract.lifetimes import LifetimeTests
 from tests.support.contract.messages import MessageTests
 from tests.support.contract.nodes import NodeTests
 from tests.support.contract.operators import OperatorTests
+from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
 from tests.support.contract.tasks import TaskTests
 from tests.support.contract.traces import TraceTests
@@ -50,6 +51,7 @@ class ProviderContract(
     ChildTests,
     HoldTests,
     OperatorTests,
+    PolicyTests,
     RetentionTests,
     NodeTests,
     TaskTests,

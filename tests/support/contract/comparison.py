@@ -154,6 +154,24 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.admin.set_expiry({"watch": after}))
         self.compare()
 
+    @rule(
+        value=some.sampled_from(("latest", "exact:1.0.0", "range:^1")),
+        expected=some.sampled_from((None, None, 0, 1, 2, 3)),
+        only_first=_mostly.map(lambda mostly: not mostly),
+    )
+    def set_a_policy(self, value: str, expected: int | None, only_first: bool) -> None:
+        self.both(
+            lambda provider: provider.admin.set_policy(
+                "watch",
+                value,
+                by="me",
+                reason="",
+                only_first=only_first,
+                expected_revision=expected,
+            )
+        )
+        self.both(lambda provider: provider.directory.policies("watch"))
+
     @rule(instance_id=_instances, pinned=some.booleans())
     def pin(self, instance_id: str, pinned: bool) -> None:
         version = "1.0.0" if pinned else None

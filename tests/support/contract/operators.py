@@ -135,11 +135,11 @@ class OperatorTests(ContractBase):
     ) -> None:
         assert provider.admin.set_policy(
             "watch", "latest", by="builder", reason="", only_first=True
-        )
+        ).granted
         assert not provider.admin.set_policy(
             "watch", "exact:1.0.0", by="builder", reason="", only_first=True
-        )
-        assert provider.admin.set_policy("watch", "exact:1.1.0", by="me", reason="because")
+        ).granted
+        assert provider.admin.set_policy("watch", "exact:1.1.0", by="me", reason="because").granted
         policy = provider.store.catalogue().policies["watch"]
         assert (policy.revision, policy.value, policy.by, policy.reason) == (
             2,

@@ -10,6 +10,7 @@ from orchestra.clock import Clock
 from orchestra.store.catalogue import PolicyRow
 from orchestra.store.instances import Pin
 from orchestra.store.kinds import Status
+from orchestra.store.policies import PolicyOutcome
 from tests.support.model.store import ModelStore
 from tests.support.model.world import ModelWorld
 
@@ -26,16 +27,28 @@ class ModelAdmin:
         self._clock = clock
 
     def set_policy(
-        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
-    ) -> bool:
+        self,
+        name: str,
+        value: str,
+        *,
+        by: str,
+        reason: str,
+        only_first: bool = False,
+        expected_revision: int | None = None,
+    ) -> PolicyOutcome:
         with self._world.transaction(self._store, self._clock) as now:
-            standing = self._world.policies.get(name)
-            if standing is not None and only_first:
-                return False
-            revision = 1 if standing is None else standing.revision + 1
-            self._world.policies[name] = PolicyRow(name, revision, value, by, reason, now)
+            past = [row for row in self._world.policy_log if row.name == name]
+            last = past[-1] if past else None
+            if past and only_first:
+                return PolicyOutcome(granted=False, row=last)
+            if expected_revision is not None and expected_revision != len(past):
+                made = [row.value for row in past[expected_revision:]] == [value]
+                return PolicyOutcome(granted=made, row=last)
+            row = PolicyRow(name, len(past) + 1, value, by, reason, now)
+            self._world.policy_log += (row,)
+            self._world.policies[name] = row
             self._record(by, "set policy", name, {"value": value, "reason": reason})
-            return True
+            return PolicyOutcome(granted=True, row=row)
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         with self._world.transaction(self._store, self._clock) as now:

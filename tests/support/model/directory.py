@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
-from orchestra.store.catalogue import Catalogue
+from orchestra.store import policies
+from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, MessageKind, Status
@@ -68,6 +69,11 @@ class ModelDirectory:
 
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()
+
+    def policies(self, name: str, limit: int = 1_001) -> list[PolicyRow]:
+        log = self._world.policy_log
+        kept = min(limit, policies.KEPT_POLICIES + 1)
+        return [row for row in reversed(log) if row.name == name][:kept]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}

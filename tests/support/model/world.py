@@ -144,6 +144,8 @@ class ModelWorld:
     instances: dict[str, ModelInstance] = field(default_factory=dict[str, ModelInstance])
     nodes: dict[str, NodeRow] = field(default_factory=dict[str, NodeRow])
     policies: dict[str, PolicyRow] = field(default_factory=dict[str, PolicyRow])
+    policy_log: tuple[PolicyRow, ...] = ()
+    """All policies that were ever set, the oldest first."""
     kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
     expiries: dict[str, int] = field(default_factory=dict[str, int])
     levels: Levels = Levels()  # noqa: RUF009 - it is immutable
@@ -165,13 +167,13 @@ class ModelWorld:
                 dict(self.kinds),
                 dict(self.expiries),
             )
-            levels = self.levels
+            levels, policy_log = self.levels, self.policy_log
             self.now = self.time(clock)
             try:
                 yield self.now
             except BaseException:
                 self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
-                self.levels = levels
+                self.levels, self.policy_log = levels, policy_log
                 raise
             self.writes[id(writer)] += 1
 

@@ -396,3 +396,21 @@ def test_a_fingerprint_notices_what_is_called_through_a_module_of_its_package(mo
         return fingerprint(made.watch)
 
     assert with_helpers(1) == with_helpers(1) != with_helpers(2)
+
+
+def test_the_fingerprint_of_an_opening_notices_other_migrations_though_the_code_is_the_same():
+    def opening(*migrations):
+        builder = OrchestrationRegistry.builder().register("watch", good, version="2.0.0")
+        builder.register("watch", good, version="1.0.0")
+        for migration in migrations:
+            builder.migrate("watch", "2.0.0", migration)
+        return builder.build().get("watch", "2.0.0").opening_fingerprint
+
+    def doubled(state: State) -> State:
+        return State(state.count * 2)
+
+    def tripled(state: State) -> State:
+        return State(state.count * 3)
+
+    assert len({opening(), opening(doubled), opening(tripled)}) == 3
+    assert opening(doubled) == opening(doubled)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestra.activities import Activity, as_activity
-from orchestra.clock import Clock, micros
+from orchestra.clock import Clock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
@@ -67,6 +67,8 @@ class Node:
     Args:
         store: the way to the store, where it is not the provider's own: tests put something in
             between.
+        record: what the node says of itself, where it is not of this process.
+        make_id: makes the id under which a buried node goes on.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Node:
         recorder: Recorder,
         *,
         store: Store | None = None,
+        record: NodeRecord | None = None,
+        make_id: Callable[[], str] = new_id,
     ) -> None:
         self._provider = provider
         self._settings = settings
         store = store or provider.store
-        record = node_record(node_id, provider, settings)
+        record = record or node_record(node_id, provider, settings)
         self.engine: Engine = Engine(
             store,
             settings.registry,
@@ -95,10 +99,11 @@ class Node:
             recorder=recorder,
             activities=settings.activities,
         )
+        self.membership: Membership = Membership(store, record, clock, make_id=make_id)
         self.cycle: Cycle = Cycle(
             store,
             self.engine,
-            Membership(store, record, clock),
+            self.membership,
             clock,
             poll=settings.poll,
             recorder=recorder,

@@ -8,12 +8,11 @@ node has something to do.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from dataclasses import replace
 
 from orchestra.codec import encode, plain
 from orchestra.context import Limits
-from orchestra.engine.cycle import Cycle
-from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.membership import Membership
+from orchestra.engine.engine import EngineOptions
 from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
@@ -48,7 +47,8 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.resolution import policy_of, start_version
 from orchestra.retention import Retention
-from orchestra.store.catalogue import Capability, NodeRecord
+from orchestra.runtime import nodes
+from orchestra.runtime.nodes import NodeSettings, node_record
 from orchestra.store.changes import Append, Cancel, Claim, Recover, Report, Start, Write
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import InstanceState
@@ -56,6 +56,7 @@ from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
 from orchestra.store.queries import InstanceQuery
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
 from orchestra.summary import EMPTY_SUMMARY
+from orchestra.telemetry import Recorder
 
 SECOND = 1_000_000
 YEAR = 365 * 24 * 3600
@@ -403,44 +404,35 @@ class Node:
         self.activities = dict(activities or {})
         self.provider = world.provider_of(library)
         self.store = FaultyStore(self.provider.store)
-        capabilities = tuple(
-            Capability(definition.name, definition.version, definition.fingerprint)
-            for definition in orchestrations.capabilities()
+        settings = NodeSettings(
+            orchestrations,
+            registered or {},
+            queues,
+            limits or Limits(),
+            retention,
+            options or EngineOptions(),
+            slots,
+            round(lease * 1e6),
+            poll,
         )
         node_id = world.id("node")
         # A host of its own for each: no lock files, no hints; deaths are found out by the lease.
-        record = NodeRecord(
-            node_id,
-            node_id,
-            "boot",
-            1,
-            "test",
-            library.formats,
-            round(lease * 1e6),
-            capabilities,
-            tuple(sorted(self.activities)),
-            queues,
-            slots,
-            tuple(fingerprints),
-            library.level,
-            library.writes,
+        record = replace(
+            node_record(node_id, self.provider, replace(settings, activities={})),
+            host=node_id,
+            activities=tuple(sorted(self.activities)),
+            fingerprints=tuple(fingerprints),
         )
-        self.engine = Engine(
-            self.store,
-            orchestrations,
-            record,
+        node = nodes.Node(
+            self.provider,
+            node_id,
+            settings,
             clock,
-            limits=limits or Limits(),
-            options=options or EngineOptions(),
-            recorder=recorder,
-            retention=retention,
-            activities=registered,
-            library=library,
+            Recorder() if recorder is None else recorder,
+            store=self.store,
+            record=record,
         )
-        self.membership = Membership(self.store, record, clock)
-        self.cycle = Cycle(
-            self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder
-        )
+        self.engine, self.membership, self.cycle = node.engine, node.membership, node.cycle
         self.received = []
         self.running = {}
         self.attempts = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -12,7 +13,6 @@ from orchestra.context import Limits
 from orchestra.engine.blocked_turns import LateResult, TurnAbandoned
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.membership import Membership
 from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
@@ -40,7 +40,8 @@ from orchestra.events import EventRecord
 from orchestra.levels import Levels
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
-from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, Renewal
+from orchestra.runtime.nodes import Node, NodeSettings, node_record
+from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
 from orchestra.store.changes import Change, ClientChange
 from orchestra.store.instances import HeldRow
 from orchestra.store.messages import InboxPage, Unread
@@ -49,6 +50,7 @@ from orchestra.store.port import Provider
 from orchestra.store.routes import Kind, Route
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import Task
+from orchestra.telemetry import Recorder
 from tests.support.simulation.programs import IN_CODE
 
 __all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
@@ -307,7 +309,6 @@ class SimulatedNode:
         queues: Sequence[str],
         slots: int,
     ) -> None:
-        library = provider.library
         self.provider = provider
         self.clock = clock
         self.stage = stage
@@ -327,36 +328,35 @@ class SimulatedNode:
         """Results of abandoned turns that the engine does not know of yet."""
         self._world = world
         self._received: list[ToEngine] = []
-        capabilities = tuple(
-            Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities()
-        )
-        record = NodeRecord(
-            world.new_id("node"),
-            host,
-            "boot",
-            1,
-            "simulated",
-            library.formats,
-            round(lease * 1e6),
-            capabilities,
-            tuple(activities),
-            tuple(queues),
-            slots,
-            reads=library.level,
-            writes=library.writes,
-        )
-        self.engine: Engine = Engine(
-            self.link,
+        settings = NodeSettings(
             registry,
-            record,
-            clock,
+            queues=queues,
             limits=_LIMITS,
-            options=options,
             retention=retention,
-            library=library,
+            options=options,
+            slots=slots,
+            lease=round(lease * 1e6),
+            poll=poll,
         )
-        membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
-        self.cycle: Cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
+        record = replace(
+            node_record(world.new_id("node"), provider, settings),
+            host=host,
+            boot_id="boot",
+            pid=1,
+            activities=tuple(activities),
+        )
+        node = Node(
+            provider,
+            record.node_id,
+            settings,
+            clock,
+            Recorder(),
+            store=self.link,
+            record=record,
+            make_id=lambda: world.new_id("reborn"),
+        )
+        self.engine: Engine = node.engine
+        self.cycle: Cycle = node.cycle
 
     @property
     def alive(self) -> bool:

@@ -279,7 +279,10 @@ BUGS: Final = (
                 "        self.node = node\n        self._join(node)\n        # Only now",
             ),
         ),
-        (Tests(("tests/engine/test_membership.py", "-k", "joining_again")), Simulated("memory")),
+        (
+            Tests(("tests/engine/test_membership.py", "-k", "joining_again")),
+            Simulated("memory", seeds=1_000),
+        ),
     ),
     Bug(
         "a child that is given up and lives on",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from orchestra.codec import encode, plain
-from orchestra.errors import OrchestraError, OutcomeUnknown, StoreBusy, StoreError
+from orchestra.errors import LevelTooLow, OrchestraError, OutcomeUnknown, StoreBusy, StoreError
 from orchestra.events import FORMAT
 from orchestra.operations.retarget import retargeting
 from orchestra.operations.terminate import termination
@@ -29,7 +30,7 @@ from orchestra.store.outcomes import (
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
-from orchestra.versions import Exact, Latest
+from orchestra.versions import Exact, Latest, Policy, Range
 from tests.support.simulation.nodes import Link, SimulatedNode, Surroundings
 from tests.support.simulation.plan import Plan
 from tests.support.simulation.programs import PROGRAMS, draw_state
@@ -38,6 +39,7 @@ from tests.support.simulation.witness import Witness
 __all__ = ["Clients"]
 
 _TRIES = 5
+_POLICIES: Final = (Latest(), Exact("1.0.0"), Exact("1.1.0"), Range("~1.0"))
 
 
 class Clients:
@@ -202,14 +204,13 @@ class Clients:
             version = random.choice(["1.0.0", "1.1.0"]) if random.random() < 0.6 else None
             self._set_pin(random.choice(pinnable), version, nodes)
         elif versioned:
-            self.set_policy(random.choice(versioned), random.choice(["Latest", "1.0.0", "1.1.0"]))
+            self.set_policy(random.choice(versioned), random.choice(_POLICIES))
 
-    def set_policy(self, name: str, policy: str) -> None:
-        """Set the version policy of a name."""
-        value = stored_policy(
-            self._directory.catalogue(), Latest() if policy == "Latest" else Exact(policy)
-        )
-        self._admin.set_policy(name, value, by="operator", reason="simulated")
+    def set_policy(self, name: str, policy: Policy) -> None:
+        """Set the version policy of a name, if it may be written yet."""
+        with suppress(LevelTooLow):  # no node has lived yet
+            value = stored_policy(self._directory.catalogue(), policy)
+            self._admin.set_policy(name, value, by="operator", reason="simulated")
 
     def _set_pin(
         self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]

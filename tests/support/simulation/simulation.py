@@ -36,7 +36,7 @@ from orchestra.store.outcomes import Commit
 from orchestra.store.port import Directory, Provider
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.testing.checker import check_store
-from orchestra.versions import UnknownPolicy
+from orchestra.versions import Latest, UnknownPolicy
 from tests.support.ages import NEXT_LIBRARY, STERN_LIBRARY
 from tests.support.simulation.ages import ERAS, Era, is_known
 from tests.support.simulation.clients import Clients
@@ -786,7 +786,7 @@ class Simulation:
         self.clients.abandoned()
         for name in self.plan.programs:
             if PROGRAMS[name].versioned:
-                self.clients.set_policy(name, "Latest")
+                self.clients.set_policy(name, Latest())
         self.clients.unpin()
         for _ in range(self.random.choice((1, 2))):
             assert self._boot(FINAL_STAGE) is not None, (

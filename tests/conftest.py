@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from pathlib import Path
 from random import SystemRandom
 
@@ -21,6 +22,9 @@ def pytest_configure(config):
     """Give all processes of a run one hash seed: names of tests that show a set must be the same in
     each of them. Those that tests start find this checkout's packages.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell: the programs that tests start would ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
     # Tests that are to be quick look at fewer examples; `--hypothesis-profile` is stronger.
     settings.register_profile("full", deadline=None, print_blob=True)

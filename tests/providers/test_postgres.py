@@ -308,9 +308,9 @@ def test_a_newer_schema_is_refused_unless_it_says_that_this_library_can_read_it(
     provider, connect, other
 ):
     other.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    other.execute("UPDATE meta SET value = '2' WHERE key = 'lowest_reader'")
+    other.execute("UPDATE meta SET value = '9' WHERE key = 'lowest_reader'")
     with pytest.raises(
-        LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"
+        LibraryTooOld, match=r"needs a library that reads level 9; .* Upgrade the library"
     ):
         connect()
     # Only expanded: nodes of this library may go on, and start anew, while others are newer.

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -456,6 +457,7 @@ def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:
 class ComparisonTests(ContractBase):
     """The model is the reference."""
 
+    @pytest.mark.property
     def test_it_does_what_the_model_does(self) -> None:
         """Compares random groups of changes with
         :class:`~tests.support.model.ModelProvider`.

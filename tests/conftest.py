@@ -43,15 +43,17 @@ def pytest_report_header():
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Campaigns are slow, and so is what needs a server. What needs one is a campaign on trio, for
-    the threads of a provider know no event loop, and where it is slow on other stores already.
+    """Campaigns are slow, and so is what needs a server. What is slow on asyncio, or on another
+    store, is a campaign on trio, or on a server: a second way to run the same test.
     """
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
         chosen = {value for value in params if isinstance(value, str)}
         needs_server = "postgres" in {*item.fixturenames, *chosen}
         is_slow_anyway = any(mark.name == "slow" for mark in getattr(item.obj, "pytestmark", ()))
-        if needs_server and (is_slow_anyway or "trio" in chosen):
+        if ("trio" in chosen and (needs_server or is_slow_anyway)) or (
+            needs_server and is_slow_anyway
+        ):
             item.add_marker(pytest.mark.campaign)
         if needs_server or item.get_closest_marker("campaign"):
             item.add_marker(pytest.mark.slow)

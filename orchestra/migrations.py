@@ -124,8 +124,8 @@ class Migrations:
         """Return a state as a version opens it.
 
         The state of another version must fit strictly: a field that the type does not know is an
-        error. A field that is missing takes its default. A state of the same version, or of the
-        same shape, needs no check: it is read as always.
+        error. A field that is missing takes its default. A state of the same version is read as
+        always. A migration runs also where both shapes are the same: the meaning may have changed.
 
         Args:
             writer: the version that wrote the state; ``writer_shape`` the hash of its shape, if
@@ -135,7 +135,7 @@ class Migrations:
         Raises:
             MigrationFailed: a migration raised, a ``down`` is missing, or the result does not fit.
         """
-        if writer == version or writer_shape == decoder.shape:
+        if writer == version:
             return OpenedState(state)
         start = self._shape_of(writer, writer_shape, decoder, version)
         path = self._path(start, self._shape_at(version))
@@ -163,11 +163,16 @@ class Migrations:
             written.prerelease is not None
             and release in self.by_version
             and shape is not None
-            and shape == decoder.shape
-            and self._shape_at(version) == release
+            and shape in self._shapes_of_release(release, decoder, version)
         ):
             return release
         return self._shape_at(writer)
+
+    def _shapes_of_release(self, release: str, decoder: Decoder[Any], version: str) -> set[str]:
+        """Return the hashes that a state of a release may have, as far as they are known."""
+        result = self.by_version[release].up.result
+        shapes = set[str]() if result.annotation is Any else {result.shape}
+        return shapes | {decoder.shape} if self._shape_at(version) == release else shapes
 
     def _path(self, start: str | None, end: str | None) -> list[tuple[str, Migration]]:
         down, up = self._ancestors(start), self._ancestors(end)

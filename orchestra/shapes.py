@@ -43,7 +43,7 @@ class ShapeFinding:
 
 def baseline_of(registry: OrchestrationRegistry, earlier: Shapes | None = None) -> bytes:
     """Return the baseline of a registry as JSON, indented and sorted. Versions of an earlier
-    baseline that the registry has no more are kept: states of theirs may live.
+    baseline that the registry lacks are kept: states of theirs may live.
     """
     names = {name: dict(versions) for name, versions in (earlier or {}).items()}
     for name, versions in _shapes_of(registry).items():

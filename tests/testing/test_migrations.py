@@ -205,6 +205,31 @@ async def test_a_pre_release_has_the_shape_that_its_state_was_written_with():
         assert (await laps(env))[1] == ("2.0.0", "2.0.0-rc.1", ())
 
 
+async def test_a_pre_release_reaches_a_version_behind_its_release():
+    functions = {**FUNCTIONS, "2.0.0-rc.1": second}
+    async with TestRuntime(registry("2.0.0-rc.1", functions=functions)) as env:
+        await env.client.start("watch", Second("a", 1), instance_id="w")
+        await env.run_until_idle()
+        both = [TO_SECOND, TO_THIRD]
+        await env.upgrade(registry("2.0.0-rc.1", "3.0.0", functions=functions, migrations=both))
+        await env.advance(DAY)
+        assert (await laps(env))[1] == ("3.0.0", "2.0.0-rc.1", ("3.0.0",))
+
+
+async def test_a_migration_between_equal_shapes_runs_for_the_meaning_may_have_changed():
+    def in_cents(state: Second) -> Second:
+        return Second(state.host, state.port * 100)
+
+    async with TestRuntime(registry("2.0.0")) as env:
+        await env.client.start("watch", Second("a", 1), instance_id="w")
+        await env.run_until_idle()
+        await env.upgrade(registry("2.0.0", "2.1.0", migrations=[("2.1.0", in_cents)]))
+        await env.advance(2 * DAY)
+        assert (await laps(env))[1] == ("2.1.0", "2.0.0", ("2.1.0",))
+        (*_, last) = await env.client.list_executions("w")
+        assert last.input == {"host": "a", "port": 100}
+
+
 async def test_a_client_that_was_deployed_earlier_says_which_version_wrote_its_input():
     async with TestRuntime(registry("1.0.0", "2.0.0", migrations=[TO_SECOND])) as env:
         await env.client.start("watch", First("a:1"), instance_id="w", written_by="1.0.0")

@@ -102,7 +102,7 @@ class Fake:
         if isinstance(outcomes, (list, tuple, deque)):
             self._outcomes.extend(cast("Sequence[Any]", outcomes))
             self._count = len(self._outcomes)
-        elif callable(outcomes) and not _is_error(outcomes):
+        elif callable(outcomes) and not is_error(outcomes):
             self._function = outcomes
         else:
             raise InvalidArgument(
@@ -237,7 +237,7 @@ def _standing_in(
             outcome = outcome.outcome
         if outcome is NEVER:
             await ctx.wait_for_event("orchestra.testing.never", Any)
-        if _is_error(outcome):
+        if is_error(outcome):
             raise cast("BaseException", outcome)
         return outcome
 
@@ -257,7 +257,9 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def is_error(outcome: Any) -> bool:
     """Return whether an outcome is raised: an exception, or a class of exceptions."""
-    return _is_error(outcome)
+    return isinstance(outcome, BaseException) or (
+        isinstance(outcome, type) and issubclass(outcome, BaseException)
+    )
 
 
 def reference(name: str) -> Activity[..., Any]:
@@ -277,12 +279,6 @@ def _takes(function: Callable[..., Any], call: Call) -> bool:
     except ValueError:  # it has no signature
         return True
     return True
-
-
-def _is_error(outcome: Any) -> bool:
-    return isinstance(outcome, BaseException) or (
-        isinstance(outcome, type) and issubclass(outcome, BaseException)
-    )
 
 
 def _shown(call: Call) -> str:

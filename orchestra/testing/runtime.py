@@ -172,7 +172,6 @@ class TestRuntime:
         self._problems: list[BaseException] = []
         self._received: list[ToEngine] = []
         self._pending: list[_Pending] = []
-        self._ended: set[str] = set()
         self._policies: list[str] = []
         self._turn: anyio.Lock
         self._is_open = False

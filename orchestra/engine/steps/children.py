@@ -95,7 +95,7 @@ def child_start(
         if isinstance(event, ChildStarted)
         else OnParentClose.ABANDON,
     )
-    taken = f"instance {event.child_id!r} exists, started by somebody else; choose another id"
+    taken = f"instance {event.child_id!r} exists, and another start made it; choose another id"
     return ChildStart(
         event.child_id, link, start, _error(InstanceExists, taken) if attached else None
     )

@@ -41,7 +41,8 @@ class Start:
     """Make an instance, unless the id is taken. A repeated ``request_id`` gets the same answer
     (I1).
 
-    ``parent`` receives its end. ``root_id`` is its first ancestor (``None``: itself).
+    ``parent`` receives its end. ``root_id`` is its first ancestor (``None``: itself). Its first
+    turn does not run before ``not_before``, unless it is cancelled.
     """
 
     instance_id: str
@@ -56,6 +57,7 @@ class Start:
     parent: ParentLink | None = None
     root_id: str | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
+    not_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

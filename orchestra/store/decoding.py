@@ -15,7 +15,15 @@ from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
-from orchestra.store.instances import CancelMark, Hold, InstanceRow, ParentLink, Pin
+from orchestra.store.instances import (
+    CancelMark,
+    Hold,
+    InstanceRow,
+    Nudge,
+    OperatorHold,
+    ParentLink,
+    Pin,
+)
 from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
 from orchestra.store.messages import MessageRow
 from orchestra.store.routes import DEFAULT_QUEUE, Kind, Route
@@ -35,7 +43,11 @@ __all__ = [
     "hold_to_bytes",
     "in_order",
     "message_values",
+    "nudge_from_bytes",
+    "nudge_to_bytes",
     "opening_values",
+    "operator_hold_from_bytes",
+    "operator_hold_to_bytes",
     "payload_values",
     "pin_from_bytes",
     "pin_to_bytes",
@@ -56,8 +68,8 @@ __all__ = [
 K = TypeVar("K")
 Columns = tuple[Any, ...]
 
-INSTANCE_WIDTH = 24
-EXECUTION_WIDTH = 23
+INSTANCE_WIDTH = 29
+EXECUTION_WIDTH = 25
 MESSAGE_WIDTH = 10
 """How many columns the providers' lists of columns have."""
 
@@ -182,7 +194,7 @@ def read_activity(columns: Columns) -> ActivityRow:
         owner,
         *end,
     ) = columns
-    result, result_encoding, failure, stopping, revision = end
+    result, result_encoding, failure, stopping, paused, revision = end
     return ActivityRow(
         execution,
         event_id,
@@ -197,6 +209,7 @@ def read_activity(columns: Columns) -> ActivityRow:
         failure,
         revision,
         bool(stopping),
+        bool(paused),
     )
 
 
@@ -216,6 +229,7 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         *payload_values(activity.result),
         activity.failure,
         activity.stopping,
+        activity.paused,
     )
 
 
@@ -228,6 +242,7 @@ def report_values(activity: ActivityRow) -> Columns:
         *result,
         activity.failure,
         activity.stopping,
+        activity.paused,
         activity.revision,
     )
 
@@ -292,6 +307,8 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         traceparent,
         state_shape,
         migrations,
+        request_id,
+        patches,
     ) = columns
     library = dialect.library
     return ExecutionRow(
@@ -314,6 +331,8 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         traceparent=traceparent,
         state_shape=state_shape,
         migrations=() if migrations is None else tuple(migrations.split()),
+        request_id=request_id,
+        patches=() if patches is None else tuple(patches.split()),
     )
 
 
@@ -365,7 +384,9 @@ def execution_values(
         row.bytes,
         traceparent,
         row.state_shape,
-        _stored_migrations(migrations),
+        _stored_words(migrations),
+        row.request_id,
+        _stored_words(row.patches),
     )
 
 
@@ -385,7 +406,7 @@ def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
         resolution.by,
         resolution.policy_revision,
         delta.traceparent,
-        None if opened is None else _stored_migrations(opened.migrations),
+        None if opened is None else _stored_words(opened.migrations),
         instance_id,
         delta.number,
     )
@@ -408,8 +429,8 @@ def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
     )
 
 
-def _stored_migrations(path: tuple[str, ...]) -> str | None:
-    return " ".join(path) if path else None
+def _stored_words(words: tuple[str, ...]) -> str | None:
+    return " ".join(words) if words else None
 
 
 def _stored_how(how: ResolvedBy | Unknown, dialect: Dialect) -> Any:
@@ -469,6 +490,11 @@ def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow
         parent_execution,
         parent_event,
         root_id,
+        paused,
+        boundary_due,
+        not_before,
+        operator_hold,
+        nudge,
     ) = columns
     return InstanceRow(
         instance_id=instance_id,
@@ -492,6 +518,11 @@ def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow
         if parent_id is None
         else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
+        paused=bool(paused),
+        boundary_due=boundary_due,
+        not_before=not_before,
+        operator_hold=None if operator_hold is None else operator_hold_from_bytes(operator_hold),
+        nudge=None if nudge is None else nudge_from_bytes(nudge),
     )
 
 
@@ -547,3 +578,27 @@ def pin_from_bytes(data: bytes) -> Pin:
     """Return the pin that :func:`pin_to_bytes` wrote."""
     values = unpack(data)
     return Pin(values["version"], values["at"], values["by"], values["reason"])
+
+
+def operator_hold_to_bytes(hold: OperatorHold) -> bytes:
+    """Return the stored form of an operator's hold."""
+    return pack({"since": hold.since, "by": hold.by, "reason": hold.reason})
+
+
+def operator_hold_from_bytes(data: bytes) -> OperatorHold:
+    """Return the hold that :func:`operator_hold_to_bytes` wrote."""
+    values = unpack(data)
+    return OperatorHold(values["since"], values["by"], values["reason"])
+
+
+def nudge_to_bytes(nudge: Nudge) -> bytes:
+    """Return the stored form of a nudge."""
+    return pack(
+        {"execution": nudge.execution, "at": nudge.at, "by": nudge.by, "reason": nudge.reason}
+    )
+
+
+def nudge_from_bytes(data: bytes) -> Nudge:
+    """Return the nudge that :func:`nudge_to_bytes` wrote."""
+    values = unpack(data)
+    return Nudge(values["execution"], values["at"], values["by"], values["reason"])

@@ -40,6 +40,8 @@ class ExecutionRow:
     library wrote the row.
 
     ``traceparent`` is the trace of the execution, or of the one before until it is opened.
+    ``request_id`` is the request that made it: a start, or a rewind. ``patches`` are the marks of
+    ``ctx.patched`` that it has recorded.
     """
 
     number: int
@@ -61,6 +63,8 @@ class ExecutionRow:
     traceparent: str | None = None
     state_shape: str | None = None
     migrations: tuple[str, ...] = ()
+    request_id: str | None = None
+    patches: tuple[str, ...] = ()
 
     def opened(
         self,
@@ -86,6 +90,7 @@ class ExecutionRow:
             traceparent=self.traceparent,
             state_shape=self.state_shape,
             migrations=migrations,
+            request_id=self.request_id,
         )
 
 

@@ -55,6 +55,9 @@ class HotRow:
     cancel_seq: int | None
     most_unread: int | None
     most_unread_bytes: int | None
+    paused: bool
+    boundary_due: int | None
+    not_before: int | None
     summary: Packed | None = None
     """A new summary; ``None`` keeps the stored one."""
     read_revision: int = 0
@@ -98,6 +101,9 @@ class HotRow:
             cancel_seq=None,
             most_unread=0,
             most_unread_bytes=0,
+            paused=False,
+            boundary_due=None,
+            not_before=start.not_before,
         )
 
     @property
@@ -117,7 +123,8 @@ class HotRow:
         self.kind = kind
         self.owner = state.owner if is_open else None
         self.status = status
-        self.held = is_open and held
+        self.held = is_open and (held or self.paused)
+        self.paused = is_open and self.paused
         # A message that the turn has not seen makes the instance ready, even if the turn would park
         # it (rule 4).
         self.wake_at = (
@@ -130,6 +137,7 @@ class HotRow:
         self.history_events = state.history_events
         self.history_bytes = state.history_bytes
         self.summary = state.summary
+        self.boundary_due = state.boundary_due if is_open else None
         self.updated_at = now
 
     @property
@@ -253,6 +261,8 @@ class HotRow:
             self.updated_at,
             self.most_unread,
             self.most_unread_bytes,
+            self.paused,
+            self.boundary_due,
         )
 
     @property
@@ -283,4 +293,7 @@ class HotRow:
             history_events=self.history_events,
             history_bytes=self.history_bytes,
             cancel=self.cancel,
+            paused=bool(self.paused),
+            boundary_due=self.boundary_due,
+            not_before=self.not_before,
         )

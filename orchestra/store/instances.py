@@ -20,6 +20,8 @@ __all__ = [
     "Hold",
     "InstanceRow",
     "InstanceState",
+    "Nudge",
+    "OperatorHold",
     "ParentLink",
     "Pin",
     "shown_hold",
@@ -81,6 +83,29 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorHold:
+    """A hold that an operator, or a boundary that was due, has put on an instance. Only a release
+    ends it (rule 32).
+    """
+
+    since: int
+    by: str
+    reason: UserText
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """An operator's wish that an execution reaches its boundary soon. It means this execution
+    alone (rule 40).
+    """
+
+    execution: int
+    at: int
+    by: str
+    reason: UserText
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
 
@@ -105,7 +130,12 @@ def shown_hold(hold: Hold) -> str:
 
 @frozen
 class InstanceRow:
-    """The hot columns that an owner needs. ``traceparent`` is the trace of the start."""
+    """The hot columns that an owner needs. ``traceparent`` is the trace of the start.
+
+    ``paused``: the ``operator_hold`` is in force; otherwise it is a former one, or there is none.
+    ``boundary_due`` is when the current execution should have reached its boundary. ``not_before``
+    is when the first turn of a delayed start may run.
+    """
 
     instance_id: str
     incarnation: str
@@ -126,6 +156,11 @@ class InstanceRow:
     traceparent: str | None = None
     parent: ParentLink | None = None
     root_id: str | None = None
+    paused: bool = False
+    boundary_due: int | None = None
+    not_before: int | None = None
+    operator_hold: OperatorHold | None = None
+    nudge: Nudge | None = None
 
 
 @frozen
@@ -146,6 +181,7 @@ class InstanceState:
     history_events: int
     history_bytes: int
     summary: Packed
+    boundary_due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class ExecutionEnd(IntEnum):
     CANCELLED = 3
     TERMINATED = 4
     CONTINUED_AS_NEW = 5
+    REWOUND = 6
+    """An operator ended it and began a former one again."""
 
 
 class ResolvedBy(StrEnum):
@@ -55,6 +57,8 @@ class ResolvedBy(StrEnum):
     POLICY = "policy"
     EXPLICIT = "explicit"
     PIN = "pin"
+    REWIND = "rewind"
+    """The operator who rewound the instance, and did not pin it."""
 
 
 class HoldKind(StrEnum):
@@ -72,11 +76,23 @@ class HoldKind(StrEnum):
     """Its state does not migrate to the version that opens it, or does not fit it."""
     STORE = "store"
     INTERNAL = "internal"
+    OPERATOR = "operator"
+    """An operator has paused it, or the boundary that was due has."""
+    VERSION_MISSING = "version_missing"
+    """No living node has its version, or reads its history. Derived, never stored (rule 5)."""
+    CRASHING = "crashing"
+    """Nodes were lost while they ran it, several in a row. Derived, never stored."""
 
     @property
     def blames_code(self) -> bool:
         """Whether the instance's code is the cause, not the store or the engine."""
-        return self not in {self.STORE, self.INTERNAL}
+        return self not in {
+            self.STORE,
+            self.INTERNAL,
+            self.OPERATOR,
+            self.VERSION_MISSING,
+            self.CRASHING,
+        }
 
 
 class MessageKind(IntEnum):
@@ -104,9 +120,13 @@ REPORTS: Final = (
 
 
 _MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
-_HOLDS: Final = Kinds("hold", {kind.value: kind for kind in HoldKind}, {"migration": 2})
-_ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd})
-_RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy})
+_HOLDS: Final = Kinds(
+    "hold",
+    {kind.value: kind for kind in HoldKind},
+    {"migration": 2, "operator": 2, "version_missing": 2, "crashing": 2},
+)
+_ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd}, {6: 2})
+_RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy}, {"rewind": 2})
 _STATUSES: Final = Kinds("status", {kind.value: kind for kind in Status})
 
 
@@ -158,8 +178,10 @@ class Library:
             )
 
 
-THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 1})
-"""This library. Level 2 brings the holds for a state that does not migrate."""
+THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 2})
+"""This library. Level 2 brings the holds for a state that does not migrate, and what operators
+control: a library that knows nothing of their holds would release them.
+"""
 
 
 class Dialect:

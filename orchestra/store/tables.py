@@ -95,6 +95,9 @@ HOT_ROW: Final = _columns(
     cancel_seq="number",
     most_unread="number",
     most_unread_bytes="number",
+    paused="flag",
+    boundary_due="number",
+    not_before="number",
 )
 """The columns of :class:`~orchestra.store.hot_row.HotRow`; its fields have the same order."""
 
@@ -119,6 +122,8 @@ WRITTEN_ROW: Final = Columns(
             "updated_at",
             "most_unread",
             "most_unread_bytes",
+            "paused",
+            "boundary_due",
         ),
     )
 )
@@ -129,7 +134,7 @@ CANCEL_MARK: Final = HOT_ROW.only(
 )
 
 NEW_INSTANCE: Final = HOT_ROW.only(
-    "instance_id", "incarnation", "kind", "wake_at", "execution", "opened"
+    "instance_id", "incarnation", "kind", "wake_at", "execution", "opened", "not_before"
 )
 """The columns of the hot row that a start sets. The other columns begin alike for all instances."""
 
@@ -177,6 +182,8 @@ EXECUTION: Final = _columns(
     traceparent="text",
     state_shape="text",
     migrations="text",
+    request_id="text",
+    patches="text",
 )
 
 EXECUTION_ID: Final = EXECUTION.only("instance_id", "execution")
@@ -245,6 +252,7 @@ ACTIVITY: Final = _columns(
     result_encoding="number",
     failure="blob",
     stopping="flag",
+    paused="flag",
 )
 
 ACTIVITY_FENCE: Final = _columns(revision="number")
@@ -262,6 +270,7 @@ REPORT: Final = Columns(
             "result_encoding",
             "failure",
             "stopping",
+            "paused",
         ),
         *ACTIVITY_FENCE,
     )

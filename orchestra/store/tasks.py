@@ -30,6 +30,8 @@ class ActivityRow:
 
     ``stopping`` is the stop mark: the instance has cancelled the attempt and waits for its end. A
     row with the mark has an owner, or it has ended.
+
+    ``paused``: an operator holds the instance, and no node takes the attempt.
     """
 
     execution: int
@@ -45,6 +47,7 @@ class ActivityRow:
     failure: Packed | None = None
     revision: int = 0
     stopping: bool = False
+    paused: bool = False
 
     @property
     def has_ended(self) -> bool:

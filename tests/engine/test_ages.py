@@ -28,7 +28,10 @@ KINDS_ONLY = replace(NEXT_LIBRARY, events=type(EVENTS)(EVENTS.formats, NEXT_LIBR
 """The next library without its event format."""
 
 FORMAT_ONLY = replace(
-    NEXT_LIBRARY, level=1, writes=1, events=type(EVENTS)(NEXT_LIBRARY.events.formats, EVENTS.kinds)
+    NEXT_LIBRARY,
+    level=THIS_LIBRARY.level,
+    writes=THIS_LIBRARY.level,
+    events=type(EVENTS)(NEXT_LIBRARY.events.formats, EVENTS.kinds),
 )
 """This library with the next event format."""
 
@@ -100,7 +103,7 @@ def test_the_level_rises_when_the_last_older_node_has_gone_and_one_node_raises_i
     old = any_world.node(registry(work), {"work": HOLD})
     news = [any_world.node(registry(work), {"work": HOLD}, library=NEXT_LIBRARY) for _ in range(2)]
     any_world.run(30)
-    assert any_world.store.catalogue().levels == Levels(THIS_LIBRARY.level, 1), (
+    assert any_world.store.catalogue().levels == THIS_LIBRARY.target(THIS_LIBRARY.level), (
         "an old node could not read it"
     )
     old.stop()

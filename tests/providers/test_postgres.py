@@ -376,7 +376,19 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("ALTER TABLE activity DROP COLUMN stopping")
     other.execute("ALTER TABLE execution DROP COLUMN state_shape")
     other.execute("ALTER TABLE execution DROP COLUMN migrations")
-    other.execute("DROP TABLE policy_history")
+    other.execute("DROP TABLE policy_history, set_aside")
+    for table, columns in {
+        "instance": ("paused", "boundary_due", "not_before"),
+        "instance_detail": ("operator_hold", "nudge"),
+        "execution": ("request_id", "patches"),
+        "activity": ("paused",),
+    }.items():
+        for column in columns:
+            other.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    other.execute(
+        "CREATE INDEX activity_claim ON activity (queue, name, started_at, instance_id) "
+        "WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
+    )
     other.execute("UPDATE meta SET value = %s WHERE key = 'schema'", (str(stops.number - 1),))
     migrated = connect()
     (snapshot,) = claim(migrated)
@@ -1402,6 +1414,8 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
                         1,
                         True,
                         *(0,) * 6,
+                        False,
+                        None,
                         None,
                         "i",
                         row.revision,

@@ -275,6 +275,21 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.execute("ALTER TABLE execution DROP COLUMN state_shape")
         connection.execute("ALTER TABLE execution DROP COLUMN migrations")
         connection.execute("DROP TABLE policy_history")
+        connection.execute("DROP TABLE set_aside")
+        connection.execute("DROP INDEX instance_boundary")
+        connection.execute("DROP INDEX activity_claim")
+        for table, columns in {
+            "instance": ("paused", "boundary_due", "not_before"),
+            "instance_detail": ("operator_hold", "nudge"),
+            "execution": ("request_id", "patches"),
+            "activity": ("paused",),
+        }.items():
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute(
+            "CREATE INDEX activity_claim ON activity (queue, name, started_at) "
+            "WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
+        )
         connection.execute(
             "UPDATE meta SET value = ? WHERE key = 'schema'", (str(stops.number - 1),)
         )

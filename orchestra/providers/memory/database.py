@@ -22,6 +22,8 @@ from orchestra.store import tables
 from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
 from orchestra.store.decoding import (
     hold_from_bytes,
+    nudge_from_bytes,
+    operator_hold_from_bytes,
     pin_from_bytes,
     read_activity,
     read_event,
@@ -67,6 +69,8 @@ _DETAIL: Final = Columns(
         Column("custom_status_encoding", "number"),
         Column("hold", "blob"),
         Column("pin", "blob"),
+        Column("operator_hold", "blob"),
+        Column("nudge", "blob"),
         Column("unread_at_end", "blob"),
     )
 )
@@ -210,6 +214,10 @@ class Database:
             traceparent=values["traceparent"],
             parent=None if parent_id is None else ParentLink(*link),
             root_id=values["root_id"],
+            operator_hold=None
+            if values["operator_hold"] is None
+            else operator_hold_from_bytes(values["operator_hold"]),
+            nudge=None if values["nudge"] is None else nudge_from_bytes(values["nudge"]),
         )
 
     def record(self, instance_id: str, dialect: Dialect) -> InstanceRecord | None:
@@ -256,7 +264,7 @@ class Database:
         """Add a new instance."""
         hot = tuple(getattr(row, name) for name in tables.HOT_ROW.names)
         self.instances.put((*hot, b"", now, None))
-        self.details.put((*detail, None, None, None, None, None))
+        self.details.put((*detail, *(None,) * (len(_DETAIL) - len(detail))))
         values = dict(zip(tables.DETAIL.names, detail, strict=True))
         if values["parent_id"] is not None:
             self.children.put((values["parent_id"], values["parent_execution"], row.instance_id))
@@ -490,7 +498,12 @@ class Database:
         if row is None:
             return None
         activity = read_activity(row[1:])
-        is_waiting = activity.route == route and activity.owner is None and not activity.has_ended
+        is_waiting = (
+            activity.route == route
+            and activity.owner is None
+            and not activity.has_ended
+            and not activity.paused
+        )
         return (activity.started_at, key) if is_waiting else None
 
 

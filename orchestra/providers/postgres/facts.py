@@ -66,6 +66,7 @@ def new_instances(
             start.wake_at,
             start.execution.number,
             start.execution.opened_at is not None,
+            start.not_before,
         )
         for start in starts
     ]

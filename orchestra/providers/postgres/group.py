@@ -193,6 +193,7 @@ def _fenced_values(
         state.takeovers,
         state.history_events,
         state.history_bytes,
+        state.boundary_due if is_open else None,
         state.summary,
         write.instance_id,
         write.revision,

@@ -14,7 +14,14 @@ from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.inbox import read_page
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.store.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution
+from orchestra.store.decoding import (
+    hold_from_bytes,
+    nudge_from_bytes,
+    operator_hold_from_bytes,
+    pin_from_bytes,
+    read_activity,
+    read_execution,
+)
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Dialect
@@ -90,9 +97,8 @@ def _snapshot(
             f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}"
         )
     _, queue, name, version, event_format, floating, level, pin, hold, traceparent, *rest = detail
-    parent_id, parent_incarnation, parent_execution, parent_event, root_id, summary, *execution = (
-        rest
-    )
+    parent_id, parent_incarnation, parent_execution, parent_event, root_id, *rest = rest
+    operator_hold, nudge, summary, *execution = rest
     instance = replace(
         row.instance(read_kind((queue, name, version, event_format, floating, level))),
         pin=None if pin is None else pin_from_bytes(pin),
@@ -102,6 +108,8 @@ def _snapshot(
         if parent_id is None
         else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
+        operator_hold=None if operator_hold is None else operator_hold_from_bytes(operator_hold),
+        nudge=None if nudge is None else nudge_from_bytes(nudge),
     )
     return Snapshot(
         instance,

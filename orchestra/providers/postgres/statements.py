@@ -22,7 +22,8 @@ EXECUTION_COLUMNS: Final = tables.EXECUTION.without("instance_id", "version_key"
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
     i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
-    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
+    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id,
+    i.paused, i.boundary_due, i.not_before, d.operator_hold, d.nudge"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level"
 
@@ -91,6 +92,7 @@ _FENCED: Final = tables.HOT_ROW.only(
     "takeovers",
     "history_events",
     "history_bytes",
+    "boundary_due",
 )
 FENCED: Final = Columns((*_FENCED, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
 """The columns that a plain group writes, and the revision that it builds on."""
@@ -160,10 +162,11 @@ _FOUND_KINDS: Final = f"""
 ADD_INSTANCES: Final = f"""
     INSERT INTO @instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
+        takeovers, history_events, history_bytes, not_before, created_at, updated_at, summary, most_unread,
+        most_unread_bytes)
     SELECT u.instance_id, u.incarnation, u.kind, 1, NULL, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
-        moment.now, moment.now, '', 0, 0
-    FROM {given(tables.NEW_INSTANCE)}, ({_moment("$7", "$8")}) AS moment
+        u.not_before, moment.now, moment.now, '', 0, 0
+    FROM {given(tables.NEW_INSTANCE)}, ({_moment("$8", "$9")}) AS moment
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
@@ -385,7 +388,8 @@ CLAIM: Final = f"""
         WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
 _WAITING: Final = (
-    "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL"
+    "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL AND NOT "
+    "a.paused"
 )
 NEXT_WAKE: Final = f"""
     SELECT least(
@@ -475,7 +479,7 @@ LOSE_TASKS: Final = f"""
 # it began, but a row that it waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
     SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation,
-        d.parent_execution, d.parent_event, d.root_id, i.summary, {EXECUTION_COLUMNS}
+        d.parent_execution, d.parent_event, d.root_id, d.operator_hold, d.nudge, i.summary, {EXECUTION_COLUMNS}
     FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, kind)
     JOIN @instance i ON i.instance_id = u.instance_id
     JOIN @kind k ON k.kind_id = u.kind

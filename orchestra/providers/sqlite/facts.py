@@ -58,6 +58,7 @@ def make_instance(transaction: Transaction, start: Start) -> bool:
         start.wake_at,
         execution.number,
         is_opened,
+        start.not_before,
     )
     return (
         connection.execute(sql.ADD_INSTANCE, (*values, transaction.now, transaction.now)).rowcount

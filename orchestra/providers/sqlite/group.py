@@ -97,6 +97,7 @@ class Group:
             state.history_events,
             state.history_bytes,
             state.summary,
+            state.boundary_due if is_open else None,
             self._transaction.now,
             write.instance_id,
             write.incarnation,

@@ -21,7 +21,8 @@ EXECUTION_COLUMNS: Final = tables.EXECUTION.without("instance_id", "version_key"
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
     i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
-    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
+    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id,
+    i.paused, i.boundary_due, i.not_before, d.operator_hold, d.nudge"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level"
 
@@ -72,7 +73,7 @@ WRITE_AS_OWNER: Final = """
         revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
         wake_at = CASE WHEN ? <> 0 THEN NULL WHEN inbox_seq > ? THEN 0 ELSE ? END,
         seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
-        updated_at = ?
+        boundary_due = ?, updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?
     RETURNING inbox_seq"""
 # The write of an owner that stays the owner, which is the common case. It names no column of
@@ -83,7 +84,7 @@ WRITE_AND_KEEP: Final = """
         kind = ?,
         wake_at = CASE WHEN inbox_seq > ? THEN 0 ELSE ? END,
         seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
-        updated_at = ?
+        boundary_due = ?, updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?
     RETURNING inbox_seq"""
 
@@ -169,8 +170,9 @@ SET_EXPIRES_AT: Final = """
 ADD_INSTANCE: Final = """
     INSERT INTO instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
-    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'', 0, 0)
+        takeovers, history_events, history_bytes, not_before, created_at, updated_at, summary, most_unread,
+        most_unread_bytes)
+    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?, x'', 0, 0)
     ON CONFLICT (instance_id) DO NOTHING"""
 # Rows that were made for a write that was then refused.
 UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
@@ -225,7 +227,9 @@ CLAIM: Final = """
 
 # --- activities that are handed out -----------------------------------------------------------
 
-_WAITING: Final = "queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
+_WAITING: Final = (
+    "queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL AND paused = 0"
+)
 _TASK_COLUMNS: Final = """
     a.instance_id, i.incarnation, a.execution, a.event_id, a.revision, a.attempt, x.name, x.version, x.traceparent,
     a.heartbeat, a.heartbeat_encoding, a.stopping, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding"""

@@ -147,6 +147,8 @@ class Group:
             history_events=state.history_events,
             history_bytes=state.history_bytes,
             hold=write_hold(write.hold, self._dialect) or row.hold,
+            paused=is_open and row.paused,
+            boundary_due=state.boundary_due if is_open else None,
         )
         activities = dict(instance.activities)
         for event_id in write.completed:
@@ -159,7 +161,7 @@ class Group:
             instance,
             row=row,
             status=as_stored(state.status, self._dialect.statuses[state.status]),
-            held=is_open and write.hold is not None,
+            held=is_open and (write.hold is not None or row.paused),
             summary=state.summary,
             custom_status=write.custom_status or instance.custom_status,
             activities=activities if is_open else instance.activities,
@@ -273,6 +275,7 @@ class Group:
             traceparent=start.traceparent,
             parent=start.parent,
             root_id=start.root_id,
+            not_before=start.not_before,
         )
         self._instances[start.instance_id] = ModelInstance(
             row=row,

@@ -26,6 +26,7 @@ from orchestra.client import (
     WaitingOn,
 )
 from orchestra.context import (
+    BoundaryRequest,
     Condition,
     Limits,
     Lock,
@@ -122,6 +123,7 @@ __all__ = [
     "ActivityFailed",
     "AlreadyCompleted",
     "Attempt",
+    "BoundaryRequest",
     "Cancelled",
     "ChildFailed",
     "ChildInfo",

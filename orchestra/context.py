@@ -41,6 +41,7 @@ from orchestra.synchronization import Condition, Lock, Semaphore
 from orchestra.versions import parse_version
 
 __all__ = [
+    "BoundaryRequest",
     "Condition",
     "Limits",
     "Lock",
@@ -93,6 +94,7 @@ _ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {
     "wait": OnCancel.WAIT,
     "abandon": OnCancel.ABANDON,
 }
+_LONGEST_PATCH: Final = 200
 _LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 
 
@@ -122,6 +124,19 @@ class Limits:
         check_count(self.max_payload, "Limits.max_payload")
 
 
+@dataclass(frozen=True, slots=True)
+class BoundaryRequest:
+    """A request to an execution that it reaches its boundary soon: a nudge, or a boundary that was
+    due.
+
+    ``at`` is when it was made, on the store's clock, and ``by`` who has made it.
+    """
+
+    at: datetime
+    by: str
+    reason: str
+
+
 class Machine(Protocol):
     """The execution behind a context."""
 
@@ -146,6 +161,8 @@ class Machine(Protocol):
     def is_replaying(self) -> bool: ...
     @property
     def random(self) -> Random: ...
+    @property
+    def boundary_request(self) -> BoundaryRequest | None: ...
 
     def check(self) -> None: ...
     def schedule_activity(
@@ -161,6 +178,8 @@ class Machine(Protocol):
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
+    def wait_for_boundary_request(self) -> Future[BoundaryRequest]: ...
+    def patched(self, patch: str) -> bool: ...
     def orchestration(
         self, function: Callable[[Any, Any], Awaitable[Any]]
     ) -> tuple[str, Decoder[Any]]: ...
@@ -243,6 +262,14 @@ class OrchestrationContext:
             self._machine.history_events >= limits.suggest_events
             or self._machine.history_bytes >= limits.suggest_bytes
         )
+
+    @property
+    def boundary_requested(self) -> bool:
+        """Whether this execution is asked to reach its boundary soon: by ``client.nudge``, or
+        because its boundary was due. It stays true until the boundary; the next execution is asked
+        anew.
+        """
+        return self._machine.boundary_request is not None
 
     # --- deterministic and free ---
 
@@ -413,6 +440,42 @@ class OrchestrationContext:
             # Whether the branch waits for the future it sees decides about both.
             branch.owned[wait.event_id] = branch.owned[timer.event_id] = timed
         return timed
+
+    def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
+        """Wait until this execution is asked to reach its boundary; see
+        :attr:`boundary_requested`. If it was asked already, the future is done.
+
+        Race it against what the code waits for, such as a timer of a year. The wait itself is not
+        recorded, so code may begin to use it while executions are open; the request is recorded.
+        """
+        self._machine.check()
+        return self._machine.wait_for_boundary_request()
+
+    def patched(self, patch: str) -> bool:
+        """Return whether this execution takes the new way at a change of its code.
+
+        True where the execution comes here first with the new code; a mark is recorded. False where
+        it repeats a history without the mark: the old code was here before. The answer for one id
+        is the same throughout an execution. While a node lives whose library cannot read the mark,
+        it is False.
+
+        Use one id for one change, also if that is made in several places. It is safe to remove a
+        call once no open execution lacks the mark: a mark that code no longer asks for repeats.
+
+        Args:
+            patch: the id of the change: up to 200 characters, without spaces.
+
+        Raises:
+            InvalidArgument: it is no such text.
+        """
+        self._machine.check()
+        check_name(patch, "the id of a patch")
+        if len(patch) > _LONGEST_PATCH or len(patch.split()) != 1 or patch != patch.strip():
+            raise InvalidArgument(
+                f"the id of a patch is {patch!r}; give text of at most {_LONGEST_PATCH} characters "
+                "without spaces"
+            )
+        return self._machine.patched(patch)
 
     def _due_in(self, timeout: object, what: str) -> int:
         """Return the due time of a timeout.

@@ -19,7 +19,7 @@ from orchestra.clock import from_micros, to_micros
 from orchestra.codec import Packed, Payload, pack, pack_value, unpack
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
 from orchestra.frozen import frozen
-from orchestra.levels import BASE_LEVEL, Kinds, Unknown
+from orchestra.levels import BASE_LEVEL, Kinds, Stored, Unknown
 from orchestra.retry import RetryPolicy
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ActivityCompleted",
     "ActivityFailedEvent",
     "ActivityScheduled",
+    "BoundaryRequested",
     "CancelRequested",
     "ChildCompleted",
     "ChildFailedEvent",
@@ -51,6 +52,7 @@ __all__ = [
     "InputEvent",
     "OnCancel",
     "OnParentClose",
+    "Patched",
     "TerminalEvent",
     "TimerCreated",
     "TimerFired",
@@ -109,6 +111,15 @@ class EventKind(IntEnum):
     EXECUTION_CANCELLED = 22
     EXECUTION_TERMINATED = 23
     CONTINUED_AS_NEW = 24
+    BOUNDARY_REQUESTED = 26
+    PATCHED = 27
+
+
+_LEVELS: Final[Mapping[Stored, int]] = {
+    EventKind.BOUNDARY_REQUESTED.value: 2,
+    EventKind.PATCHED.value: 2,
+}
+"""The levels of the kinds that came after the first library."""
 
 
 @frozen
@@ -321,6 +332,30 @@ class CancelRequested(InputEvent):
 
 
 @frozen
+class BoundaryRequested(InputEvent):
+    """An operator, or a boundary that was due, asks the execution to reach its boundary soon.
+
+    ``requested_at`` is when that was (microseconds UTC), and ``by`` who has asked.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.BOUNDARY_REQUESTED
+    requested_at: int
+    by: str
+    reason: str
+
+
+@frozen
+class Patched(CommandEvent):
+    """The code came first to the branch ``patch``, and took the new way.
+
+    Replay finds it by its id, and not by its place: the code may ask again, or no more.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.PATCHED
+    patch: str
+
+
+@frozen
 class ExecutionCompleted(TerminalEvent):
     kind: ClassVar[EventKind] = EventKind.EXECUTION_COMPLETED
     output: Payload
@@ -460,7 +495,7 @@ class EventForms:
     ) -> None:
         self.formats: Mapping[int, Wire] = {FORMAT: Wire()} if formats is None else formats
         self.kinds: Kinds[EventKind] = kinds or Kinds(
-            "event", {kind.value: kind for kind in EventKind}
+            "event", {kind.value: kind for kind in EventKind}, _LEVELS
         )
         self.on_cancel: Kinds[OnCancel] = on_cancel or Kinds(
             "on_cancel", {kind.value: kind for kind in OnCancel}
@@ -468,7 +503,7 @@ class EventForms:
         self.on_parent_close: Kinds[OnParentClose] = on_parent_close or Kinds(
             "on_parent_close", {kind.value: kind for kind in OnParentClose}
         )
-        self._is_base = self.kinds.highest_level == BASE_LEVEL
+        self._levels = self.kinds.later_levels
         self._writers: dict[tuple[int, int], EventWriter] = {}
 
     def writer(self, event_format: int = FORMAT, level: int = BASE_LEVEL) -> EventWriter:
@@ -484,9 +519,11 @@ class EventForms:
 
     def level(self, records: Sequence[EventRecord]) -> int:
         """Return the level that a library must read to continue after these events."""
-        if self._is_base:
-            return BASE_LEVEL
-        return max((self.kinds.level(record.kind) for record in records), default=BASE_LEVEL)
+        level, levels = BASE_LEVEL, self._levels
+        for record in records:  # nearly all kinds are of the base level
+            if record.kind in levels:
+                level = max(level, levels[record.kind])
+        return level
 
 
 EVENTS: Final = EventForms()
@@ -596,6 +633,10 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
             envelope = {"reason": event.reason}
         case ExecutionFailed():
             envelope = {"error": error_to_wire(event.error)}
+        case Patched():
+            envelope = {"patch": event.patch}
+        case BoundaryRequested():
+            envelope = {"at": event.requested_at, "by": event.by, "reason": event.reason}
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
     return EventRecord(
@@ -722,8 +763,12 @@ def _read(
             )
         case EventKind.COMMAND_CANCELLED:
             return CommandCancelled(number, at, _field(envelope, "source", int))
-        case EventKind.CANCEL_REQUESTED:
-            return CancelRequested(number, at, _field(envelope, "reason", str))
+        case (
+            EventKind.CANCEL_REQUESTED
+            | EventKind.EXECUTION_CANCELLED
+            | EventKind.EXECUTION_TERMINATED
+        ):
+            return _REASONED[kind](number, at, _field(envelope, "reason", str))
         case (
             EventKind.CHILD_STARTED
             | EventKind.CHILD_COMPLETED
@@ -731,16 +776,27 @@ def _read(
             | EventKind.DETACHED_STARTED
         ):
             return _read_of_child(kind, record, envelope, forms)
+        case EventKind.BOUNDARY_REQUESTED:
+            return BoundaryRequested(
+                number,
+                at,
+                _field(envelope, "at", int),
+                _field(envelope, "by", str),
+                _field(envelope, "reason", str),
+            )
+        case EventKind.PATCHED:
+            return Patched(number, at, _field(envelope, "patch", str))
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
         case EventKind.EXECUTION_FAILED:
             return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
-        case EventKind.EXECUTION_CANCELLED:
-            return ExecutionCancelled(number, at, _field(envelope, "reason", str))
-        case EventKind.EXECUTION_TERMINATED:
-            return ExecutionTerminated(number, at, _field(envelope, "reason", str))
         case EventKind.CONTINUED_AS_NEW:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
+
+
+_REASONED: Final = {
+    kind.kind: kind for kind in (CancelRequested, ExecutionCancelled, ExecutionTerminated)
+}
 
 
 def _read_of_child(

@@ -141,6 +141,6 @@ class Kinds(Generic[K]):
         return tuple(stored for stored, meaning in self._known.items() if meaning in kinds)
 
     @property
-    def highest_level(self) -> int:
-        """The highest level of a known stored form."""
-        return max(self._levels.values(), default=BASE_LEVEL)
+    def later_levels(self) -> Mapping[Stored, int]:
+        """The levels of the stored forms above the base level."""
+        return self._levels

@@ -14,6 +14,7 @@ from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    BoundaryRequested,
     CancelRequested,
     ChildCompleted,
     ChildFailedEvent,
@@ -30,6 +31,7 @@ from orchestra.events import (
     ExecutionFailed,
     ExecutionStarted,
     ExecutionTerminated,
+    Patched,
     TimerCreated,
     TimerFired,
     UnknownEvent,
@@ -64,6 +66,8 @@ class HistoryEvent:
     detached_started      name, version, instance_id, queue, input
     command_cancelled     source
     cancel_requested      reason
+    boundary_requested    requested_at, by, reason
+    patched               patch
     execution_completed   output
     execution_failed      error
     execution_cancelled   reason
@@ -179,6 +183,17 @@ def _details(event: Event) -> dict[str, Any]:
             return {"source": event.source, "status": event.status, "error": event.cause}
         case CancelRequested() | ExecutionCancelled() | ExecutionTerminated():
             return {"reason": event.reason}
+        case BoundaryRequested():
+            requested_at = from_micros(event.requested_at)
+            return {"requested_at": requested_at, "by": event.by, "reason": event.reason}
+        case Patched():
+            return {"patch": event.patch}
+        case _:
+            return _details_of_end(event)
+
+
+def _details_of_end(event: Event) -> dict[str, Any]:
+    match event:
         case ExecutionCompleted():
             return {"output": shown(event.output)}
         case ExecutionFailed():

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestra.activities import Activity
+from orchestra.clock import from_micros
 from orchestra.codec import Decoder, Payload
-from orchestra.context import Limits
+from orchestra.context import BoundaryRequest, Limits
 from orchestra.errors import (
     Evicted,
     NondeterminismError,
@@ -24,6 +25,7 @@ from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    BoundaryRequested,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
@@ -31,19 +33,22 @@ from orchestra.events import (
     CommandEvent,
     DetachedStarted,
     EventAwaited,
+    EventKind,
     EventReceived,
     EventWriter,
     InputEvent,
     OnCancel,
     OnParentClose,
+    Patched,
     TimerCreated,
     TimerFired,
 )
 from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place, place_in
-from orchestra.futures import DurableFuture, Seal, Unawaited
+from orchestra.futures import DurableFuture, Future, Seal, Unawaited
 from orchestra.ids import child_id
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
+from orchestra.replay.boundary import Boundary
 from orchestra.replay.failing import place_of
 from orchestra.replay.gathered import Gathered
 from orchestra.replay.journal import Journal, describe
@@ -115,7 +120,9 @@ class Commands:
 
     # With slots, for a class with so many attributes has a dictionary for each of its objects.
     __slots__ = (
+        "_boundary",
         "_definition",
+        "_patches",
         "_random",
         "boundary",
         "counts",
@@ -185,6 +192,9 @@ class Commands:
         self.has_children: bool = False
         """Whether it has ever asked for a child."""
         self.open_turn: Gathered | None = None
+        self._boundary = Boundary()
+        self._patches: dict[str, bool] | None = None
+        """The answers that the code got about its patches."""
 
     @property
     def gathered(self) -> Gathered:
@@ -221,6 +231,16 @@ class Commands:
         if self._random is None:
             self._random = Random(self.seed)  # noqa: S311 - deterministic on purpose
         return self._random
+
+    @property
+    def boundary_request(self) -> BoundaryRequest | None:
+        """The request that it reaches its boundary, once that has come."""
+        return self._boundary.request
+
+    @property
+    def boundary_awaited_since(self) -> int | None:
+        """Since when its code waits for such a request; ``None``: it does not."""
+        return self._boundary.awaited_since
 
     def check(self) -> None:
         """Raise where the context must not be used now."""
@@ -273,6 +293,37 @@ class Commands:
         return self._open(
             event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}"
         )
+
+    def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
+        """Wait for the request that it reaches its boundary. History has no event of the wait."""
+        return self._boundary.wait(self.seal, self.time.now)
+
+    def deliver_request(self, event: BoundaryRequested) -> None:
+        """Take in the request that it reaches its boundary."""
+        self._boundary.deliver(
+            BoundaryRequest(from_micros(event.requested_at), event.by, event.reason)
+        )
+
+    def patched(self, patch: str) -> bool:
+        """Return whether the code takes the new way at a patch, and record that it has come there
+        first.
+        """
+        if self._patches is None:
+            self._patches = {}
+        answer = self._patches.get(patch)
+        if answer is None:
+            journal = self.journal
+            # A store with older nodes takes no marks: it goes the old way, now as on its replay.
+            answer = (
+                journal.has_mark(patch)
+                if journal.replaying
+                else EventKind.PATCHED in journal.writer.kinds
+            )
+            if answer and not journal.replaying:
+                journal.append(Patched(journal.next_id, self.time.now, patch))
+                self.gathered.patches.append(patch)
+            self._patches[patch] = answer
+        return answer
 
     def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         """Return the name and the result's decoder of a registered orchestration."""

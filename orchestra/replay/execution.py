@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Any, Final
 
 from orchestra.activities import Activity
+from orchestra.clock import to_micros
 from orchestra.codec import Payload
-from orchestra.context import Limits, OrchestrationContext
+from orchestra.context import BoundaryRequest, Limits, OrchestrationContext
 from orchestra.error_info import error_info
 from orchestra.errors import (
     Cancelled,
@@ -23,11 +24,13 @@ from orchestra.errors import (
 from orchestra.events import (
     EVENTS,
     ActivityScheduled,
+    BoundaryRequested,
     CancelRequested,
     CommandEvent,
     ContinuedAsNew,
     Event,
     EventForms,
+    EventKind,
     EventRecord,
     EventWriter,
     ExecutionCompleted,
@@ -182,6 +185,7 @@ class Execution:
         inbox: Inbox | Iterable[MessageRow] = (),
         cancel: str | None = None,
         has_begun: Callable[[int], bool] = has_not_begun,
+        request: BoundaryRequest | None = None,
     ) -> Turn:
         """Take in what has happened until ``now``, and run the code until it waits.
 
@@ -194,6 +198,8 @@ class Execution:
                 else.
             has_begun: whether an activity runs or is handed out, so that the code waits for its end
                 if it is cancelled.
+            request: that the execution reaches its boundary. It is delivered once, after a cancel
+                and before all else.
 
         Raises:
             TurnHeld: the code has raised an error that is no declared failure, or the execution is
@@ -208,6 +214,8 @@ class Execution:
         commands.has_begun = has_begun
         if cancel is not None and not self._cancel_delivered and self.ending is None:
             self._feed(CancelRequested(self.journal.next_id, time.now, cancel))
+        if request is not None and commands.boundary_request is None and self.ending is None:
+            self._ask_for_boundary(request)
         ends = deque(inputs)
         mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), commands.waits)
         to_read: tuple[str, ...] = ()
@@ -278,6 +286,13 @@ class Execution:
     def _feed(self, event: InputEvent) -> None:
         self.journal.append(event)
         self._run(event)
+
+    def _ask_for_boundary(self, request: BoundaryRequest) -> None:
+        # A store with older nodes takes no request: it is delivered once they are gone.
+        if EventKind.BOUNDARY_REQUESTED in self.journal.writer.kinds:
+            number, now = self.journal.next_id, self.time.now
+            at, by, reason = to_micros(request.at), request.by, request.reason
+            self._feed(BoundaryRequested(number, now, at, by, reason))
 
     def _cancel(self, event: CancelRequested) -> None:
         self._cancel_delivered = True
@@ -351,13 +366,15 @@ class Execution:
         try:
             if isinstance(event, CancelRequested):
                 self._cancel(event)
+            elif isinstance(event, BoundaryRequested):
+                commands.deliver_request(event)
             elif event is not None:
                 assert isinstance(event, Answer)
                 deliver(commands, event)
             self.scheduler.run()
             # Each deadlock raises in what the code does about the one before.
             for _ in range(_MOST_DEADLOCKS):
-                if commands.pending or not self._is_stuck():
+                if self._waits or not self._is_stuck():
                     break
                 self.scheduler.run()
         except Evicted:
@@ -396,6 +413,12 @@ class Execution:
                 root.error.__traceback__ = None
             commands.root = None
             self.evict()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether its code waits for something that can happen."""
+        commands = self.commands
+        return bool(commands.pending) or commands.boundary_awaited_since is not None
 
     def _is_stuck(self) -> bool:
         """Raise an error in the code if its branches wait for each other alone. Return whether they

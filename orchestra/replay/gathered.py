@@ -31,6 +31,7 @@ class Gathered:
         "custom_status",
         "fired",
         "logs",
+        "patches",
         "recalled",
         "received",
         "scheduled",
@@ -54,6 +55,7 @@ class Gathered:
         self.unreadable: dict[BaseException, MessageRow] = {}
         """The delivered messages that do not decode, by their errors."""
         self.stopping: list[int] = []
+        self.patches: list[str] = []
 
     def turn(
         self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
@@ -97,4 +99,5 @@ class Gathered:
             stopping=()
             if ended or not self.stopping
             else tuple([number for number in self.stopping if number in pending]),
+            patches=tuple(self.patches),
         )

@@ -22,6 +22,7 @@ from orchestra.events import (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
+    Patched,
     TerminalEvent,
     TimerCreated,
     UnknownEvent,
@@ -73,14 +74,18 @@ class Journal:
         """Where the code gave other values than the history."""
         self._recorded: list[tuple[Event, EventRecord]] = []
         """The events that are not repeated yet, the next one last."""
+        self._marks: frozenset[str] = frozenset()
+        """The patches whose marks the history has."""
 
     def load(self, events: Sequence[Event], records: Sequence[EventRecord]) -> None:
         """Begin a replay."""
         self._recorded = [*zip(events, records, strict=True)][::-1]
+        self._marks = frozenset(event.patch for event in events if isinstance(event, Patched))
         self.replaying = True
 
     def next_recorded(self) -> Event | None:
         """Take the next recorded event, if there is one."""
+        self._pass_marks()
         if not self._recorded:
             return None
         event, record = self._recorded.pop()
@@ -90,6 +95,11 @@ class Journal:
     @property
     def next_id(self) -> int:
         """The number of the next event."""
+        if self._marks and self._recorded:
+            # Marks that the code asks for no more stand in between.
+            for event, _ in reversed(self._recorded):
+                if not isinstance(event, Patched):
+                    return event.id
         return self.count + 1
 
     def append(self, event: Event) -> None:
@@ -113,6 +123,7 @@ class Journal:
         if not self.replaying:
             self.append(event)
             return event
+        self._pass_marks()
         if not self._recorded:
             where = line()
             raise NondeterminismError(
@@ -141,8 +152,30 @@ class Journal:
 
     def gives_up(self, source: int) -> bool:
         """Return whether the next recorded event gives up this command."""
-        event = self._recorded[-1][0] if self._recorded else None
+        recorded = (event for event, _ in reversed(self._recorded))
+        event = next((event for event in recorded if not isinstance(event, Patched)), None)
         return isinstance(event, CommandCancelled) and event.source == source
+
+    def has_mark(self, patch: str) -> bool:
+        """Return whether the history that is repeated has the mark of a patch. Where the mark is
+        next, it is counted, as it was when it was recorded.
+        """
+        if patch not in self._marks:
+            return False
+        for at in range(len(self._recorded) - 1, -1, -1):
+            event, record = self._recorded[at]
+            if not isinstance(event, Patched):
+                break
+            if event.patch == patch:
+                del self._recorded[at]
+                self._count(record)
+                break
+        return True
+
+    def _pass_marks(self) -> None:
+        """Pass marks that the code asks for no more, or in another order."""
+        while self._marks and self._recorded and isinstance(self._recorded[-1][0], Patched):
+            self._count(self._recorded.pop()[1])
 
     def take_fresh(self) -> tuple[EventRecord, ...]:
         """Return the new events since the last call."""
@@ -231,6 +264,8 @@ def describe(event: Event) -> str:
             return f"a detached start of {event.name!r} {event.child_id!r}"
         case CommandCancelled():
             return f"cancelling event {event.source}"
+        case Patched():
+            return f"the mark of patch {event.patch!r}"
         case ExecutionFailed():
             return f"the end of the execution (execution_failed: {_shortened(str(event.error))})"
         case TerminalEvent():

@@ -116,7 +116,7 @@ class Turn:
     sequence numbers. ``to_read`` are awaited names of which the store may have messages that are
     not in memory. The turn has stopped before them, and has not taken the inputs in ``left``.
 
-    ``fired`` says when the fired timers were due.
+    ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
     """
 
     events: tuple[EventRecord, ...]
@@ -134,3 +134,4 @@ class Turn:
     to_read: tuple[str, ...] = ()
     left: tuple[Input, ...] = ()
     stopping: tuple[int, ...] = ()
+    patches: tuple[str, ...] = ()

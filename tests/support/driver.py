@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from orchestra.clock import from_micros
 from orchestra.codec import Payload, encode, pack, plain
-from orchestra.context import Limits
+from orchestra.context import BoundaryRequest, Limits
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import (
+    EVENTS,
     ActivityScheduled,
     ChildStarted,
     CommandCancelled,
@@ -18,12 +19,13 @@ from orchestra.events import (
     ExecutionCompleted,
     ExecutionFailed,
     InputEvent,
+    Patched,
     error_to_wire,
     from_record,
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
-from orchestra.store.kinds import MessageKind
+from orchestra.store.kinds import THIS_LIBRARY, MessageKind
 from orchestra.store.messages import MessageRow
 
 SECOND = 1_000_000
@@ -44,7 +46,10 @@ def define(function, failures=(BaseException,)):
 
 def fresh(function, identity=SUBJECT, limits=None, registered=None, failures=(BaseException,)):
     """Return an execution that has not begun."""
-    return Execution(define(function, failures), identity, limits or Limits(), registered or {})
+    writer = EVENTS.writer(level=THIS_LIBRARY.writes)
+    return Execution(
+        define(function, failures), identity, limits or Limits(), registered or {}, writer=writer
+    )
 
 
 def replay(function, history, identity=SUBJECT, limits=None):
@@ -71,6 +76,7 @@ class Drive:
         self.history = []
         self.inbox = []
         self.sent = 0
+        self.request = None
         self.turns = []
         for name, value in inbox:
             self.put(name, value)
@@ -80,13 +86,16 @@ class Drive:
 
     # --- what happens ---
 
-    def turn(self, inputs=(), cancel=None):
+    def turn(self, inputs=(), cancel=None, request=None):
         """Take one turn with what is in the inbox, and check that its history repeats."""
-        turn = self.execution.turn(self.now, inputs, list(self.inbox), cancel)
+        turn = self.execution.turn(
+            self.now, inputs, list(self.inbox), cancel, request=request or self.request
+        )
         self.turns.append(turn)
         self.history += turn.events
         self.inbox = [message for message in self.inbox if message.sequence not in turn.consumed]
-        assert self.ending or self.pending, "it waits for nothing that could happen (I11)"
+        waits = self.pending or self.execution.commands.boundary_awaited_since is not None
+        assert self.ending or waits, "it waits for nothing that could happen (I11)"
         twin = self.check_replay()
         if self.cold:
             self.execution.evict()
@@ -148,6 +157,11 @@ class Drive:
         """The instance is cancelled."""
         return self.turn(cancel=reason)
 
+    def nudge(self, reason="a deploy", by="ops"):
+        """An operator asks for the boundary. The request stays, as in the instance's row."""
+        self.request = self.request or BoundaryRequest(from_micros(self.now), by, reason)
+        return self.turn()
+
     # --- what is seen ---
 
     @property
@@ -204,7 +218,7 @@ class Drive:
             self.execution.journal.count,
             self.execution.journal.size,
         )
-        turn = twin.turn(self.now)
+        turn = twin.turn(self.now, request=self.request)
         assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == (
             (),
             (),
@@ -228,6 +242,8 @@ def words(event):
             return f"detached {event.name}"
         case CommandCancelled():
             return f"cancel {event.source}"
+        case Patched():
+            return f"patch {event.patch}"
         case _:
             return "timer"
 

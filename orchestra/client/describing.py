@@ -172,6 +172,7 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         migrations=row.migrations,
         policy_revision=row.resolution.policy_revision,
         resolved_at_node=row.resolution.by,
+        patches=row.patches,
     )
 
 

@@ -240,6 +240,8 @@ class ExecutionInfo:
     """The revision of the name's policy when its version was chosen; 0: it was never set."""
     resolved_at_node: str = ""
     """The node, or the client, that chose its version."""
+    patches: tuple[str, ...] = ()
+    """The marks of ``ctx.patched`` that it has recorded, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ __all__ = [
     "opening_values",
     "operator_hold_from_bytes",
     "operator_hold_to_bytes",
+    "patches_values",
     "payload_values",
     "pin_from_bytes",
     "pin_to_bytes",
@@ -427,6 +428,11 @@ def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
         instance_id,
         delta.number,
     )
+
+
+def patches_values(instance_id: str, delta: ExecutionDelta) -> Columns:
+    """Return the columns of an execution that has recorded marks of patches."""
+    return _stored_words(delta.patches), instance_id, delta.number
 
 
 def _stored_words(words: tuple[str, ...]) -> str | None:

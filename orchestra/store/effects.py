@@ -15,6 +15,7 @@ from orchestra.store.decoding import (
     execution_values,
     hold_to_bytes,
     opening_values,
+    patches_values,
     payload_values,
     report_values,
 )
@@ -46,6 +47,7 @@ class Effects:
         opened: :data:`~orchestra.store.tables.OPENING` and the id; each must be there, neither
             opened nor closed.
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
+        patched: the marks of patches, and the execution, which must be there.
         events: :data:`~orchestra.store.tables.EVENT`, to be added.
         forgotten: instances whose activities are all deleted.
         completed: activities to delete.
@@ -68,6 +70,7 @@ class Effects:
     created: _Values = field(default_factory=lambda: [])
     opened: _Values = field(default_factory=lambda: [])
     closed: _Values = field(default_factory=lambda: [])
+    patched: _Values = field(default_factory=lambda: [])
     events: _Values = field(default_factory=lambda: [])
     forgotten: list[str] = field(default_factory=lambda: [])
     completed: list[ActivityId] = field(default_factory=lambda: [])
@@ -125,6 +128,8 @@ class Effects:
             self.created.append(execution_values(instance_id, delta.create, self.dialect, delta))
         elif (opening := opening_values(instance_id, delta, self.dialect)) is not None:
             self.opened.append(opening)
+        if delta.patches:
+            self.patched.append(patches_values(instance_id, delta))
         for event in delta.events:
             self.events.append(event_values(instance_id, delta.number, event))
         if (closing := closing_values(instance_id, delta, self.dialect)) is not None:

@@ -134,7 +134,8 @@ class ExecutionDelta:
 
     ``traceparent`` is stored with an opening and with a retargeting. A closing delta carries the
     execution's final counts of events and bytes. ``children``: it has started children, so the
-    store looks up those that its end affects.
+    store looks up those that its end affects. ``patches`` are all the marks of the execution, where
+    the write adds one.
     """
 
     number: int
@@ -147,6 +148,7 @@ class ExecutionDelta:
     byte_count: int = 0
     traceparent: str | None = None
     children: bool = False
+    patches: tuple[str, ...] = ()
 
 
 PRUNED_AT_ONCE: Final = 1_000

@@ -23,6 +23,7 @@ __all__ = [
     "MESSAGE",
     "NEW_INSTANCE",
     "OPENING",
+    "PATCHED",
     "REPORT",
     "WRITTEN_ROW",
     "Column",
@@ -206,6 +207,9 @@ CLOSING: Final = EXECUTION.only(
     "closed_at", "end_kind", "output", "output_encoding", "error", "event_count", "byte_count"
 )
 """The columns that a closing writes."""
+
+PATCHED: Final = EXECUTION.only("patches")
+"""The column that a mark of a patch writes."""
 
 EVENT: Final = _columns(
     instance_id="text",

@@ -26,6 +26,7 @@ from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    BoundaryRequested,
     CancelRequested,
     ChildCompleted,
     ChildFailedEvent,
@@ -43,11 +44,13 @@ from orchestra.events import (
     ExecutionStarted,
     ExecutionTerminated,
     OnParentClose,
+    Patched,
     TimerCreated,
     TimerFired,
     to_record,
 )
 from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.summary import EMPTY_SUMMARY
 from tests.support.contract.shorthand import a_start, a_state, a_write, an_end, claim, one, read
 from tests.support.kit import bounded, info_when, registry
@@ -97,6 +100,11 @@ EVENTS = [
     (CommandCancelled(1, AT, 2), {"source": 2}),
     (CancelRequested(1, AT, "why"), {"reason": "why"}),
     (
+        BoundaryRequested(1, AT, AT - 1_000_000, "ops", "why"),
+        {"requested_at": NOON - timedelta(seconds=1), "by": "ops", "reason": "why"},
+    ),
+    (Patched(1, AT, "tax"), {"patch": "tax"}),
+    (
         ChildStarted(1, AT, "ship", None, "one/1", OnParentClose.TERMINATE, VALUE),
         {
             "name": "ship",
@@ -122,7 +130,8 @@ EVENTS = [
     (ExecutionTerminated(1, AT, "why"), {"reason": "why"}),
     (ContinuedAsNew(1, AT, None, VALUE), {"version": None, "state": READ}),
 ]
-RECORDS = [to_record(event) for event, _ in EVENTS]
+WRITER = THIS_LIBRARY.events.writer(level=THIS_LIBRARY.writes)
+RECORDS = [to_record(event, WRITER) for event, _ in EVENTS]
 NAMES = [event.kind.name.lower() for event, _ in EVENTS]
 
 
@@ -132,7 +141,7 @@ def test_every_kind_of_event_is_tried_here():
 
 @pytest.mark.parametrize(("event", "details"), EVENTS, ids=NAMES)
 def test_an_event_is_shown_as_plain_values_under_the_names_that_are_documented(event, details):
-    shown = history_event(to_record(event))
+    shown = history_event(to_record(event, WRITER))
     assert shown == HistoryEvent(1, event.kind.name.lower(), NOON, details)
     assert shown.is_readable
     (line,) = [

@@ -88,6 +88,9 @@ FIRST_LIBRARY: Final[Library] = replace(
     THIS_LIBRARY,
     level=1,
     writes=1,
+    events=EventForms(
+        kinds=Kinds("event", {kind.value: kind for kind in EventKind if kind.value < 26})
+    ),
     holds=Kinds("hold", {kind.value: kind for kind in HoldKind if kind.value != "migration"}),
     policies=Kinds("version policy", {"latest": Latest, "exact": Exact}),
 )

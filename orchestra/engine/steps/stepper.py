@@ -315,6 +315,9 @@ class Stepper:
             self._complete_activities(instance, step, turn.completed)
         ending, journal = turn.ending, instance.execution.journal
         instance.history_events, instance.history_bytes = journal.count, journal.size
+        if turn.patches:
+            patches = (*instance.current.patches, *turn.patches)
+            instance.current = replace(instance.current, patches=patches)
         if created is not None or opened is not None or turn.events:
             step.deltas.append(
                 ExecutionDelta(
@@ -327,6 +330,7 @@ class Stepper:
                     byte_count=instance.history_bytes,
                     traceparent=None if opened is None else instance.current.traceparent,
                     children=ending is not None and instance.execution.commands.has_children,
+                    patches=instance.current.patches if turn.patches else (),
                 )
             )
         if ending is not None:

@@ -72,6 +72,8 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
     for *closing, instance_id, number in effects.closed:
         _require_open(database, instance_id, number)
         database.executions.change((instance_id, number), tables.CLOSING, tuple(closing))
+    for patches, instance_id, number in effects.patched:
+        database.executions.change((instance_id, number), tables.PATCHED, (patches,))
     for row in effects.events:
         require(database.events.get(*row[:3]) is None, "an event was written twice")
         database.events.put(row)

@@ -67,6 +67,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.ADD_EXECUTIONS, tables.EXECUTION, effects.created)
     _add(script, sql.OPEN_EXECUTIONS, sql.OPENED, effects.opened, counted=True)
     _add(script, sql.CLOSE_EXECUTIONS, sql.CLOSED, effects.closed, counted=True)
+    _add(script, sql.SET_PATCHES, sql.PATCHED, effects.patched, counted=True)
     _add(script, sql.ADD_EVENTS, tables.EVENT, effects.events)
     if effects.forgotten:
         script.add(sql.FORGET_ACTIVITIES, Texts(effects.forgotten))

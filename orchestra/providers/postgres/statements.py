@@ -63,6 +63,7 @@ _SUMMARY: Final = Columns((Column("summary", "blob"),))
 _READ_REVISION: Final = Columns((Column("read_revision", "number"),))
 OPENED: Final = Columns((*tables.OPENING, *tables.EXECUTION_ID))
 CLOSED: Final = Columns((*tables.CLOSING, *tables.EXECUTION_ID))
+PATCHED: Final = Columns((*tables.PATCHED, *tables.EXECUTION_ID))
 REPORTED: Final = Columns((*tables.REPORT, *ACTIVITY_ID))
 CANCELLED: Final = Columns((*tables.CANCEL_MARK, *_INSTANCE_ID))
 WRITTEN: Final = Columns((*tables.WRITTEN_ROW, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
@@ -243,6 +244,7 @@ OPEN_EXECUTIONS: Final = update(
 CLOSE_EXECUTIONS: Final = update(
     "execution", tables.CLOSING, tables.EXECUTION_ID, condition=_IS_OPEN
 )
+SET_PATCHES: Final = update("execution", tables.PATCHED, tables.EXECUTION_ID)
 ADD_EVENTS: Final = insert("event", tables.EVENT)
 
 # The former node of the attempt has lost it: its fence does not hold.

@@ -65,6 +65,7 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
         effects.closed,
         "an execution was closed twice, or is not there",
     )
+    _run_each_once(connection, sql.SET_PATCHES, effects.patched, "an execution is not there")
     _run(connection, sql.ADD_EVENT, effects.events)
     _run(connection, sql.FORGET_ACTIVITIES, [(instance_id,) for instance_id in effects.forgotten])
     _run(connection, sql.SETTLE_ACTIVITY, effects.completed)

@@ -108,6 +108,7 @@ OPEN_EXECUTION: Final = (
     update("execution", tables.OPENING, tables.EXECUTION_ID) + " AND opened_at IS NULL" + _IS_OPEN
 )
 CLOSE_EXECUTION: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID) + _IS_OPEN
+SET_PATCHES: Final = update("execution", tables.PATCHED, tables.EXECUTION_ID)
 ADD_EVENT: Final = insert("event", tables.EVENT)
 
 # The former node of the attempt has lost it: its fence does not hold.

@@ -34,6 +34,33 @@ from tests.support.contract.shorthand import (
 class ExecutionTests(ContractBase):
     """What is written of an execution, from its opening to the next one's."""
 
+    def test_the_marks_of_patches_stand_in_the_row_of_their_execution(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        first = ExecutionDelta(1, events=(an_event(1),), patches=("tax",))
+        granted = expect(one(provider, a_write(row, executions=(first,))), Granted)
+        assert provider.directory.executions("i")[0].patches == ("tax",)
+        row = replace(row, revision=row.revision + 1, seen_seq=granted.inbox_seq)
+        both = ExecutionDelta(
+            1,
+            events=(an_event(2),),
+            closed=Closing(12, ExecutionEnd.CONTINUED_AS_NEW),
+            patches=("tax", "fee"),
+        )
+        opened = Opening(13, "1.1.0", "f2", 1, POLICY)
+        following = ExecutionDelta(
+            2, create=an_execution(2, "1.1.0"), opened=opened, patches=("late",)
+        )
+        state = a_state(row, kind=OTHER_KIND, owner=None, wake_at=0, execution=2)
+        expect(one(provider, a_write(row, state, executions=(both, following))), Granted)
+        (snapshot,) = claim(provider, kinds=(OTHER_KIND,))
+        assert snapshot.execution.patches == ("late",)
+        assert [one.patches for one in provider.directory.executions("i")] == [
+            ("tax", "fee"),
+            ("late",),
+        ]
+
     def test_a_boundary_closes_one_execution_and_makes_the_next_in_one_write(
         self, provider: Provider
     ) -> None:

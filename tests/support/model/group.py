@@ -213,6 +213,8 @@ class Group:
                 resolution=write_resolution(delta.retargeted.resolution, self._dialect),
                 traceparent=delta.traceparent,
             )
+        if delta.patches:
+            executions[number] = replace(executions[number], patches=delta.patches)
         if delta.events:
             history = (*events.get(number, ()), *delta.events)
             require(

@@ -219,6 +219,8 @@ class Client:
         request_id: str | None = None,
         existing: Literal["error", "return"] = "error",
         written_by: str | None = None,
+        not_before: datetime | None = None,
+        allow_unregistered: bool = False,
     ) -> Handle[Any]:
         """Start an instance, durably, and return its handle.
 
@@ -240,6 +242,14 @@ class Client:
             written_by: the version whose shape the input has, where this client was deployed before
                 or after the workers; by default the version that is chosen now. Migrations lead
                 from it to the version that opens the input.
+            not_before: its first turn does not run earlier, by the store's clock; by default it
+                runs at once. Events that come earlier wait, and do not start it. A cancel or a
+                terminate ends it at once, without running code.
+            allow_unregistered: start it also where no node has it yet, such as before the first
+                worker has ever lived. It waits for one that has the ``version``, or for the first
+                that has the name in its queue. A misspelt name waits for ever. Without ``version``
+                and ``written_by`` the input counts as written by the version that this client's
+                registry chooses, or else by the one that opens it.
 
         Raises:
             UnknownOrchestration: the function is not registered in this client's registry, or it
@@ -249,12 +259,12 @@ class Client:
             NoVersionInRange: they have the name, but no version in the range of its policy.
             UnreadablePolicy: a newer library has set the version policy of the name.
             UnknownOrchestration, UnknownVersion: no living node that serves the queue has
-                registered it. (If none of these has the name now, an earlier start in the queue is
-                enough: the instance begins once a node with the name lives. If no node lives at
-                all, an earlier start in any queue is enough.)
+                registered it, and ``allow_unregistered`` is false. (If none of these has the name
+                now, an earlier start in the queue is enough: the instance begins once a node with
+                the name lives. If no node lives at all, an earlier start in any queue is enough.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
             InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024
-                characters.
+                characters; or ``not_before`` is no aware datetime.
             InvalidVersion: ``version`` is not semver.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the
                 orchestration.
@@ -270,6 +280,8 @@ class Client:
             request_id=request_id,
             existing=existing,
             written_by=written_by,
+            not_before=not_before,
+            allow_unregistered=allow_unregistered,
         )
         return Handle(self, instance, annotation)
 

@@ -125,6 +125,7 @@ def instance_info(
         expires_at=_moment(record.expires_at),
         # Old libraries stored pins without their time.
         pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
+        not_before=_moment(row.not_before),
     )
 
 

@@ -162,6 +162,8 @@ class InstanceInfo:
     """When the store deletes it, after its end; ``None``: the store keeps it."""
     pinned_at: datetime | None = None
     """When it was pinned, on the store's clock."""
+    not_before: datetime | None = None
+    """Before when its first turn does not run: it was started for later."""
 
 
 @dataclass(frozen=True, slots=True)

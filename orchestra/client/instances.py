@@ -39,19 +39,23 @@ from orchestra.client.info import (
 from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext
-from orchestra.errors import InstanceExists, InvalidArgument, UnknownOrchestration
+from orchestra.errors import (
+    InstanceExists,
+    InvalidArgument,
+    UnknownOrchestration,
+)
 from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.lookup import not_found
 from orchestra.operations.start import chosen_version, id_of_request
 from orchestra.options import check_moment
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, resolution_level
+from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level
 from orchestra.signatures import called, plain_function
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionRow, Resolution
-from orchestra.store.kinds import ResolvedBy
+from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
 from orchestra.store.outcomes import StartExists
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
@@ -81,6 +85,8 @@ class StartOptions(TypedDict, total=False):
     request_id: str | None
     existing: Literal["error", "return"]
     written_by: str | None
+    not_before: datetime | None
+    allow_unregistered: bool
 
 
 class Instances:
@@ -112,6 +118,8 @@ class Instances:
         request_id: str | None,
         existing: Literal["error", "return"],
         written_by: str | None,
+        not_before: datetime | None,
+        allow_unregistered: bool,
     ) -> tuple[str, Any]:
         """Start an instance; return its id, and the annotation of its result. See
         :meth:`Client.start`.
@@ -122,20 +130,27 @@ class Instances:
         check_start(instance_id, request_id, labels)
         check_name(queue, "a queue")
         check_choice(existing, "existing", ("error", "return"))
-        catalogue, chosen = await self._choose(name, version, queue)
+        check_moment(not_before, "not_before", optional=True)
+        catalogue, chosen = await self._choose(
+            name, version, queue, allow_unregistered=allow_unregistered
+        )
         access = self._access
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, access.name, policy_of(catalogue, name)[1])
-        writer = chosen if written_by is None else str(parse_version(written_by))
+        writer = (
+            self._writer(name, chosen) if written_by is None else str(parse_version(written_by))
+        )
         payload = self._encoded(state, name, writer)
+        first_turn = None if not_before is None else to_micros(not_before)
+        level = resolution_level(catalogue, how)
+        if first_turn is not None and catalogue.levels.lowest_reader < DELAYED_START_LEVEL:
+            level = max(level, DELAYED_START_LEVEL)  # no older node may claim it
         change = Start(
             instance_id=instance_id
             or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
-            kind=kind_of(
-                queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)
-            ),
+            kind=kind_of(queue, name, chosen, FORMAT, version is None, level),
             execution=ExecutionRow(
                 1,
                 name,
@@ -144,10 +159,14 @@ class Instances:
                 payload,
                 writer,
                 created_at=catalogue.now,
-                state_shape=None if self._registry is None else self._registry.shape(name, writer),
+                state_shape=None
+                if self._registry is None or writer is None
+                else self._registry.shape(name, writer),
             ),
             created_by=access.name,
             labels=dict(labels or {}),
+            wake_at=first_turn or 0,
+            not_before=first_turn,
         )
         with access.recorder.starting(name, chosen, change.instance_id) as traceparent:
             outcome = await access.port.submit(
@@ -227,19 +246,32 @@ class Instances:
         name, result = self._registry.called(orchestration)
         return name, result.annotation
 
-    async def _choose(self, name: str, version: str | None, queue: str) -> tuple[Catalogue, str]:
+    async def _choose(
+        self, name: str, version: str | None, queue: str, *, allow_unregistered: bool = False
+    ) -> tuple[Catalogue, str]:
         """Return the version that a start takes, and the catalogue that says so."""
         catalogue = await self._access.catalogue()
         try:
             return catalogue, chosen_version(catalogue, name, version, queue)
         except UnknownOrchestration:
-            catalogue = await self._access.catalogue(
-                0
-            )  # it may have been registered within the last second
-            return catalogue, chosen_version(catalogue, name, version, queue)
+            # It may have been registered within the last second.
+            catalogue = await self._access.catalogue(0)
+        chosen = chosen_version(
+            catalogue, name, version, queue, allow_unregistered=allow_unregistered
+        )
+        return catalogue, chosen
 
-    def _encoded(self, state: Any, name: str, version: str) -> Payload:
-        definition = self._registry.find(name, version) if self._registry else None
+    def _writer(self, name: str, chosen: str) -> str | None:
+        """Return the version whose shape the input of a start has; ``None``: that of the version
+        that opens it, whichever that will be.
+        """
+        if chosen != LOWEST_VERSION:
+            return chosen
+        registry = self._registry
+        return registry.resolve(name) if registry is not None and name in registry.names else None
+
+    def _encoded(self, state: Any, name: str, version: str | None) -> Payload:
+        definition = self._registry.find(name, version) if self._registry and version else None
         if definition is None:
             return encode(state, subject=f"input of {name!r}", limit=self._payload_limit)
         return definition.state.encode_input(

@@ -12,7 +12,7 @@ from orchestra.errors import (
     UnknownVersion,
     UnreadablePolicy,
 )
-from orchestra.resolution import policy_of, started_versions
+from orchestra.resolution import LOWEST_VERSION, policy_of, started_versions
 from orchestra.store.catalogue import Catalogue
 from orchestra.versions import Range, UnknownPolicy, listed, parse_version, resolve, version_key
 
@@ -26,11 +26,22 @@ def id_of_request(name: str, request_id: str) -> str:
     ).hexdigest()
 
 
-def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: str) -> str:
+def chosen_version(
+    catalogue: Catalogue,
+    name: str,
+    version: str | None,
+    queue: str,
+    *,
+    allow_unregistered: bool = False,
+) -> str:
     """Return the version that a start takes: one of those that the queue's nodes have.
 
     If none of these has the name, a version of an earlier start in the queue counts: all workers
     may be restarting. Other queues do not count, unless no node lives at all.
+
+    Args:
+        allow_unregistered: choose for a node that is still to come where no node has what is asked
+            for: the given version, or the lowest one, which floats to what the first node has.
 
     Raises:
         UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no
@@ -45,7 +56,7 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
         available = catalogue.versions(name, queue) or started_versions(catalogue, name, queue)
     else:
         available = started_versions(catalogue, name)
-    if not available:
+    if not available and not allow_unregistered:
         raise UnknownOrchestration(_unknown_name(catalogue, name, queue), name=name)
     policy = policy_of(catalogue, name)[0]
     if version is None and isinstance(policy, UnknownPolicy):
@@ -57,6 +68,8 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
             value=policy.text,
         )
     chosen = version or resolve(policy, available)
+    if allow_unregistered:
+        return chosen or LOWEST_VERSION
     if chosen is None and isinstance(policy, Range):
         raise none_in_range(
             name,

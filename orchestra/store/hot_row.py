@@ -192,6 +192,7 @@ class HotRow:
         self.changed = True
         self.inbox_seq += 1
         self.updated_at = now
+        ready = max(ready, self._first_turn_at(now))
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
         # An instance that crashed its owners repeatedly waits out its delay (rule 14). An arrival
         # does not make it due sooner, but limits the wait to the longest delay.
@@ -201,11 +202,20 @@ class HotRow:
             self.wake_at = ready if self.wake_at is None else min(self.wake_at, ready)
         return self.inbox_seq
 
+    def _first_turn_at(self, now: int) -> int:
+        """Return before which time no arrival makes the instance ready; 0: any does at once.
+
+        Only a delayed start waits, until its first turn. A cancel mark ends that wait, for it ends
+        the instance without running code.
+        """
+        first = self.not_before or 0
+        return first if first > now and not self.opened and self.cancel_at is None else 0
+
     def mark(self, mark: CancelMark) -> Appended:
         """Set the cancel mark and make the instance ready."""
-        self.cancel_seq = self.ring(mark.at)
         self.cancel_at, self.cancel_reason = mark.at, mark.reason
         self.cancel_by, self.cancel_terminate = mark.by, mark.terminate
+        self.cancel_seq = self.ring(mark.at)
         self.marked = True
         return Appended(self.cancel_seq, self.owner, fresh=True, cancel=mark)
 

@@ -18,6 +18,7 @@ from orchestra.levels import BASE_LEVEL, Forms, Kinds, Levels, Stored
 from orchestra.versions import POLICIES, Policies
 
 __all__ = [
+    "DELAYED_START_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
     "ExecutionEnd",
@@ -182,6 +183,10 @@ THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 2})
 """This library. Level 2 brings the holds for a state that does not migrate, and what operators
 control: a library that knows nothing of their holds would release them.
 """
+
+
+DELAYED_START_LEVEL: Final = 2
+"""The level that a library must read to run a delayed start: an older one would not wait."""
 
 
 class Dialect:

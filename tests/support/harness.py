@@ -248,7 +248,14 @@ class World:
     # --- clients of other processes ---
 
     def start_change(
-        self, name="job", state=None, *, instance_id=None, version=None, queue=DEFAULT_QUEUE
+        self,
+        name="job",
+        state=None,
+        *,
+        instance_id=None,
+        version=None,
+        queue=DEFAULT_QUEUE,
+        not_before=None,
     ):
         catalogue = self.store.catalogue()
         chosen = version or start_version(catalogue, name, queue)
@@ -262,6 +269,8 @@ class World:
             self.id("request"),
             Kind(queue, name, chosen, FORMAT, floating=version is None),
             ExecutionRow(1, name, chosen, resolution, payload, None, created_at=self.clock.now()),
+            wake_at=not_before or 0,
+            not_before=not_before,
         )
 
     def start(self, name="job", state=None, **options):

@@ -162,6 +162,8 @@ class Stepper:
             terminate(instance, step, writer)
             self._record_end(instance, step, "terminated")
             return
+        if instance.is_delayed(step.now):
+            return  # it was made ready before its time, by an operator's write or a clock put back
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
             if instance.cancel is not None and not instance.opened:
@@ -398,6 +400,8 @@ class Stepper:
         """Decide whether this node retains the instance, and when to step it again."""
         if step.hold is not None or step.status is not Status.OPEN:
             step.retain, step.wake_at = False, None
+        elif instance.is_delayed(step.now):
+            step.retain, step.wake_at = False, instance.not_before
         elif step.unservable or not instance.opened:
             step.retain, step.wake_at = not (step.unservable or instance.releasing), 0
             if step.retain and step.crowded:

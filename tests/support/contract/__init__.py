@@ -34,6 +34,7 @@ from tests.support.contract.nodes import NodeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
+from tests.support.contract.starts import StartTests
 from tests.support.contract.tasks import TaskTests
 from tests.support.contract.traces import TraceTests
 
@@ -53,6 +54,7 @@ class ProviderContract(
     OperatorTests,
     PolicyTests,
     RetentionTests,
+    StartTests,
     NodeTests,
     TaskTests,
     DirectoryTests,

@@ -203,7 +203,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             data.draw(_kinds),
             wake_at,
         )
-        return replace(start, traceparent=data.draw(_traceparents))
+        later = some.sampled_from((None, None, self.clock.now() + 1000, self.clock.now() + SECOND))
+        return replace(start, traceparent=data.draw(_traceparents), not_before=data.draw(later))
 
     def append(self, data: some.DataObject) -> Change:
         message_id, name = (

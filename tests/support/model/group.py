@@ -343,7 +343,7 @@ class Group:
         return self._mark(instance, mark)
 
     def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
-        row = replace(ring(instance.row, self._now), cancel=mark)
+        row = ring(replace(instance.row, cancel=mark), self._now)
         self._instances[row.instance_id] = replace(
             instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now
         )

@@ -126,6 +126,13 @@ def page_of(
 
 def ring(row: InstanceRow, now: int, ready: int = 0) -> InstanceRow:
     """Take note of an arrival and make the instance ready."""
+    if (
+        not row.opened
+        and row.cancel is None
+        and row.not_before is not None
+        and now < row.not_before
+    ):
+        ready = max(ready, row.not_before)  # a delayed start waits for its time
     wake_at = ready if row.wake_at is None else min(row.wake_at, ready)
     if (
         row.takeovers >= CRASHES_BEFORE_DELAY

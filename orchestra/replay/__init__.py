@@ -24,6 +24,7 @@ replays. Each word is a module::
 - ``inputs``: which event comes next, and which future gets it. ``inbox`` has the messages in
   memory, and ``mail`` finds the next awaited one.
 - ``commands``: what code asks for; ``journal`` compares it with history. ``timers``: its clock.
+  ``boundary``: the request to reach the boundary.
 - ``gathered``: what a turn has decided so far; ``turns``: what goes into a turn and comes out.
 - ``endings``: how code has ended; ``failing``: by a declared failure, or by what holds it.
 """

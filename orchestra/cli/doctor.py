@@ -96,6 +96,7 @@ def contents_checks(
     yield _guarded("levels", lambda: store_findings.levels_check(found), remedies)
     yield _guarded("ownership", lambda: node_findings.ownership_check(found), remedies)
     yield _guarded("held", lambda: instance_findings.held_check(found), remedies)
+    yield _guarded("tallies", lambda: instance_findings.tallies_check(found), remedies)
     yield _guarded("activities", lambda: instance_findings.activities_check(found), remedies)
     yield _guarded("retention", lambda: store_findings.retention_check(ended()), remedies)
     yield _guarded("clock", lambda: clock_check(found.newest), remedies)

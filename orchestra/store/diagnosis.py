@@ -22,6 +22,7 @@ __all__ = [
     "Crashing",
     "Ended",
     "HeldInstance",
+    "Miscount",
     "NodeLockState",
     "Population",
     "SchemaState",
@@ -99,6 +100,15 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Miscount:
+    """A number of the tallies that differs from the number of rows."""
+
+    kind: Kind | None
+    told: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Activities of a route that no node has taken: how many, and since when the oldest waits."""
 
@@ -167,6 +177,7 @@ class Population:
     crashing: tuple[Crashing, ...]
     unread: tuple[Unread, ...]
     newest: int | None
+    miscounts: tuple[Miscount, ...] = ()
 
 
 def held_instance(

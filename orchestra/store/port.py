@@ -30,6 +30,7 @@ from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, Route
 from orchestra.store.snapshots import News
+from orchestra.store.tallies import TallyRow
 from orchestra.store.tasks import Task
 
 __all__ = ["Admin", "Directory", "Provider", "Store"]
@@ -225,6 +226,14 @@ class Directory(Protocol):
         """Return the policies that a name has and had, the newest first.
 
         Libraries older than this table left no former ones.
+        """
+        ...
+
+    def tally(self) -> list[TallyRow]:
+        """Return how many instances there are of each kind, status and hold, in the order of the
+        kinds; no zeros.
+
+        The cost depends on the number of kinds; instances cost nothing.
         """
         ...
 

@@ -139,7 +139,7 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
             "ownership",
             "held",
         ),
-        *("activities", "retention", "clock"),
+        *("tallies", "activities", "retention", "clock"),
     ]
 
 
@@ -772,6 +772,18 @@ def test_instances_that_crash_their_owners_are_listed(path, provider, edit):
     assert check.text == "11 crashing of 11 open instances"
     assert check.details[0] == "i00: crashing: 4 nodes in a row were lost while they ran it"
     assert check.details[-1] == "1 more crashing instance"
+
+
+def test_a_count_that_differs_from_the_rows_is_told(path, provider, edit):
+    provider.store.commit([a_start(f"i{number}") for number in range(5)])
+    assert finding(path, "tallies").verdict is Verdict.OK
+    edit("UPDATE tally SET number = 7")
+    check = finding(path, "tallies")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == ("'watch' 1.0.0: counted 7, found 5",)
+    assert finding(path, "schema").verdict is Verdict.OK
+    edit("DELETE FROM instance")
+    assert finding(path, "tallies").details == ("'watch' 1.0.0: counted 2, found 0",)
 
 
 def test_a_hold_that_cannot_be_read_hides_nothing(path, provider, edit):

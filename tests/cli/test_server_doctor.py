@@ -166,7 +166,16 @@ async def idle(ctx, value):
 
 REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
 NAMES = ["server", "role", "schema"]
-CONTENTS = ["nodes", "levels", "ownership", "held", "activities", "retention", "clock"]
+CONTENTS = [
+    "nodes",
+    "levels",
+    "ownership",
+    "held",
+    "tallies",
+    "activities",
+    "retention",
+    "clock",
+]
 
 
 # --- whole stores -------------------------------------------------------------------------------
@@ -604,6 +613,16 @@ def test_an_older_schema_is_a_notice_and_is_compared_with_all_migrations_once_it
             ["not of this library: table guest"],
         ),
         (
+            ["DROP TRIGGER tally_of_new ON {}.instance"],
+            Verdict.FAILURE,
+            ["missing: trigger tally_of_new"],
+        ),
+        (
+            ["ALTER TABLE {}.instance DISABLE TRIGGER tally_of_changed"],
+            Verdict.FAILURE,
+            ["changed: trigger tally_of_changed"],
+        ),
+        (
             ["CREATE INDEX mine ON {}.event (at)"],
             Verdict.NOTICE,
             ["not of this library: index mine"],
@@ -860,6 +879,32 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
     )
     assert "client.release()" in check.remedy
     assert "Runtime(limits=...)" in check.remedy
+
+
+def test_a_count_that_differs_from_the_rows_is_told_and_the_guide_counts_again(
+    dsn, schema_name, provider, other
+):
+    provider.store.commit([a_start(f"i{number}") for number in range(5)])
+    assert finding(dsn, schema_name, "tallies").verdict is Verdict.OK
+    provider.store.sweep()
+    assert finding(dsn, schema_name, "tallies").verdict is Verdict.OK
+    other.run(
+        "ALTER TABLE {}.instance DISABLE TRIGGER ALL",
+        "DELETE FROM {}.instance WHERE instance_id IN ('i1', 'i2')",
+        "ALTER TABLE {}.instance ENABLE TRIGGER ALL",
+    )
+    check = finding(dsn, schema_name, "tallies")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == ("'watch' 1.0.0: counted 5, found 3",)
+    other.run(*[f"SET search_path TO {{}};{each}" for each in recounts()])
+    assert finding(dsn, schema_name, "tallies").verdict is Verdict.OK
+
+
+def recounts():
+    """Return the statements of ops/operating.md that count again."""
+    guide = (Path(__file__).parents[2] / "ops" / "operating.md").read_text(encoding="utf-8")
+    script = guide.partition("```sql\nBEGIN;\n")[2].partition("COMMIT;")[0]
+    return [line.partition("--")[0] for line in script.splitlines()]
 
 
 def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):

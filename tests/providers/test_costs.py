@@ -5,6 +5,7 @@ say so here.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from uuid import uuid4
 
 import pytest
@@ -135,7 +136,8 @@ def count_statements():
         provider.store.commit(changes)
         connection.set_trace_callback(None)
         assert (executed[0], executed[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
-        return len(executed) - 2
+        # Where a trigger runs, SQLite shows the statement once more.
+        return len([statement for statement, _ in groupby(executed)]) - 2
 
     return count
 

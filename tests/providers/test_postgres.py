@@ -376,7 +376,9 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("ALTER TABLE activity DROP COLUMN stopping")
     other.execute("ALTER TABLE execution DROP COLUMN state_shape")
     other.execute("ALTER TABLE execution DROP COLUMN migrations")
-    other.execute("DROP TABLE policy_history, set_aside")
+    other.execute("DROP TABLE policy_history, set_aside, tally, tally_change")
+    for what in ("new", "changed", "deleted"):
+        other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")
     for table, columns in {
         "instance": ("paused", "boundary_due", "not_before"),
         "instance_detail": ("operator_hold", "nudge"),

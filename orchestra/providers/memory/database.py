@@ -113,6 +113,7 @@ class Database:
         """How often each writer has committed."""
         self._kinds: dict[Kind, int] = {}
         self._owned: dict[str, set[str]] = defaultdict(set)
+        self._tally: Counter[tuple[int, Stored, bool]] = Counter()
         self._ready: dict[int, Queue[str]] = {}
         self._expiring: Queue[str] = Queue(self._expires_at)
         self._waiting: dict[Route, Queue[ActivityId]] = {}
@@ -184,6 +185,14 @@ class Database:
     def hot_rows(self) -> Iterator[HotRow]:
         """Return all hot rows, by id."""
         return (HotRow(*row[:_HOT_WIDTH]) for row in self.instances)
+
+    def tally(self) -> list[tuple[Kind, Stored, bool, int]]:
+        """Return how many instances there are of each kind, status and hold."""
+        return [
+            (self.kind(kind), status, held, number)
+            for (kind, status, held), number in self._tally.items()
+            if number
+        ]
 
     def store_row(self, row: HotRow) -> None:
         """Write a changed hot row. The stored revision must be the one that was read (I6)."""
@@ -440,6 +449,12 @@ class Database:
     # --- keeping the indexes --------------------------------------------------------------
 
     def _instance_changed(self, before: Row | None, after: Row | None) -> None:
+        for row, sign in ((before, -1), (after, 1)):
+            if row is not None:
+                kind, status, held = (
+                    self.instances.value(row, name) for name in ("kind", "status", "held")
+                )
+                self._tally[kind, status, held] += sign
         if before is not None and (owner := self.instances.value(before, "owner")) is not None:
             self._owned[owner].discard(before[0])
         if after is None:

@@ -16,6 +16,7 @@ from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["MemoryDirectory"]
 
@@ -76,6 +77,11 @@ class MemoryDirectory:
             former = self._database.former_policies.get(name, ())
         rows = [*former, *([] if standing is None else [standing])]
         return rows[::-1][:limit]
+
+    def tally(self) -> list[TallyRow]:
+        with self._database.guard:
+            rows = self._database.tally()
+        return read_tally(rows, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._database.guard:

@@ -28,6 +28,7 @@ from orchestra.store.diagnosis import (
     Buried,
     Crashing,
     Ended,
+    Miscount,
     NodeLockState,
     Population,
     SchemaState,
@@ -103,6 +104,12 @@ _TALLIES: Final = """
     SELECT kind, count(*) FILTER (WHERE status = 0), count(*) FILTER (WHERE status = 0 AND held),
         count(*) FILTER (WHERE status = 0 AND NOT held AND takeovers >= 3 AND owner IS NULL), max(updated_at)
     FROM @instance GROUP BY kind ORDER BY kind"""
+_MISCOUNTS: Final = """
+    SELECT a.kind, sum(a.told)::bigint, sum(a.found)::bigint FROM (
+        SELECT kind, status, held, number AS told, 0 AS found FROM @tally
+        UNION ALL SELECT kind, status, held, number, 0 FROM @tally_change
+        UNION ALL SELECT kind, status, held, 0, count(*) FROM @instance GROUP BY kind, status, held) AS a
+    GROUP BY a.kind, a.status, a.held HAVING sum(a.told) <> sum(a.found) ORDER BY a.kind"""
 _HELD: Final = """
     SELECT i.instance_id, i.kind, d.hold FROM @instance i JOIN @instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held AND i.status = 0 ORDER BY i.instance_id LIMIT $1::bigint"""
@@ -292,6 +299,7 @@ class Diagnosis:
             "takers": (_TAKERS, ()),
             "waiting": (_WAITING, ()),
             "tallies": (_TALLIES, ()),
+            "miscounts": (_MISCOUNTS, ()),
             "held": (_HELD, (LOOKED_AT,)),
             "crashing": (_CRASHING, (LISTED,)),
             "unread": (_UNREAD, (LOOKED_AT,)),
@@ -329,6 +337,9 @@ class Diagnosis:
                 one for row in rows["unread"] if (one := unread_activity(*row)) is not None
             ),
             newest=max((instant for instant in instants if instant is not None), default=None),
+            miscounts=tuple(
+                Miscount(kinds.get(row[0]), row[1], row[2]) for row in rows["miscounts"]
+            ),
         )
 
     def ended(self) -> Ended:

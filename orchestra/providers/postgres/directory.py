@@ -29,6 +29,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
+from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["PostgresDirectory"]
 
@@ -84,6 +85,13 @@ class PostgresDirectory:
 
     def policies(self, name: str, limit: int = KEPT_POLICIES + 1) -> list[PolicyRow]:
         return [PolicyRow(*row) for row in self._calls.read(sql.LIST_POLICIES_OF, name, limit)]
+
+    def tally(self) -> list[TallyRow]:
+        rows = self._calls.read(sql.READ_TALLY)
+        return read_tally(
+            ((read_kind(kind), status, held, number) for *kind, status, held, number in rows),
+            self._dialect,
+        )
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(

@@ -23,6 +23,10 @@ __all__ = ["Nodes"]
 
 _KEEP_DEAD: Final = 24 * 3_600_000_000
 """How long the row of a dead node is kept for people, in microseconds."""
+_FOLDED_AT_ONCE: Final = 10_000
+"""How many changes of tallies one transaction adds up: some milliseconds."""
+_FOLDS: Final = 8
+"""How many such transactions a sweep has at most."""
 
 
 class Nodes:
@@ -102,7 +106,7 @@ class Nodes:
 
     def sweep(self, limit: int) -> int:
         """Release instances whose owner has no living node row, and mark such nodes' activities as
-        lost. Return how many.
+        lost. Return how many. Add up changes of the tallies as well.
         """
         found = self._calls.read(sql.FIND_GHOST_OWNED, limit)
         lost = self._calls.read(sql.FIND_LOST_TASKS, limit)
@@ -115,6 +119,9 @@ class Nodes:
             swept += self._calls.transaction(lambda transaction: _lose_tasks(transaction, lost))
         if swept:
             self._pulse.notify()
+        for _ in range(_FOLDS):
+            if self._calls.transaction(_fold_tally) < _FOLDED_AT_ONCE:
+                break
         return swept
 
     def _join(self, transaction: Transaction, node: NodeRecord) -> int:
@@ -215,6 +222,15 @@ def _bury(transaction: Transaction, node_id: str, renewals: int) -> bool:
     _forget_abilities(script, node_id)
     transaction.commit(script)
     return True
+
+
+def _fold_tally(transaction: Transaction) -> int:
+    """Add changes up to the numbers that they change. Return how many."""
+    transaction.begin()
+    script = transaction.script()
+    folded = script.add(sql.FOLD_TALLY, _FOLDED_AT_ONCE)
+    transaction.commit(script)
+    return folded.rows[0][0]
 
 
 def _take_over(transaction: Transaction, owners: dict[str, str]) -> int:

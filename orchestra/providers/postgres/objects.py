@@ -23,6 +23,11 @@ _ADDED: Final = re.compile(r"ADD (?:COLUMN )?(?:IF NOT EXISTS )?(\w+)", re.IGNOR
 _REMOVED: Final = re.compile(r"DROP (?:COLUMN )?(?:IF EXISTS )?(\w+)", re.IGNORECASE)
 _UNCONSTRAINED: Final = re.compile(r"DROP CONSTRAINT (?:IF EXISTS )?(\w+)", re.IGNORECASE)
 _DROPPED: Final = re.compile(r"DROP (TABLE|INDEX) (?:IF EXISTS )?@(\w+)", re.IGNORECASE)
+_BODY: Final = re.compile(r"\$\$.*?\$\$", re.DOTALL)
+_FUNCTION: Final = re.compile(r"CREATE (?:OR REPLACE )?FUNCTION @(\w+)", re.IGNORECASE)
+_TRIGGER: Final = re.compile(
+    r"CREATE TRIGGER (\w+)\s+.*?\sON @(\w+)\s.*EXECUTE FUNCTION @(\w+)", re.IGNORECASE | re.DOTALL
+)
 _KEY: Final = re.compile(r"(?:CONSTRAINT \w+ )?(?:PRIMARY KEY|UNIQUE)\s*(?=\()", re.IGNORECASE)
 _NO_COLUMN: Final = frozenset(
     {"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIKE", "PRIMARY", "UNIQUE"}
@@ -53,6 +58,16 @@ FIND_OBJECTS: Final = """
             coalesce(a.attname, pg_get_indexdef(i.oid, n, true)), ', ' ORDER BY n), ')') AS what
         FROM generate_series(1, x.indnkeyatts) AS n
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.indkey[n - 1] AND a.attnum > 0) AS made
+    WHERE c.relnamespace = $1::oid
+    UNION ALL
+    SELECT 'function ' || p.proname, '', true FROM pg_proc p
+    WHERE p.pronamespace = $1::oid AND p.prorettype = 'pg_catalog.trigger'::regtype
+    UNION ALL
+    SELECT 'trigger ' || t.tgname,
+        concat_ws(' ', c.relname, p.proname, CASE WHEN t.tgenabled NOT IN ('O', 'A') THEN 'disabled' END), true
+    FROM pg_class c
+    JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal
+    JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE c.relnamespace = $1::oid"""
 
 
@@ -60,7 +75,7 @@ def expected(scripts: Iterable[str]) -> dict[str, str]:
     """Return the objects that these scripts make, in the form of :data:`FIND_OBJECTS`."""
     found: dict[str, str] = {}
     for script in scripts:
-        for statement in _COMMENT.sub("", script).split(";"):
+        for statement in _BODY.sub("", _COMMENT.sub("", script)).split(";"):
             _apply(statement.strip(), found)
     return found
 
@@ -110,6 +125,10 @@ def _apply(statement: str, found: dict[str, str]) -> None:
         words += [f"{table} ({keys})"]
         words += ["where"] if re.search(r"\)\s*WHERE\b", rest, re.IGNORECASE) else []
         found[f"index {name}"] = " ".join(words)
+    elif made := _FUNCTION.match(statement):
+        found[f"function {made[1]}"] = ""
+    elif made := _TRIGGER.match(statement):
+        found[f"trigger {made[1]}"] = f"{made[2]} {made[3]}"
     elif altered := _ALTERED.match(statement):
         for part in _split(altered[2]):
             _alter(altered[1], part, found)

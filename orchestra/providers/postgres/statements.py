@@ -570,6 +570,25 @@ ROUSE: Final = f"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
 # Node by node: without statistics the planner assumes that all rows are owned, and would read each
 # of them.
+# In one statement, so that a sweep which adds changes up is seen wholly or not at all.
+READ_TALLY: Final = f"""
+    SELECT {KIND_COLUMNS}, t.status, t.held, t.number
+    FROM (SELECT a.kind, a.status, a.held, sum(a.number)::bigint AS number
+        FROM (SELECT kind, status, held, number FROM @tally
+            UNION ALL SELECT kind, status, held, number FROM @tally_change) AS a
+        GROUP BY a.kind, a.status, a.held) AS t
+    JOIN @kind k ON k.kind_id = t.kind WHERE t.number <> 0"""
+# Nodes add up different changes at once. They lock the numbers in one order.
+FOLD_TALLY: Final = """
+    WITH folded AS (
+        DELETE FROM @tally_change c
+        WHERE c.ctid = ANY(ARRAY(SELECT ctid FROM @tally_change LIMIT $1::bigint FOR UPDATE SKIP LOCKED))
+        RETURNING c.kind, c.status, c.held, c.number),
+    added AS (
+        INSERT INTO @tally AS t (kind, status, held, number)
+        SELECT kind, status, held, sum(number) FROM folded GROUP BY kind, status, held ORDER BY kind, status, held
+        ON CONFLICT (kind, status, held) DO UPDATE SET number = t.number + excluded.number)
+    SELECT count(*) FROM folded"""
 COUNT_OWNED: Final = """
     SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
 GOING_AMONG: Final = """

@@ -36,6 +36,7 @@ from orchestra.store.diagnosis import (
     Buried,
     Crashing,
     Ended,
+    Miscount,
     Population,
     SchemaState,
     Tally,
@@ -83,6 +84,11 @@ _TALLIES: Final = """
     SELECT kind, sum(status = 0), sum(status = 0 AND held = 1),
         sum(status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL), max(updated_at)
     FROM instance GROUP BY kind ORDER BY kind"""
+_MISCOUNTS: Final = """
+    SELECT kind, sum(told), sum(found) FROM (
+        SELECT kind, status, held, number AS told, 0 AS found FROM tally
+        UNION ALL SELECT kind, status, held, 0, 1 FROM instance)
+    GROUP BY kind, status, held HAVING sum(told) <> sum(found) ORDER BY kind"""
 _HELD: Final = """
     SELECT i.instance_id, i.kind, d.hold FROM instance i JOIN instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held = 1 AND i.status = 0 ORDER BY i.instance_id LIMIT ?"""
@@ -282,6 +288,10 @@ class Diagnosis:
                     ),
                     newest=max(
                         (instant for instant in instants if instant is not None), default=None
+                    ),
+                    miscounts=tuple(
+                        Miscount(numbers.get(kind), told, found)
+                        for kind, told, found in connection.execute(_MISCOUNTS)
                     ),
                 )
             finally:

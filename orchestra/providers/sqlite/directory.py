@@ -38,6 +38,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
+from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
 
@@ -168,6 +169,14 @@ class SqliteDirectory:
         with self._readers.reading() as connection:
             rows = connection.execute(sql.LIST_POLICIES_OF, (name, name, limit)).fetchall()
         return [PolicyRow(*row) for row in rows]
+
+    def tally(self) -> list[TallyRow]:
+        with self._readers.reading() as connection:
+            rows = connection.execute(sql.READ_TALLY).fetchall()
+        return read_tally(
+            ((read_kind(kind), status, bool(held), number) for *kind, status, held, number in rows),
+            self._dialect,
+        )
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from orchestra.errors import StoreCorrupt
@@ -76,7 +77,7 @@ class Kinds:
         self._kinds[number] = kind
 
 
-def read_kind(columns: tuple[Any, ...]) -> Kind:
+def read_kind(columns: Sequence[Any]) -> Kind:
     """Return a kind from its columns."""
     queue, name, version, event_format, floating, level = columns
     return Kind(read_queue(queue), name, version, event_format, bool(floating), level)

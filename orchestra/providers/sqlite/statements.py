@@ -317,6 +317,8 @@ ROUSE: Final = f"""
         wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} THEN min(wake_at, ?) ELSE 0 END, updated_at = ?
     WHERE instance_id = ? AND {_AHEAD}"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
+READ_TALLY: Final = f"""
+    SELECT {KIND_COLUMNS}, t.status, t.held, t.number FROM tally t JOIN kind k ON k.kind_id = t.kind WHERE t.number <> 0"""
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 IS_GOING: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0 AND held = 0"
 LIST_HELD: Final = f"""

@@ -35,6 +35,7 @@ from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
 from tests.support.contract.starts import StartTests
+from tests.support.contract.tallies import TallyTests
 from tests.support.contract.tasks import TaskTests
 from tests.support.contract.traces import TraceTests
 
@@ -56,6 +57,7 @@ class ProviderContract(
     RetentionTests,
     StartTests,
     NodeTests,
+    TallyTests,
     TaskTests,
     DirectoryTests,
     ConnectionTests,

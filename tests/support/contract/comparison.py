@@ -442,6 +442,7 @@ class ComparedWithModel(RuleBasedStateMachine):
                     InstanceQuery(standings=(one,))
                 )
             )
+        self.both(lambda provider: provider.directory.tally())
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.tallies import TallyRow
 from tests.support.model.ages import read_execution, read_message
 from tests.support.model.store import ModelStore
 from tests.support.model.world import ModelWorld
@@ -74,6 +76,12 @@ class ModelDirectory:
         log = self._world.policy_log
         kept = min(limit, policies.KEPT_POLICIES + 1)
         return [row for row in reversed(log) if row.name == name][:kept]
+
+    def tally(self) -> list[TallyRow]:
+        records = [one.record(self._dialect) for one in self._world.instances.values()]
+        numbers = Counter((one.row.kind, one.status, one.held) for one in records)
+        rows = [TallyRow(*key, number) for key, number in numbers.items()]
+        return sorted(rows, key=lambda row: (row.kind, str(row.status.value), row.held))
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}

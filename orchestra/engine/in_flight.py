@@ -34,7 +34,9 @@ from orchestra.store.changes import (
     Claim,
     Recover,
     Report,
+    Resume,
     Start,
+    Suspend,
     Write,
     size_of,
 )
@@ -47,6 +49,8 @@ from orchestra.store.outcomes import (
     Recovered,
     Refused,
     Reported,
+    Started,
+    StartExists,
 )
 from orchestra.telemetry import Recorder, engine_logger, log_instance
 
@@ -293,6 +297,15 @@ class Outcomes:
         match change, outcome:
             case ((Append() | Cancel()), Appended()):
                 self._arrivals.appended(change.instance_id, outcome, self.node_id)
+            case Start(), Started() | StartExists():
+                for arrival in outcome.appended:
+                    self._arrivals.appended(change.instance_id, arrival, self.node_id)
+            case Suspend(), Granted():
+                if change.incarnation is not None:
+                    self._ownership.taken_away(change.instance_id, change.incarnation)
+                self._check.tasks_due = True  # its activities that run here are revoked
+            case Resume(), Granted():
+                self._claims.want()
             case Write(), Granted():
                 self._arrived(outcome, None)
                 self._ownership.taken_away(change.instance_id, change.incarnation)

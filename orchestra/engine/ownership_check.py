@@ -17,7 +17,7 @@ from orchestra.resolution import opening_version
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Release
 from orchestra.store.instances import HeldRow
-from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library
 from orchestra.store.port import Store
 from orchestra.telemetry import Recorder
 
@@ -115,6 +115,8 @@ class OwnershipCheck:
         self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
         for held in rows:
+            if held.hold.kind is HoldKind.OPERATOR:
+                continue  # only a release ends it (rule 32)
             if not self._reads(held):
                 continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from orchestra.codec import Packed, Payload, UserText
 from orchestra.events import OnParentClose
 from orchestra.frozen import frozen
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
-from orchestra.store.instances import Hold, InstanceState, ParentLink
+from orchestra.store.instances import Hold, InstanceState, ParentLink, Pin
 from orchestra.store.kinds import Status
-from orchestra.store.messages import InboxPage
+from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.routes import Kind, Route
 from orchestra.store.tasks import ActivityRow
 
@@ -26,14 +27,30 @@ __all__ = [
     "ChildStart",
     "Claim",
     "ClientChange",
+    "IfEnded",
     "Recover",
     "Release",
     "Report",
+    "Resume",
     "Start",
     "Stop",
+    "Suspend",
     "Write",
     "size_of",
 ]
+
+
+class IfEnded(Enum):
+    """What a start does if the instance with its id has ended."""
+
+    LEAVE = auto()
+    """Nothing."""
+    RESTART = auto()
+    """Begin it again."""
+    RESTART_IF_FAILED = auto()
+    """Begin it again, unless it has completed."""
+    RESTART_OWN = auto()
+    """Begin it again if the same life of the same parent has started it before."""
 
 
 @frozen
@@ -43,6 +60,15 @@ class Start:
 
     ``parent`` receives its end. ``root_id`` is its first ancestor (``None``: itself). Its first
     turn does not run before ``not_before``, unless it is cancelled.
+
+    ``if_ended`` may begin an ended instance again: under a new incarnation, with its execution
+    numbers going on. The rows of earlier executions stay until retention deletes them. Its
+    tombstones stay too. All else of its former life goes: its labels, its pin, its custom status.
+    Request ids of former lives are known as long as the rows of their first executions.
+    With ``follows``, it is begun again only from this incarnation and revision.
+
+    ``events`` are put into its inbox, all or none: also if an instance with this id runs already,
+    and ``looks`` then is true. ``restored`` are messages that it has anew, and ``pin`` is its pin.
     """
 
     instance_id: str
@@ -58,6 +84,17 @@ class Start:
     root_id: str | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
     not_before: int | None = None
+    if_ended: IfEnded = IfEnded.LEAVE
+    follows: tuple[str, int] | None = None
+    looks: bool = False
+    events: tuple[Append, ...] = ()
+    restored: tuple[MessageRow, ...] = ()
+    pin: Pin | None = None
+
+    @property
+    def concerns_standing(self) -> bool:
+        """Whether the row of an instance that has the id must be read."""
+        return self.looks or bool(self.events) or self.if_ended is not IfEnded.LEAVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +184,11 @@ class Write:
     ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
     execution that asked for it is open. The inbox's limit does not count for it. Otherwise the end
     is dropped.
+
+    An operator's write may also put messages back at their numbers (``restored``), remove the
+    cancel mark (``uncancels``), set a ``pin``, and leave the children of closing executions alone
+    (``leaves_children``). An instance that it has ended may begin again in the same write
+    (``restart``).
     """
 
     instance_id: str
@@ -165,6 +207,11 @@ class Write:
     cancels: tuple[ChildCancel, ...] = ()
     has_parent: bool = True
     stops: tuple[Stop, ...] = ()
+    restored: tuple[MessageRow, ...] = ()
+    uncancels: bool = False
+    pin: Pin | None = None
+    leaves_children: bool = False
+    restart: Start | None = None
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -245,11 +292,38 @@ class Release:
     revision: int
 
 
-ClientChange = Start | Append | Cancel | Write | Release | Recover
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Put an operator's hold on an instance, if it has none (rule 32).
+
+    It takes the instance from its owner, and handed-out activities from their nodes; their attempts
+    do not count. Until a :class:`Resume`, no node claims them.
+
+    ``incarnation``: only this life; ``None``: any.
+    """
+
+    instance_id: str
+    by: str
+    reason: UserText
+    incarnation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """End the operator's hold on an instance, and what else holds it. It is due again when it was,
+    or now if its owner was working on it or anything has arrived.
+    """
+
+    instance_id: str
+    by: str
+    incarnation: str | None = None
+
+
+ClientChange = Start | Append | Cancel | Write | Release | Recover | Suspend | Resume
 """Changes that may come from outside the engine: from clients and operators."""
 
 
-Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
+Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report | Suspend | Resume
 
 
 def size_of(change: Change) -> int:
@@ -268,9 +342,16 @@ def size_of(change: Change) -> int:
             for start in change.starts:
                 if start.start is not None:
                     size += size_of(start.start)
-            return size
+            for message in change.restored:
+                size += 256 + len(message.payload.data)
+            return size if change.restart is None else size + size_of(change.restart)
         case Start():
-            return 512 + len(change.execution.state.data)
+            return (
+                512
+                + len(change.execution.state.data)
+                + sum(size_of(event) for event in change.events)
+                + sum(256 + len(message.payload.data) for message in change.restored)
+            )
         case Append():
             return 256 + len(change.payload.data)
         case _:

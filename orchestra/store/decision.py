@@ -19,17 +19,28 @@ from orchestra.store.changes import (
     Cancel,
     Change,
     ChildStart,
+    IfEnded,
     Recover,
     Release,
     Report,
+    Resume,
     Start,
+    Suspend,
     Write,
 )
 from orchestra.store.effects import Effects
-from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts, activities_named
+from orchestra.store.facts import (
+    ActivityId,
+    Address,
+    Addressee,
+    ChildLink,
+    Facts,
+    activities_named,
+)
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox import Inbox
-from orchestra.store.instances import PARENT_CLOSED, CancelMark, ParentLink
+from orchestra.store.inbox_limits import Full
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, OperatorHold, ParentLink
 from orchestra.store.kinds import Dialect, ExecutionEnd, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
@@ -82,6 +93,7 @@ class Decision:
     Attributes:
         steps: effects to carry out and instances to read, in order.
         started: the granted starts, by their new ids.
+        restarted: the granted starts that begin an ended instance again, by their ids.
         unmade: ids that were made for starts of writes that were then refused.
         rows: the hot rows of all instances that the group names; the ``changed`` ones are written.
         reported: activities that reports have changed.
@@ -94,6 +106,7 @@ class Decision:
 
     steps: list[Effects | Recovery] = field(default_factory=lambda: [])
     started: dict[str, Start] = field(default_factory=lambda: {})
+    restarted: dict[str, Start] = field(default_factory=lambda: {})
     unmade: list[str] = field(default_factory=lambda: [])
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
     reported: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
@@ -109,7 +122,7 @@ class Decision:
 
     @property
     def marked_rows(self) -> list[HotRow]:
-        """The hot rows whose cancel marks to write."""
+        """The hot rows whose cancel marks to write, or to remove."""
         return [row for row in self.rows.values() if row.marked]
 
     @property
@@ -153,6 +166,16 @@ class _Deciding:
         self._dialect = circumstances.dialect
         self._effects = Effects(self._dialect)
         self._inboxes: dict[str, Inbox] = {}
+        self._ended = {
+            stored
+            for status in (
+                Status.COMPLETED,
+                Status.FAILED,
+                Status.CANCELLED,
+                Status.TERMINATED,
+            )
+            for stored in self._dialect.statuses_of([status])
+        }
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
 
     # --- owners ---------------------------------------------------------------------------
@@ -187,6 +210,10 @@ class _Deciding:
         ):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
+        if write.uncancels:
+            row.unmark()
+        if write.restored:
+            row.most_unread = row.most_unread_bytes = None  # counted anew with the next message
         self._take_over_activities(write, row)
         self._inbox(write.instance_id).consume(write.consumed)
         if not self._effects.can_take(write):
@@ -280,10 +307,12 @@ class _Deciding:
                     CancelMark(self._now, cancel.reason, cancel.parent.instance_id),
                     arrivals,
                 )
-        for execution in change.closed_with_children:
+        for execution in () if change.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         if change.state.status is not Status.OPEN:
             self._tell_parent(change, arrivals)
+        if change.restart is not None:
+            self._begin_again(self._facts.rows[change.instance_id], change.restart)
         self.decision.outcomes[position] = replace(
             outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken)
         )
@@ -404,11 +433,15 @@ class _Deciding:
             case Start():
                 outcome = self._start(change)
             case Append():
-                outcome = self._append(change, self._facts.addressees.get(position, Addressee()))
+                outcome = self._append(change)
             case Cancel():
                 outcome = self._cancel(change)
             case Release():
                 outcome = self._release(change)
+            case Suspend():
+                outcome = self._suspend(change)
+            case Resume():
+                outcome = self._resume(change)
             case Report():
                 outcome = self._report(change)
             case _:
@@ -418,7 +451,7 @@ class _Deciding:
     def _start(self, start: Start) -> Started | StartExists:
         instance_id, facts = start.instance_id, self._facts
         if instance_id not in facts.made or instance_id in facts.requests:
-            return StartExists(same=facts.requests.get(instance_id) == start.request_id)
+            return self._start_standing(start)
         facts.requests[instance_id] = start.request_id
         facts.rows[instance_id] = HotRow.started(start, self._kinds[start.kind], self._now)
         if start.parent is not None:
@@ -426,12 +459,97 @@ class _Deciding:
         self.decision.started[instance_id] = start
         self.decision.touched.add((instance_id, None))
         self._effects.create(instance_id, start.execution)
-        return Started()
+        self._effects.restore(start)
+        appended, full = self._append_all(start)
+        assert full is None, "a new inbox has room"
+        return Started(appended)
 
-    def _append(self, append: Append, known: Addressee) -> Appended | AppendRefused:
+    def _start_standing(self, start: Start) -> Started | StartExists:
+        """Decide a start whose id is taken."""
+        instance_id, facts = start.instance_id, self._facts
+        is_same = start.request_id in {
+            facts.requests.get(instance_id),
+            *facts.former_requests.get(instance_id, ()),
+        }
+        row = self._reachable(instance_id) if start.concerns_standing else None
+        if row is None:
+            return StartExists(same=is_same)
+        if is_same:
+            return StartExists(same=True, is_open=row.is_open)
+        if row.is_open:
+            appended, full = self._append_all(start)
+            return StartExists(same=False, is_open=True, appended=appended, full=full)
+        if not self._may_begin_again(start, row):
+            return StartExists(same=False, is_open=False)
+        self._begin_again(row, start)
+        appended, full = self._append_all(start)
+        assert full is None, "a new inbox has room"
+        return Started(appended, restarted=True)
+
+    def _may_begin_again(self, start: Start, row: HotRow) -> bool:
+        if start.follows not in (None, (row.incarnation, row.revision)):
+            return False
+        if row.status not in self._ended:
+            return False  # a newer library knows how it has ended
+        match start.if_ended:
+            case IfEnded.LEAVE:
+                return False
+            case IfEnded.RESTART:
+                return True
+            case IfEnded.RESTART_IF_FAILED:
+                return row.status != self._dialect.statuses[Status.COMPLETED]
+            case IfEnded.RESTART_OWN:
+                link, parent = self._facts.links.get(row.instance_id), start.parent
+                return (
+                    link is not None
+                    and parent is not None
+                    and (link.parent.instance_id, link.parent.incarnation)
+                    == (parent.instance_id, parent.incarnation)
+                )
+
+    def _begin_again(self, row: HotRow, start: Start) -> None:
+        """Begin an ended instance again (rule 31). Its executions are numbered on."""
+        instance_id, facts = row.instance_id, self._facts
+        execution = replace(start.execution, number=row.execution + 1)
+        start = replace(start, execution=execution)
+        row.begin_again(start, self._kinds[start.kind], self._now)
+        facts.requests[instance_id] = start.request_id
+        facts.links.pop(instance_id, None)
+        if start.parent is not None:
+            facts.links[instance_id] = ChildLink(start.parent, start.on_parent_close)
+        self._inboxes.pop(instance_id, None)
+        facts.whole.pop(instance_id, None)
+        for name in [name for name in facts.named if name.instance_id == instance_id]:
+            del facts.named[name]
+        self.decision.restarted[instance_id] = start
+        self._touch(row)
+        self._begin_step()
+        self._effects.create(instance_id, execution)
+        self._effects.restore(start)
+
+    def _append_all(self, start: Start) -> tuple[tuple[Appended, ...], Full | None]:
+        """Put the events of a start into the inbox of the instance that has its id: all, or none.
+        Return why there is no room.
+        """
+        row = self._facts.rows[start.instance_id]
+        inbox = self._inbox(start.instance_id)
+        full = inbox.look_for_room_of_all(start.events, row)
+        if full is not None:
+            return (), full
+        appended: list[Appended] = []
+        for event in start.events:
+            outcome = self._append(event)
+            assert isinstance(outcome, Appended)
+            appended.append(outcome)
+        return tuple(appended), None
+
+    def _append(self, append: Append) -> Appended | AppendRefused:
         row = self._reachable(append.instance_id)
         if row is None:
             return AppendRefused(Refusal.NOT_FOUND)
+        known = self._facts.addressees.get(
+            Address(append.instance_id, append.message_id), Addressee()
+        )
         inbox = self._inbox(append.instance_id)
         unread = inbox.appended.get(append.message_id) or known.unread
         if unread is not None and unread.sequence in inbox.consumed:
@@ -478,11 +596,40 @@ class _Deciding:
             row is None
             or not row.is_open
             or not row.held
+            or row.paused
             or (row.incarnation, row.revision) != (release.incarnation, release.revision)
         ):
             return Refused()
         row.release(self._now)
         self._touch(row)
+        return Granted(row.inbox_seq)
+
+    def _suspend(self, suspend: Suspend) -> Granted | Refused | AppendRefused:
+        row = self._reachable(suspend.instance_id)
+        if row is None or suspend.incarnation not in (None, row.incarnation):
+            return AppendRefused(Refusal.NOT_FOUND)
+        if not row.is_open:
+            return AppendRefused(Refusal.CLOSED)
+        if row.paused or row.cancel_terminate:
+            return Refused()
+        self._touch(row)
+        row.suspend(self._now)
+        hold = OperatorHold(self._now, suspend.by, suspend.reason)
+        self._effects.suspend(row.instance_id, hold)
+        return Granted(row.inbox_seq)
+
+    def _resume(self, resume: Resume) -> Granted | Refused | AppendRefused:
+        row = self._reachable(resume.instance_id)
+        if row is None or resume.incarnation not in (None, row.incarnation):
+            return AppendRefused(Refusal.NOT_FOUND)
+        if not row.is_open:
+            return AppendRefused(Refusal.CLOSED)
+        if not row.paused:
+            return Refused()
+        row.resume(self._now)
+        self._touch(row)
+        self._effects.resumed.append(row.instance_id)
+        self.decision.hands_out = True
         return Granted(row.inbox_seq)
 
     def _report(self, report: Report) -> Reported | Refused:

@@ -23,6 +23,7 @@ from orchestra.store.instances import (
     OperatorHold,
     ParentLink,
     Pin,
+    hold_in_force,
 )
 from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
 from orchestra.store.messages import MessageRow
@@ -56,6 +57,7 @@ __all__ = [
     "read_cancel",
     "read_event",
     "read_execution",
+    "read_hold_in_force",
     "read_instance",
     "read_message",
     "read_payload",
@@ -547,6 +549,19 @@ def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
     }
     error = {} if hold.error is None else _embedded(hold.error)
     return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
+
+
+def read_hold_in_force(
+    hold: bytes | None, paused: int, operator_hold: bytes | None, dialect: Dialect
+) -> Hold:
+    """Return what holds a held instance, from its columns."""
+    in_force = hold_in_force(
+        None if hold is None else hold_from_bytes(hold, dialect),
+        None if operator_hold is None else operator_hold_from_bytes(operator_hold),
+        paused=bool(paused),
+    )
+    assert in_force is not None, "a hold is stored with what it says"
+    return in_force
 
 
 def _embedded(error: Packed) -> dict[str, Any]:

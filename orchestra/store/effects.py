@@ -7,20 +7,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestra.store.changes import Write
+from orchestra.store.changes import Start, Write
 from orchestra.store.decoding import (
     activity_values,
     closing_values,
     event_values,
     execution_values,
     hold_to_bytes,
+    message_values,
     opening_values,
+    operator_hold_to_bytes,
     patches_values,
     payload_values,
+    pin_to_bytes,
     report_values,
 )
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.facts import ActivityId
+from orchestra.store.instances import OperatorHold
 from orchestra.store.kinds import Dialect, Status
 from orchestra.store.tasks import ActivityRow
 
@@ -59,6 +63,10 @@ class Effects:
             that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
+        operator_holds: likewise. No node may run the activities of these instances.
+        resumed: instances whose activities nodes may run again.
+        pins: the pin and the instance.
+        restored: :data:`~orchestra.store.tables.MESSAGE`, to be added at their old numbers.
         pruned: executions to delete.
         ended: instances whose inboxes are emptied, without tombstones: a repeated message then
             learns that it was not read (rule 19). The number of unread messages of each name is
@@ -80,6 +88,10 @@ class Effects:
     dropped: list[str] = field(default_factory=lambda: [])
     custom_statuses: _Values = field(default_factory=lambda: [])
     holds: _Values = field(default_factory=lambda: [])
+    operator_holds: _Values = field(default_factory=lambda: [])
+    resumed: list[str] = field(default_factory=lambda: [])
+    pins: _Values = field(default_factory=lambda: [])
+    restored: _Values = field(default_factory=lambda: [])
     pruned: list[Pruning] = field(default_factory=lambda: [])
     ended: list[str] = field(default_factory=lambda: [])
 
@@ -103,6 +115,10 @@ class Effects:
             self.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:
             self.holds.append((hold_to_bytes(write.hold, self.dialect), instance_id))
+        for message in write.restored:
+            self.restored.append(message_values(instance_id, message, self.dialect))
+        if write.pin is not None:
+            self.pins.append((pin_to_bytes(write.pin), instance_id))
         if write.prune is not None:
             self.pruned.append(Pruning(instance_id, write.state.execution, write.prune))
         if write.state.status is not Status.OPEN:
@@ -118,6 +134,15 @@ class Effects:
     def stop(self, key: ActivityId, activity: ActivityRow) -> None:
         """Gather an activity that a granted write has stopped."""
         self.stopped.append((*report_values(activity), *key))
+
+    def suspend(self, instance_id: str, hold: OperatorHold) -> None:
+        """Gather an operator's hold."""
+        self.operator_holds.append((operator_hold_to_bytes(hold), instance_id))
+
+    def restore(self, start: Start) -> None:
+        """Gather the messages that a start puts back."""
+        for message in start.restored:
+            self.restored.append(message_values(start.instance_id, message, self.dialect))
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:
         """Gather the first execution of a new instance."""

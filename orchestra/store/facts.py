@@ -23,6 +23,7 @@ from orchestra.store.tasks import ActivityRow
 
 __all__ = [
     "ActivityId",
+    "Address",
     "Addressee",
     "ChildLink",
     "ExecutionId",
@@ -58,6 +59,13 @@ class InboxName(NamedTuple):
     name: str
 
 
+class Address(NamedTuple):
+    """One message of an inbox, by the id that its sender gave it."""
+
+    instance_id: str
+    message_id: str
+
+
 class ChildLink(NamedTuple):
     """An instance's parent, and what happens to it when the parent's execution closes."""
 
@@ -80,7 +88,8 @@ class Addressee:
 class Facts:
     """The stored rows of everything that a group names, read under its locks.
 
-    ``requests`` are the request ids of existing instances. ``made`` are the ids that this group has
+    ``requests`` are the request ids of existing instances, and ``former_requests`` those of their
+    executions, if a start may begin an instance again. ``made`` are the ids that this group has
     made, or may make: no other transaction can. ``whole`` and ``named`` are counts of inboxes, if
     the limits needed them. ``consumed`` are names and sizes of events that the group consumes from
     inboxes it also sends to.
@@ -89,9 +98,10 @@ class Facts:
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
     made: set[str] = field(default_factory=set[str])
     requests: dict[str, str] = field(default_factory=lambda: {})
+    former_requests: dict[str, set[str]] = field(default_factory=lambda: {})
     links: dict[str, ChildLink] = field(default_factory=lambda: {})
     traces: dict[str, str | None] = field(default_factory=lambda: {})
-    addressees: dict[int, Addressee] = field(default_factory=lambda: {})
+    addressees: dict[Address, Addressee] = field(default_factory=lambda: {})
     whole: dict[str, Waiting] = field(default_factory=lambda: {})
     named: dict[InboxName, Waiting] = field(default_factory=lambda: {})
     consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
@@ -110,7 +120,8 @@ class Needs:
         ending: instances that end, and send this to their parents.
         closing: closing executions, whose children get marks.
         traced: executions whose traces the ends of children carry.
-        appends: the messages, by the position of their changes.
+        appends: the messages, those of starts among them.
+        standing: starts that may concern an existing instance with their id.
         consumed: messages that writes consume from inboxes that the group also sends to, by
             instance and number.
         rooms: the names that the group sends to, with the senders' limits.
@@ -125,12 +136,14 @@ class Needs:
         ]
         starts += _of(changes, Start).values()
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
+        self.standing: list[Start] = [start for start in starts if start.concerns_standing]
         self.concerns_others: bool = bool(family)
         named = {
             change.instance_id
             for change in changes.values()
             if not isinstance(change, Claim | Start)
         }
+        named.update(start.instance_id for start in self.standing)
         if family:
             named.update(self.candidates)
             named.update(
@@ -151,8 +164,11 @@ class Needs:
             if family
             else []
         )
-        self.appends: dict[int, Append] = _of(changes, Append)
-        addressed = {append.instance_id for append in self.appends.values()}
+        self.appends: list[Append] = [
+            *_of(changes, Append).values(),
+            *(event for start in self.standing for event in start.events),
+        ]
+        addressed = {append.instance_id for append in self.appends}
         self.consumed: list[tuple[str, int]] = [
             (write.instance_id, one)
             for write in writes
@@ -160,8 +176,7 @@ class Needs:
             for one in write.consumed
         ]
         names = (
-            (InboxName(append.instance_id, append.name), append.limits)
-            for append in self.appends.values()
+            (InboxName(append.instance_id, append.name), append.limits) for append in self.appends
         )
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
         self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
@@ -170,7 +185,7 @@ class Needs:
     def coming(self) -> Mapping[str, Waiting]:
         """The messages of the group for each inbox."""
         coming: dict[str, Waiting] = {}
-        for append in self.appends.values():
+        for append in self.appends:
             coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(
                 len(append.payload.data)
             )
@@ -194,6 +209,8 @@ def kinds_written(changes: Iterable[Change]) -> list[Kind]:
         if isinstance(change, Write):
             kinds.append(change.state.kind)
             kinds += [child.start.kind for child in change.starts if child.start is not None]
+            if change.restart is not None:
+                kinds.append(change.restart.kind)
         elif isinstance(change, Start):
             kinds.append(change.kind)
     return kinds

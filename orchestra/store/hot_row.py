@@ -68,7 +68,9 @@ class HotRow:
     written: bool = False
     """Whether more than an arrival has changed it."""
     marked: bool = False
-    """Whether the group has set the cancel mark."""
+    """Whether the group has set or removed the cancel mark."""
+    restarted: bool = False
+    """Whether the group has begun the ended instance again."""
 
     def __post_init__(self) -> None:
         self.read_revision = self.revision
@@ -161,6 +163,42 @@ class HotRow:
         self.disown(self.wake_at if self.owner is None else 0)
         self.updated_at = now
 
+    def suspend(self, now: int) -> None:
+        """Put an operator's hold on it."""
+        self.revoke(now)
+        self.paused = self.held = True
+
+    def resume(self, now: int) -> None:
+        """End an operator's hold, and what else holds it."""
+        self.changed = self.written = True
+        self.revision += 1
+        self.paused = self.held = False
+        self.wake_at = self.wake_at or 0
+        self.updated_at = now
+
+    def begin_again(self, start: Start, kind: int, now: int) -> None:
+        """Begin an ended instance again, under a new incarnation (rule 31)."""
+        fresh = HotRow.started(start, kind, now)
+        self.changed = self.written = self.restarted = True
+        self.revision += 1
+        self.incarnation = fresh.incarnation
+        self.kind, self.wake_at, self.status = kind, fresh.wake_at, _OPEN
+        self.owner, self.held, self.paused = None, False, False
+        self.execution, self.opened = start.execution.number, fresh.opened
+        self.seen_seq = self.inbox_seq
+        self.takeovers = self.history_events = self.history_bytes = 0
+        self.updated_at = now
+        self.unmark()
+        self.most_unread = self.most_unread_bytes = 0
+        self.boundary_due, self.not_before = None, fresh.not_before
+        self.summary = Packed(b"")
+
+    def unmark(self) -> None:
+        """Remove the cancel mark."""
+        self.changed = self.marked = True
+        self.cancel_at = self.cancel_reason = self.cancel_by = self.cancel_seq = None
+        self.cancel_terminate = False
+
     def take_over(self, now: int) -> None:
         """Release it from a dead owner. From the third time on the next claim waits (rule 14)."""
         self.takeovers += 1
@@ -217,6 +255,10 @@ class HotRow:
         self.cancel_by, self.cancel_terminate = mark.by, mark.terminate
         self.cancel_seq = self.ring(mark.at)
         self.marked = True
+        if mark.terminate and self.held:
+            # Terminate beats a hold: the next owner ends it without running code (rule 32).
+            self.written = True
+            self.held = self.paused = False
         return Appended(self.cancel_seq, self.owner, fresh=True, cancel=mark)
 
     def release(self, now: int) -> None:

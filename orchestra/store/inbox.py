@@ -44,6 +44,23 @@ class Inbox:
         row.most = most.plus(size)
         return None
 
+    def look_for_room_of_all(self, appends: Sequence[Append], row: HotRow) -> Full | None:
+        """Return the bound that refuses some of these messages; ``None``: there is room for all of
+        them.
+        """
+        facts = self.facts
+        most = facts.whole.get(self.instance_id, row.most) or Waiting()
+        named: dict[str, Waiting] = {}
+        for append in appends:
+            size, inbox_name = len(append.payload.data), InboxName(self.instance_id, append.name)
+            of_name = named.get(append.name, facts.named.get(inbox_name, Waiting()))
+            if not append.limits.have_room(most, Waiting(1, size)):
+                full = append.limits.met_by(most, of_name, size)
+                if full is not None:
+                    return full
+            most, named[append.name] = most.plus(size), of_name.plus(size)
+        return None
+
     def add(self, message: MessageRow) -> None:
         """Count an added message."""
         self.appended[message.message_id] = message

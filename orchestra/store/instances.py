@@ -24,6 +24,7 @@ __all__ = [
     "OperatorHold",
     "ParentLink",
     "Pin",
+    "hold_in_force",
     "shown_hold",
 ]
 
@@ -123,6 +124,15 @@ class Hold:
     error: Packed | None = None
 
 
+def hold_in_force(
+    hold: Hold | None, operator_hold: OperatorHold | None, *, paused: bool
+) -> Hold | None:
+    """Return what holds a held instance: the operator, if he does, or else the stored hold."""
+    if paused and operator_hold is not None:
+        return Hold(HoldKind.OPERATOR, operator_hold.reason, operator_hold.since, operator_hold.by)
+    return hold
+
+
 def shown_hold(hold: Hold) -> str:
     """Return the kind of a hold, for people."""
     return str(hold.kind) if isinstance(hold.kind, Unknown) else hold.kind.value
@@ -186,7 +196,9 @@ class InstanceState:
 
 @dataclass(frozen=True, slots=True)
 class HeldRow:
-    """A stored hold, with the facts that decide whether new code may try again."""
+    """A stored hold, or an operator's, with the facts that decide whether new code may try
+    again.
+    """
 
     instance_id: str
     incarnation: str

@@ -38,14 +38,24 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The instance was made."""
+    """The instance was made, or begun again. ``appended`` are the events of its start."""
+
+    appended: tuple[Appended, ...] = ()
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StartExists:
-    """The id is taken. ``same``: by this very request, so the start had succeeded before."""
+    """The id is taken. ``same``: by this very request, so the start had succeeded before.
+
+    If the start asked for it, ``is_open`` says whether the instance has not ended. ``appended`` are
+    the events of the start that a running instance has got; ``full`` is why it has got none.
+    """
 
     same: bool
+    is_open: bool | None = None
+    appended: tuple[Appended, ...] = ()
+    full: Full | None = None
 
 
 @frozen

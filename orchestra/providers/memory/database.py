@@ -20,6 +20,7 @@ from orchestra.levels import Levels, Stored
 from orchestra.providers.memory.tables import Queue, Row, Table, Undo
 from orchestra.store import tables
 from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
+from orchestra.store.changes import Start
 from orchestra.store.decoding import (
     hold_from_bytes,
     nudge_from_bytes,
@@ -75,6 +76,7 @@ _DETAIL: Final = Columns(
     )
 )
 _DETAIL_NAMES: Final = _DETAIL.names
+_RENEWED: Final = _INSTANCE.only("incarnation", "not_before", "created_at", "expires_at")
 _TOMBSTONE: Final = Columns(
     (*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number"))
 )
@@ -274,9 +276,21 @@ class Database:
         hot = tuple(getattr(row, name) for name in tables.HOT_ROW.names)
         self.instances.put((*hot, b"", now, None))
         self.details.put((*detail, *(None,) * (len(_DETAIL) - len(detail))))
-        values = dict(zip(tables.DETAIL.names, detail, strict=True))
-        if values["parent_id"] is not None:
-            self.children.put((values["parent_id"], values["parent_execution"], row.instance_id))
+        self._add_child(row.instance_id)
+
+    def renew_instance(self, start: Start, detail: Row, now: int) -> None:
+        """Give an ended instance that begins again its new cold row, and the columns that no write
+        changes.
+        """
+        instance_id = start.instance_id
+        self.instances.change(
+            (instance_id,),
+            _RENEWED,
+            (start.incarnation, start.not_before, now, None),
+        )
+        self._remove_child(instance_id)
+        self.details.put((*detail, *(None,) * (len(_DETAIL) - len(detail))))
+        self._add_child(instance_id)
 
     def change_detail(self, instance_id: str, **values: Any) -> None:
         """Change columns of a cold row."""
@@ -301,10 +315,7 @@ class Database:
 
     def delete(self, instance_id: str) -> None:
         """Delete an instance and all its rows (I9)."""
-        detail = self.details.get(instance_id)
-        if detail is not None:
-            values = dict(zip(_DETAIL_NAMES, detail, strict=True))
-            self.children.remove(values["parent_id"], values["parent_execution"], instance_id)
+        self._remove_child(instance_id)
         for table in (
             self.labels,
             self.executions,
@@ -316,6 +327,24 @@ class Database:
             table.remove_all(instance_id)
         self.details.remove(instance_id)
         self.instances.remove(instance_id)
+
+    def _add_child(self, instance_id: str) -> None:
+        if (link := self._link_of(instance_id)) is not None:
+            self.children.put(link)
+
+    def _remove_child(self, instance_id: str) -> None:
+        if (link := self._link_of(instance_id)) is not None:
+            self.children.remove(*link)
+
+    def _link_of(self, instance_id: str) -> tuple[str, int, str] | None:
+        """Return the key of a child in the index of children."""
+        detail = self.details.get(instance_id)
+        if detail is None or self.details.value(detail, "parent_id") is None:
+            return None
+        parent, execution = (
+            self.details.value(detail, name) for name in ("parent_id", "parent_execution")
+        )
+        return parent, execution, instance_id
 
     # --- rows of an instance ------------------------------------------------------
 
@@ -349,6 +378,13 @@ class Database:
     def activities_of(self, instance_id: str) -> list[ActivityRow]:
         """Return the remembered activities of an instance."""
         return [read_activity(row[1:]) for row in self.activities.of(instance_id)]
+
+    def activity_rows(self, instance_id: str) -> list[tuple[ActivityId, ActivityRow]]:
+        """Return the remembered activities of an instance, with their keys."""
+        return [
+            (ActivityId(*row[:3]), read_activity(row[1:]))
+            for row in self.activities.of(instance_id)
+        ]
 
     def find_message(
         self, instance_id: str, message_id: str, stored: Stored, dialect: Dialect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from orchestra.providers.memory.database import Database, require
@@ -11,7 +12,12 @@ from orchestra.providers.memory.tables import Row
 from orchestra.store import tables
 from orchestra.store.changes import Start
 from orchestra.store.decision import Decision
-from orchestra.store.decoding import detail_values, message_values, report_values
+from orchestra.store.decoding import (
+    detail_values,
+    message_values,
+    pin_to_bytes,
+    report_values,
+)
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.executions import PRUNED_AT_ONCE
 from orchestra.store.hot_row import HotRow
@@ -37,6 +43,11 @@ def write_decision(
             recovered[step.position] = Recovered(read_snapshot(database, step.row, dialect))
     for start in decision.started.values():
         _add(database, start, now, kinds)
+    for start in decision.restarted.values():
+        _renew(database, start, now)
+    for step in decision.steps:
+        if isinstance(step, Effects):
+            _operate(database, step)
     for key, activity in decision.reported.items():
         database.activities.change(key, tables.REPORT, report_values(activity))
     for instance_id, message in decision.messages:
@@ -53,6 +64,34 @@ def _add(database: Database, start: Start, now: int, kinds: Mapping[Kind, int]) 
     database.add_instance(HotRow.started(start, kinds[start.kind], now), detail_values(start), now)
     for key, value in start.labels.items():
         database.labels.put((start.instance_id, key, value))
+    if start.pin is not None:
+        database.change_detail(start.instance_id, pin=pin_to_bytes(start.pin))
+
+
+def _renew(database: Database, start: Start, now: int) -> None:
+    database.renew_instance(start, detail_values(start), now)
+    database.labels.remove_all(start.instance_id)
+    for key, value in start.labels.items():
+        database.labels.put((start.instance_id, key, value))
+    if start.pin is not None:
+        database.change_detail(start.instance_id, pin=pin_to_bytes(start.pin))
+
+
+def _operate(database: Database, effects: Effects) -> None:
+    """Carry out what operators have done."""
+    for hold, instance_id in effects.operator_holds:
+        database.change_detail(instance_id, operator_hold=hold)
+        for key, activity in database.activity_rows(instance_id):
+            if activity.route is not None and not activity.has_ended and not activity.stopping:
+                revoked = replace(activity, owner=None, revision=activity.revision + 1, paused=True)
+                database.activities.change(key, tables.REPORT, report_values(revoked))
+    for instance_id in effects.resumed:
+        for key, activity in database.activity_rows(instance_id):
+            if activity.paused:
+                resumed = replace(activity, paused=False)
+                database.activities.change(key, tables.REPORT, report_values(resumed))
+    for pin, instance_id in effects.pins:
+        database.change_detail(instance_id, pin=pin)
 
 
 def _deliver(database: Database, instance_id: str, message: MessageRow, dialect: Dialect) -> None:
@@ -105,6 +144,8 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         _prune(database, pruning)
     for instance_id in effects.ended:
         database.end_inbox(instance_id)
+    for message in effects.restored:
+        database.messages.put(message)
 
 
 def _require_open(
@@ -162,6 +203,10 @@ def _last_closed(database: Database, instance_id: str, current: int, until: int)
 def _set_expiry(database: Database, effects: Effects, now: int) -> None:
     for instance_id in effects.ended:
         row = database.hot_row(instance_id)
-        after = None if row is None else database.expiries.get(database.kind(row.kind).name)
+        after = (
+            None
+            if row is None or row.is_open
+            else database.expiries.get(database.kind(row.kind).name)
+        )
         if after is not None:
             database.set_expires_at(instance_id, now + after)

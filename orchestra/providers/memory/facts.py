@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestra.providers.memory.database import Database
 from orchestra.store.changes import Append
 from orchestra.store.decoding import read_activity
-from orchestra.store.facts import Addressee, ChildLink, Facts, InboxName, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, InboxName, Needs
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Dialect, MessageKind
 
@@ -21,6 +21,10 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
             facts.made.add(instance_id)
         else:
             facts.requests[instance_id] = database.details.value(detail, "request_id")
+    for start in needs.standing:
+        rows = database.executions.of(start.instance_id)
+        requests = {database.executions.value(row, "request_id") for row in rows}
+        facts.former_requests[start.instance_id] = requests - {None}
     children = [
         child
         for closing in needs.closing
@@ -36,8 +40,9 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
         execution = database.executions.get(*traced)
         if execution is not None:
             facts.traces[traced.instance_id] = database.executions.value(execution, "traceparent")
-    for position, append in needs.appends.items():
-        facts.addressees[position] = _read_addressee(database, append, dialect)
+    for append in needs.appends:
+        address = Address(append.instance_id, append.message_id)
+        facts.addressees[address] = _read_addressee(database, append, dialect)
         name = InboxName(append.instance_id, append.name)
         facts.whole[append.instance_id], facts.named[name] = database.waiting_events(*name)
     for instance_id, sequence in needs.consumed:

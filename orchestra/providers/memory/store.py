@@ -15,7 +15,7 @@ from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
 from orchestra.store.facts import ActivityId
 from orchestra.store.hot_row import HotRow
-from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow, hold_in_force
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
@@ -261,7 +261,7 @@ class MemoryStore:
             ]
             instances = [self._database.instance(row, self._dialect) for row in rows]
         return [
-            HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, one.hold)
+            HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, hold)
             for one in instances
-            if one.hold is not None
+            if (hold := hold_in_force(one.hold, one.operator_hold, paused=one.paused)) is not None
         ]

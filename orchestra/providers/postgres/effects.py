@@ -14,7 +14,12 @@ from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Script
 from orchestra.store import tables
 from orchestra.store.decision import Decision
-from orchestra.store.decoding import detail_values, message_values, report_values
+from orchestra.store.decoding import (
+    detail_values,
+    message_values,
+    pin_to_bytes,
+    report_values,
+)
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs
 from orchestra.store.kinds import Dialect
@@ -43,6 +48,9 @@ def add_decision(
         else:
             recovered[step.position] = SnapshotReads(script, [step.row], dialect)
     _add_starts(transaction, script, decision, needs, numbers)
+    for step in decision.steps:
+        if isinstance(step, Effects):
+            _add_operations(script, step)
     reported = [(*report_values(activity), *key) for key, activity in decision.reported.items()]
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, reported, counted=True)
     _add(
@@ -100,6 +108,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.PRUNE_EXECUTIONS, sql.PRUNED, pruned)
     if effects.ended:
         script.add(sql.EMPTY_INBOXES, Texts(effects.ended))
+    _add(script, sql.ADD_MESSAGES, tables.MESSAGE, effects.restored)
 
 
 def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
@@ -132,15 +141,41 @@ def _add_starts(
     if anew:
         statement, values = new_instances(transaction, anew, numbers)
         script.add(statement, *values)
+    restarted = decision.restarted
+    if restarted:
+        script.add(
+            sql.RENEW_INSTANCES,
+            Texts(restarted),
+            Texts(start.incarnation for start in restarted.values()),
+            Numbers(start.not_before for start in restarted.values()),
+            transaction.now,
+            len(restarted),
+        )
+        script.add(sql.REMOVE_DETAILS, Texts(restarted))
+        script.add(sql.REMOVE_LABELS, Texts(restarted))
+    starts = [*started.values(), *restarted.values()]
     labels = [
-        (start.instance_id, key, value)
-        for start in started.values()
-        for key, value in start.labels.items()
+        (start.instance_id, key, value) for start in starts for key, value in start.labels.items()
     ]
-    _add(
-        script, sql.ADD_DETAILS, tables.DETAIL, [detail_values(start) for start in started.values()]
-    )
+    _add(script, sql.ADD_DETAILS, tables.DETAIL, [detail_values(start) for start in starts])
     _add(script, sql.ADD_LABELS, tables.LABEL, labels)
+    pins = [
+        (pin_to_bytes(start.pin), start.instance_id) for start in starts if start.pin is not None
+    ]
+    _add(script, sql.SET_PINS, sql.PIN, pins)
+
+
+def _add_operations(script: Script, effects: Effects) -> None:
+    """Add the statements for what operators have done. The cold rows of new instances are there
+    already.
+    """
+    _add(script, sql.SUSPEND_INSTANCES, sql.OPERATOR_HOLD, effects.operator_holds)
+    if effects.operator_holds:
+        suspended = (instance_id for _, instance_id in effects.operator_holds)
+        script.add(sql.SUSPEND_ACTIVITIES, Texts(suspended))
+    if effects.resumed:
+        script.add(sql.RESUME_ACTIVITIES, Texts(effects.resumed))
+    _add(script, sql.SET_PINS, sql.PIN, effects.pins)
 
 
 def _add(

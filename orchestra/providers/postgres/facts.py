@@ -13,7 +13,7 @@ from orchestra.providers.postgres.wire import Result
 from orchestra.store import tables
 from orchestra.store.changes import Start
 from orchestra.store.decoding import read_activity, read_message
-from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import ParentLink
@@ -32,7 +32,6 @@ def read_facts(
     reads: list[Read] = []
     if needs.candidates:
         reads.append(new_instances(transaction, needs.candidates.values(), numbers))
-        reads.append((sql.READ_REQUESTS, (Texts(needs.candidates),)))
     if needs.concerns_others:
         closing = (
             Texts(one.instance_id for one in needs.closing),
@@ -43,6 +42,12 @@ def read_facts(
         reads.append((sql.READ_TRACES, arrays(tables.EXECUTION_ID, needs.traced)))
     elif needs.rows:
         reads.append((sql.LOCK_ROWS, (Texts(needs.rows),)))
+    # After the locks: a start that begins an ended instance again changes them (rule 41).
+    if needs.candidates:
+        reads.append((sql.READ_REQUESTS, (Texts(needs.candidates),)))
+    if needs.standing:
+        standing = Texts(start.instance_id for start in needs.standing)
+        reads.append((sql.READ_FORMER_REQUESTS, (standing,)))
     if needs.appends:
         reads.append((sql.READ_ADDRESSEES, arrays(sql.ADDRESS, _addresses(needs))))
         reads.append((sql.READ_ROOMS, arrays(sql.ROOM, _rooms(needs))))
@@ -78,7 +83,6 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
     facts = Facts()
     if needs.candidates:
         facts.made = {row[0] for row in next(results).rows}
-        facts.requests = dict(next(results).rows)
     if needs.rows:
         facts.rows = {row[0]: HotRow(*row) for row in next(results).rows}
     if needs.concerns_others:
@@ -87,6 +91,11 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
                 ParentLink(*parent), dialect.library.events.on_parent_close.read(on_close)
             )
         facts.traces = dict(next(results).rows)
+    if needs.candidates:
+        facts.requests = dict(next(results).rows)
+    if needs.standing:
+        for instance_id, request_id in next(results).rows:
+            facts.former_requests.setdefault(instance_id, set()).add(request_id)
     if needs.appends:
         _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)
@@ -100,14 +109,15 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
 
 
 def _addresses(needs: Needs) -> list[tuple[str, str]]:
-    return [(append.instance_id, append.message_id) for append in needs.appends.values()]
+    return [(append.instance_id, append.message_id) for append in needs.appends]
 
 
 def _collect_addressees(needs: Needs, result: Result, facts: Facts, dialect: Dialect) -> None:
-    positions = list(needs.appends)
     for place, is_unread, *message, removed_as, removed_at in result.rows:
         unread = read_message(tuple(message), dialect) if is_unread else None
-        facts.addressees[positions[place - 1]] = Addressee(unread, removed_as, removed_at or 0)
+        append = needs.appends[int(place) - 1]
+        address = Address(append.instance_id, append.message_id)
+        facts.addressees[address] = Addressee(unread, removed_as, removed_at or 0)
 
 
 def _rooms(needs: Needs) -> list[tuple[Any, ...]]:

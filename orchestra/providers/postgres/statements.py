@@ -71,6 +71,8 @@ CUSTOM_STATUS: Final = Columns(
     (Column("custom_status", "blob"), Column("custom_status_encoding", "number"), *_INSTANCE_ID)
 )
 HOLD: Final = Columns((Column("hold", "blob"), *_INSTANCE_ID))
+OPERATOR_HOLD: Final = Columns((Column("operator_hold", "blob"), *_INSTANCE_ID))
+PIN: Final = Columns((Column("pin", "blob"), *_INSTANCE_ID))
 PRUNED: Final = Columns(
     (
         *_INSTANCE_ID,
@@ -206,6 +208,9 @@ LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
+READ_FORMER_REQUESTS: Final = """
+    SELECT x.instance_id, x.request_id FROM @execution x
+    WHERE x.instance_id = ANY($1::text[]) AND x.request_id IS NOT NULL"""
 # The facts of an append: whether its message exists or existed.
 READ_ADDRESSEES: Final = f"""
     SELECT u.place, m.sequence IS NOT NULL, {_MESSAGE.listed("m")}, t.sequence, t.removed_at
@@ -323,6 +328,31 @@ ADD_DETAILS: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABELS: Final = insert("label", tables.LABEL)
 ADD_MESSAGES: Final = insert("message", tables.MESSAGE)
 MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
+
+# An ended instance begins again. Its hot row is written by the group.
+RENEW_INSTANCES: Final = exactly(
+    """
+    UPDATE @instance t SET incarnation = u.incarnation, not_before = u.not_before, created_at = $4::bigint
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS u (instance_id, incarnation, not_before)
+    WHERE t.instance_id = u.instance_id""",
+    number=5,
+)
+REMOVE_DETAILS: Final = "DELETE FROM @instance_detail WHERE instance_id = ANY($1::text[])"
+REMOVE_LABELS: Final = "DELETE FROM @label WHERE instance_id = ANY($1::text[])"
+
+SUSPEND_INSTANCES: Final = f"""
+    UPDATE @instance_detail d SET operator_hold = u.operator_hold
+    FROM {given(OPERATOR_HOLD)} WHERE d.instance_id = u.instance_id"""
+# What has a stop mark goes on under its fence: its instance waits for its end.
+SUSPEND_ACTIVITIES: Final = """
+    UPDATE @activity SET owner = NULL, revision = revision + 1, paused = true
+    WHERE instance_id = ANY($1::text[]) AND queue IS NOT NULL AND result IS NULL AND failure IS NULL
+        AND NOT stopping"""
+RESUME_ACTIVITIES: Final = (
+    "UPDATE @activity SET paused = false WHERE instance_id = ANY($1::text[]) AND paused"
+)
+SET_PINS: Final = f"""
+    UPDATE @instance_detail d SET pin = u.pin FROM {given(PIN)} WHERE d.instance_id = u.instance_id"""
 
 # --- the hot rows: each is written once -------------------------------------
 
@@ -595,11 +625,11 @@ GOING_AMONG: Final = """
     SELECT g.instance_id FROM unnest($1::text[]) AS g (instance_id)
     WHERE (SELECT i.status = 0 AND NOT i.held FROM @instance i WHERE i.instance_id = g.instance_id)"""
 LIST_HELD: Final = f"""
-    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
+    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
     FROM @kind k
     JOIN @instance i ON i.kind = k.kind_id AND i.held
     JOIN @instance_detail d ON d.instance_id = i.instance_id
-    WHERE k.name = ANY($1::text[]) AND d.hold IS NOT NULL AND i.status = 0
+    WHERE k.name = ANY($1::text[]) AND (d.hold IS NOT NULL OR i.paused) AND i.status = 0
     ORDER BY i.instance_id"""
 
 # --- nodes ------------------------------------------------------------------------------------

@@ -25,10 +25,10 @@ from orchestra.providers.postgres.settings import Settings
 from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
 from orchestra.store.changes import Change
 from orchestra.store.decoding import (
-    hold_from_bytes,
     read_activity,
     read_cancel,
     read_event,
+    read_hold_in_force,
     read_task,
 )
 from orchestra.store.instances import HeldRow
@@ -199,7 +199,6 @@ def _read_news(
 
 
 def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
-    instance_id, incarnation, revision, *kind, hold = row
-    return HeldRow(
-        instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold, dialect)
-    )
+    instance_id, incarnation, revision, *kind, hold, paused, operator_hold = row
+    in_force = read_hold_in_force(hold, paused, operator_hold, dialect)
+    return HeldRow(instance_id, incarnation, revision, read_kind(kind), in_force)

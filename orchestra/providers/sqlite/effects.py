@@ -13,7 +13,12 @@ from orchestra.providers.sqlite.facts import make_instance
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.decision import Decision, Recovery
-from orchestra.store.decoding import detail_values, message_values, report_values
+from orchestra.store.decoding import (
+    detail_values,
+    message_values,
+    pin_to_bytes,
+    report_values,
+)
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
@@ -34,6 +39,9 @@ def write_decision(
         else:
             recovered[step.position] = _recover(transaction, step, decision)
     _write_starts(transaction, decision, needs)
+    for step in decision.steps:
+        if isinstance(step, Effects):
+            _operate(connection, step)
     for key, activity in decision.reported.items():
         connection.execute(sql.REPORT_ACTIVITY, (*report_values(activity), *key))
     if decision.messages:
@@ -83,6 +91,16 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
         _prune(connection, pruning)
     for instance_id in effects.ended:
         _empty_inbox(connection, instance_id)
+    _run(connection, sql.ADD_MESSAGE, effects.restored)
+
+
+def _operate(connection: sqlite3.Connection, effects: Effects) -> None:
+    """Carry out what operators have done. The cold rows of new instances are there already."""
+    _run(connection, sql.SET_OPERATOR_HOLD, effects.operator_holds)
+    suspended = [(instance_id,) for _, instance_id in effects.operator_holds]
+    _run(connection, sql.SUSPEND_ACTIVITIES, suspended)
+    _run(connection, sql.RESUME_ACTIVITIES, [(instance_id,) for instance_id in effects.resumed])
+    _run(connection, sql.SET_PIN, effects.pins)
 
 
 def set_expiry(transaction: Transaction, effects: Effects) -> None:
@@ -134,8 +152,15 @@ def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) ->
     )
     for start in anew:
         make_instance(transaction, start)
-    for start in decision.started.values():
+    for instance_id, start in decision.restarted.items():
+        renewal = (start.incarnation, start.not_before, transaction.now, instance_id)
+        connection.execute(sql.RENEW_INSTANCE, renewal)
+        connection.execute(sql.REMOVE_DETAIL, (instance_id,))
+        connection.execute(sql.REMOVE_LABELS, (instance_id,))
+    for start in (*decision.started.values(), *decision.restarted.values()):
         connection.execute(sql.ADD_DETAIL, detail_values(start))
+        if start.pin is not None:
+            connection.execute(sql.SET_PIN, (pin_to_bytes(start.pin), start.instance_id))
         _run(
             connection,
             sql.ADD_LABEL,

@@ -6,7 +6,7 @@ from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.changes import Append, Start
 from orchestra.store.decoding import read_activity, read_message
-from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import ParentLink
@@ -24,14 +24,18 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
             facts.requests[instance_id] = transaction.connection.execute(
                 sql.READ_REQUEST, (instance_id,)
             ).fetchone()[0]
+    for start in needs.standing:
+        if start.instance_id not in facts.made:
+            rows = transaction.connection.execute(sql.READ_FORMER_REQUESTS, (start.instance_id,))
+            facts.former_requests[start.instance_id] = {row[0] for row in rows}
     for instance_id in needs.rows:
         _read_row(transaction, instance_id, facts)
     if needs.concerns_others:
         _read_family(transaction, needs, facts)
-    for position, append in needs.appends.items():
+    for append in needs.appends:
         addressee = _read_addressee(transaction, append)
         if addressee is not None:
-            facts.addressees[position] = addressee
+            facts.addressees[Address(append.instance_id, append.message_id)] = addressee
     if needs.appends:
         _count_inboxes(transaction, needs, facts)
     execute = transaction.connection.execute

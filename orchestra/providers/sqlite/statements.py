@@ -102,6 +102,19 @@ RING_ROW: Final = update(
 )
 MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, tables.HOT_ROW.only("instance_id"))
 
+# An ended instance begins again. Its hot row is written by the group.
+RENEW_INSTANCE: Final = """
+    UPDATE instance SET incarnation = ?, not_before = ?, created_at = ?, expires_at = NULL WHERE instance_id = ?"""
+REMOVE_DETAIL: Final = "DELETE FROM instance_detail WHERE instance_id = ?"
+REMOVE_LABELS: Final = "DELETE FROM label WHERE instance_id = ?"
+
+SET_OPERATOR_HOLD: Final = "UPDATE instance_detail SET operator_hold = ? WHERE instance_id = ?"
+# What has a stop mark goes on under its fence: its instance waits for its end.
+SUSPEND_ACTIVITIES: Final = """
+    UPDATE activity SET owner = NULL, revision = revision + 1, paused = 1
+    WHERE instance_id = ? AND queue IS NOT NULL AND result IS NULL AND failure IS NULL AND stopping = 0"""
+RESUME_ACTIVITIES: Final = "UPDATE activity SET paused = 0 WHERE instance_id = ? AND paused = 1"
+
 ADD_EXECUTION: Final = insert("execution", tables.EXECUTION)
 _IS_OPEN: Final = " AND closed_at IS NULL"
 OPEN_EXECUTION: Final = (
@@ -164,7 +177,7 @@ ANY_EXPIRY: Final = "SELECT 1 FROM expiry LIMIT 1"
 SET_EXPIRES_AT: Final = """
     UPDATE instance SET expires_at = ? + (
         SELECT e.after FROM kind k JOIN expiry e ON e.name = k.name WHERE k.kind_id = instance.kind)
-    WHERE instance_id = ?"""
+    WHERE instance_id = ? AND status <> 0"""
 
 # --- the facts of a group -------------------------------------------------------------
 
@@ -180,6 +193,9 @@ UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
 ADD_DETAIL: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABEL: Final = insert("label", tables.LABEL)
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
+READ_FORMER_REQUESTS: Final = (
+    "SELECT request_id FROM execution WHERE instance_id = ? AND request_id IS NOT NULL"
+)
 READ_ROW: Final = f"SELECT {tables.HOT_ROW.listed()} FROM instance WHERE instance_id = ?"
 
 # Whether an append's message waits unread, with its columns, and whether it was removed.
@@ -322,11 +338,11 @@ READ_TALLY: Final = f"""
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 IS_GOING: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0 AND held = 0"
 LIST_HELD: Final = f"""
-    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
+    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
     FROM kind k
     JOIN instance i ON i.kind = k.kind_id AND i.held = 1
     JOIN instance_detail d ON d.instance_id = i.instance_id
-    WHERE k.name = ? AND d.hold IS NOT NULL AND i.status = 0
+    WHERE k.name = ? AND (d.hold IS NOT NULL OR i.paused = 1) AND i.status = 0
     ORDER BY i.instance_id"""
 
 # --- nodes ------------------------------------------------------------------------------------

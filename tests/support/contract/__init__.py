@@ -23,6 +23,11 @@ from tests.support.contract.children import ChildTests
 from tests.support.contract.claims import ClaimTests
 from tests.support.contract.comparison import ComparisonTests
 from tests.support.contract.connections import ConnectionTests
+from tests.support.contract.control import (
+    BeginAgainTests,
+    GoingBackTests,
+    HoldByOperatorTests,
+)
 from tests.support.contract.directory import DirectoryTests
 from tests.support.contract.executions import ExecutionTests
 from tests.support.contract.fences import FenceTests
@@ -52,6 +57,9 @@ class ProviderContract(
     CancelTests,
     ChildTests,
     HoldTests,
+    HoldByOperatorTests,
+    BeginAgainTests,
+    GoingBackTests,
     OperatorTests,
     PolicyTests,
     RetentionTests,

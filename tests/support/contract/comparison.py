@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,24 +17,30 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from orchestra.clock import Clock
-from orchestra.codec import Payload
+from orchestra.codec import Payload, UserText
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
 from orchestra.store.changes import (
+    Append,
     Cancel,
     Change,
     ChildCancel,
     ChildStart,
     Claim,
+    IfEnded,
     Recover,
     Release,
     Report,
+    Resume,
+    Start,
     Stop,
+    Suspend,
 )
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, Retargeting
 from orchestra.store.inbox_limits import InboxLimits
-from orchestra.store.instances import InstanceRow, ParentLink
+from orchestra.store.instances import InstanceRow, ParentLink, Pin
 from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 from orchestra.store.routes import Route
@@ -113,6 +119,7 @@ class ComparedWithModel(RuleBasedStateMachine):
                 self.claim,
                 self.recover,
                 self.release,
+                self.hold_or_resume,
                 self.report,
                 self.report,
             )
@@ -204,7 +211,42 @@ class ComparedWithModel(RuleBasedStateMachine):
             wake_at,
         )
         later = some.sampled_from((None, None, self.clock.now() + 1000, self.clock.now() + SECOND))
-        return replace(start, traceparent=data.draw(_traceparents), not_before=data.draw(later))
+        start = replace(
+            start, traceparent=data.draw(_traceparents), not_before=data.draw(later)
+        )
+        if data.draw(_mostly):
+            return start
+        return self.also_again(data, start)
+
+    def also_again(self, data: some.DataObject, start: Start) -> Start:
+        """Return a start that concerns an instance which stands already."""
+        record = self.model.directory.get(start.instance_id)
+        follows = None
+        if record is not None and not data.draw(_mostly):
+            revision = record.row.revision - data.draw(some.sampled_from((0, 1)))
+            follows = record.row.incarnation, revision
+        self.made += 1
+        events = tuple(
+            replace(append, instance_id=start.instance_id)
+            for append in (self.append(data) for _ in range(data.draw(some.integers(0, 2))))
+            if isinstance(append, Append)
+        )
+        return replace(
+            start,
+            request_id=data.draw(some.sampled_from(("r", f"again {self.made}"))),
+            execution=replace(start.execution, request_id=f"again {self.made}"),
+            if_ended=data.draw(some.sampled_from(IfEnded)),
+            looks=data.draw(some.booleans()),
+            follows=follows,
+            events=tuple({event.message_id: event for event in events}.values()),
+            pin=data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
+        )
+
+    def hold_or_resume(self, data: some.DataObject) -> Change:
+        instance_id = data.draw(_instances)
+        if data.draw(some.booleans()):
+            return Suspend(instance_id, "me", UserText("wait"))
+        return Resume(instance_id, "me")
 
     def append(self, data: some.DataObject) -> Change:
         message_id, name = (
@@ -298,10 +340,16 @@ class ComparedWithModel(RuleBasedStateMachine):
             status=Status.FAILED if ending else Status.OPEN,
             summary=data.draw(some.sampled_from((b"{}", b"other"))),
         )
+        operators: dict[str, Any] = {}
+        if not data.draw(_mostly):
+            operators = self.by_operator(data, record, ending=ending)
         return a_write(
             row,
             state,
-            owner=data.draw(some.sampled_from((row.owner, row.owner, None, "n1"))),
+            **operators,
+            owner=None
+            if operators
+            else data.draw(some.sampled_from((row.owner, row.owner, None, "n1"))),
             executions=deltas,
             consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
             activities=() if data.draw(_mostly) else (self.activity(data, state.execution, route),),
@@ -317,6 +365,30 @@ class ComparedWithModel(RuleBasedStateMachine):
             else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
             stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
         )
+
+    def by_operator(
+        self, data: some.DataObject, record: InstanceRecord, *, ending: bool
+    ) -> dict[str, Any]:
+        """Return what only an operator's write does."""
+        row = record.row
+        self.made += 1
+        known = {
+            message.sequence for message in self.model.world.instances[row.instance_id].messages
+        }
+        gone = [number for number in range(1, row.inbox_seq + 1) if number not in known]
+        restored = tuple(
+            MessageRow(number, f"restored {self.made} {number}", "go", Payload(b"1"), 1)
+            for number in gone[-2:]
+            if not ending and data.draw(some.booleans())
+        )
+        restart = a_start(row.instance_id, f"incarnation {self.made}", f"again {self.made}")
+        return {
+            "restored": restored,
+            "uncancels": data.draw(some.booleans()),
+            "pin": data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
+            "leaves_children": data.draw(some.booleans()),
+            "restart": restart if ending and data.draw(some.booleans()) else None,
+        }
 
     def activity(self, data: some.DataObject, execution: int, route: Route | None) -> ActivityRow:
         attempt = data.draw(some.integers(1, 2))
@@ -355,7 +427,13 @@ class ComparedWithModel(RuleBasedStateMachine):
         return ChildStart(
             child_id,
             link,
-            replace(start, parent=link, root_id="a", on_parent_close=close),
+            replace(
+                start,
+                parent=link,
+                root_id="a",
+                on_parent_close=close,
+                if_ended=data.draw(some.sampled_from((IfEnded.LEAVE, IfEnded.RESTART_OWN))),
+            ),
             b"taken",
         )
 

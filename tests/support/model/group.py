@@ -10,6 +10,7 @@ from itertools import chain, islice, zip_longest
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
+from orchestra.levels import Unknown
 from orchestra.store.changes import (
     Append,
     Cancel,
@@ -17,15 +18,24 @@ from orchestra.store.changes import (
     ChildCancel,
     ChildStart,
     Claim,
+    IfEnded,
     Recover,
     Release,
     Report,
+    Resume,
     Start,
+    Suspend,
     Write,
 )
 from orchestra.store.executions import PRUNED_AT_ONCE, ExecutionDelta, Prune
-from orchestra.store.inbox_limits import Waiting
-from orchestra.store.instances import PARENT_CLOSED, CancelMark, InstanceRow, ParentLink
+from orchestra.store.inbox_limits import Full, Waiting
+from orchestra.store.instances import (
+    PARENT_CLOSED,
+    CancelMark,
+    InstanceRow,
+    OperatorHold,
+    ParentLink,
+)
 from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
@@ -51,7 +61,7 @@ from tests.support.model.ages import (
     write_hold,
     write_resolution,
 )
-from tests.support.model.tasks import report, stop, take
+from tests.support.model.tasks import report, resume, stop, suspend, take
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -92,7 +102,8 @@ class Group:
         return tuple(outcomes[position] for position in range(len(changes)))
 
     def _apply_one(
-        self, change: Write | Recover | Start | Append | Cancel | Release | Report
+        self,
+        change: Write | Recover | Start | Append | Cancel | Release | Report | Suspend | Resume,
     ) -> Outcome:
         match change:
             case Write():
@@ -109,6 +120,10 @@ class Group:
                 return self._release(change)
             case Report():
                 return report(self._world, self._now, change)
+            case Suspend():
+                return self._suspend(change)
+            case Resume():
+                return self._resume(change)
 
     def _write(self, write: Write) -> Granted | Refused:
         self._kinds.setdefault(write.state.kind)
@@ -167,6 +182,10 @@ class Group:
             activities=activities if is_open else instance.activities,
             updated_at=self._now,
         )
+        if write.uncancels:
+            instance = replace(instance, row=replace(instance.row, cancel=None), cancel_sequence=0)
+        if write.pin is not None:
+            instance = replace(instance, row=replace(instance.row, pin=write.pin))
         if not is_open:
             unread = Counter(message.name for message in instance.unread_events)
             after = self._expiries.get(state.kind.name)
@@ -174,6 +193,7 @@ class Group:
             instance = replace(
                 instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at
             )
+        instance = restore(instance, write.restored)
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
@@ -259,7 +279,73 @@ class Group:
         self._kinds.setdefault(start.kind)
         standing = self._instances.get(start.instance_id)
         if standing is not None:
-            return StartExists(same=standing.request_id == start.request_id)
+            return self._start_standing(start, standing)
+        self._make(start)
+        return Started(self._append_all(start))
+
+    def _start_standing(self, start: Start, standing: ModelInstance) -> Started | StartExists:
+        row = standing.row
+        asked = bool(start.looks or start.events or start.if_ended is not IfEnded.LEAVE)
+        former = {execution.request_id for execution in standing.executions.values()}
+        same = start.request_id == standing.request_id or (asked and start.request_id in former)
+        if not asked:
+            return StartExists(same=same)
+        is_open = standing.status is Status.OPEN
+        if same:
+            return StartExists(same=True, is_open=is_open)
+        if is_open:
+            appended = self._append_all(start)
+            if isinstance(appended, Full):
+                return StartExists(same=False, is_open=True, full=appended)
+            return StartExists(same=False, is_open=True, appended=appended)
+        parents = [
+            (link.instance_id, link.incarnation)
+            for link in (row.parent, start.parent)
+            if link is not None
+        ]
+        wanted = {
+            IfEnded.LEAVE: False,
+            IfEnded.RESTART: True,
+            IfEnded.RESTART_IF_FAILED: standing.status is not Status.COMPLETED,
+            IfEnded.RESTART_OWN: len(parents) == 2 and parents[0] == parents[1],
+        }[start.if_ended]
+        if start.follows is not None and start.follows != (row.incarnation, row.revision):
+            wanted = False
+        if not wanted or isinstance(standing.status, Unknown):
+            return StartExists(same=False, is_open=False)
+        self._begin_again(start, standing)
+        return Started(self._append_all(start), restarted=True)
+
+    def _begin_again(self, start: Start, standing: ModelInstance) -> None:
+        number = standing.row.execution + 1
+        start = replace(start, execution=replace(start.execution, number=number))
+        self._make(start)
+        fresh, former = self._instances[start.instance_id], standing.row
+        row = replace(
+            fresh.row,
+            revision=former.revision + 1,
+            inbox_seq=former.inbox_seq,
+            seen_seq=former.inbox_seq,
+        )
+        self._instances[start.instance_id] = replace(
+            fresh,
+            row=row,
+            executions={**standing.executions, **fresh.executions},
+            events=standing.events,
+            tombstones=standing.tombstones,
+        )
+
+    def _append_all(self, start: Start) -> tuple[Appended, ...] | Full:
+        before = self._instances[start.instance_id]
+        outcomes = [self._append(event) for event in start.events]
+        for outcome in outcomes:
+            if isinstance(outcome, AppendRefused):
+                assert outcome.full is not None
+                self._instances[start.instance_id] = before
+                return outcome.full
+        return tuple(outcome for outcome in outcomes if isinstance(outcome, Appended))
+
+    def _make(self, start: Start) -> None:
         row = InstanceRow(
             instance_id=start.instance_id,
             incarnation=start.incarnation,
@@ -278,8 +364,9 @@ class Group:
             parent=start.parent,
             root_id=start.root_id,
             not_before=start.not_before,
+            pin=start.pin,
         )
-        self._instances[start.instance_id] = ModelInstance(
+        made = ModelInstance(
             row=row,
             request_id=start.request_id,
             created_at=self._now,
@@ -289,7 +376,7 @@ class Group:
             executions={start.execution.number: write_execution(start.execution, self._dialect)},
             on_parent_close=start.on_parent_close,
         )
-        return Started()
+        self._instances[start.instance_id] = restore(made, start.restored)
 
     def _append(self, append: Append) -> Appended | AppendRefused:
         instance = self._instances.get(append.instance_id)
@@ -344,8 +431,10 @@ class Group:
 
     def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
         row = ring(replace(instance.row, cancel=mark), self._now)
+        held = instance.held and not mark.terminate
+        row = replace(row, paused=row.paused and not mark.terminate)
         self._instances[row.instance_id] = replace(
-            instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now
+            instance, row=row, held=held, cancel_sequence=row.inbox_seq, updated_at=self._now
         )
         return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
 
@@ -360,7 +449,7 @@ class Group:
         ]
         for cancel in change.cancels:
             self._cancel_child(cancel, arrivals)
-        for execution in change.closed_with_children:
+        for execution in () if change.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         instance = self._instances[change.instance_id]
         closed = change.executions[-1].closed if change.executions else None
@@ -381,6 +470,9 @@ class Group:
                 instance.executions[instance.row.execution].traceparent,
             )
             self._report(instance.row.parent, change.instance_id, message, arrivals)
+        if change.restart is not None:
+            self._kinds.setdefault(change.restart.kind)
+            self._begin_again(change.restart, self._instances[change.instance_id])
         return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
@@ -471,7 +563,7 @@ class Group:
 
     def _release(self, release: Release) -> Granted | Refused:
         instance = self._instances.get(release.instance_id)
-        if instance is None or not instance.held:
+        if instance is None or not instance.held or instance.row.paused:
             return Refused()
         row = instance.row
         if (row.incarnation, row.revision) != (release.incarnation, release.revision):
@@ -480,6 +572,45 @@ class Group:
         self._instances[release.instance_id] = replace(
             instance, row=row, held=False, updated_at=self._now
         )
+        return Granted(row.inbox_seq)
+
+    def _suspend(self, change: Suspend) -> Granted | Refused | AppendRefused:
+        instance = self._instances.get(change.instance_id)
+        if instance is None or change.incarnation not in (None, instance.row.incarnation):
+            return AppendRefused(Refusal.NOT_FOUND)
+        row = instance.row
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        if row.paused or (row.cancel is not None and row.cancel.terminate):
+            return Refused()
+        row = replace(
+            row,
+            revision=row.revision + 1,
+            wake_at=row.wake_at if row.owner is None else 0,
+            owner=None,
+            paused=True,
+            operator_hold=OperatorHold(self._now, change.by, change.reason),
+        )
+        self._instances[change.instance_id] = replace(
+            instance, row=row, held=True, updated_at=self._now
+        )
+        suspend(self._world, change.instance_id)
+        return Granted(row.inbox_seq)
+
+    def _resume(self, change: Resume) -> Granted | Refused | AppendRefused:
+        instance = self._instances.get(change.instance_id)
+        if instance is None or change.incarnation not in (None, instance.row.incarnation):
+            return AppendRefused(Refusal.NOT_FOUND)
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        row = instance.row
+        if not row.paused:
+            return Refused()
+        row = replace(row, revision=row.revision + 1, wake_at=row.wake_at or 0, paused=False)
+        self._instances[change.instance_id] = replace(
+            instance, row=row, held=False, updated_at=self._now
+        )
+        resume(self._world, change.instance_id)
         return Granted(row.inbox_seq)
 
     def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
@@ -533,6 +664,16 @@ def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
         instance,
         executions={number: row for number, row in instance.executions.items() if number > rows},
         events={number: events for number, events in instance.events.items() if number > histories},
+    )
+
+
+def restore(instance: ModelInstance, messages: Sequence[MessageRow]) -> ModelInstance:
+    """Put messages back at their numbers."""
+    return replace(
+        instance,
+        messages=tuple(
+            sorted((*instance.messages, *messages), key=lambda message: message.sequence)
+        ),
     )
 
 

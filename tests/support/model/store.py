@@ -11,8 +11,14 @@ from orchestra.events import EventRecord
 from orchestra.levels import Levels
 from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
-from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow
-from orchestra.store.kinds import Dialect
+from orchestra.store.instances import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    HeldRow,
+    Hold,
+    InstanceRow,
+)
+from orchestra.store.kinds import Dialect, HoldKind
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
@@ -289,5 +295,12 @@ class ModelStore:
             for _, instance in sorted(self._world.instances.items())
             if instance.held
             and (row := instance.row).kind.name in names
-            and (hold := read_hold(row.hold, self._dialect)) is not None
+            and (hold := _in_force(row, self._dialect)) is not None
         ]
+
+
+def _in_force(row: InstanceRow, dialect: Dialect) -> Hold | None:
+    standing = row.operator_hold
+    if row.paused and standing is not None:
+        return Hold(HoldKind.OPERATOR, standing.reason, standing.since, standing.by)
+    return read_hold(row.hold, dialect)

@@ -17,7 +17,9 @@ from tests.support.model.world import ModelInstance, ModelWorld, ring
 def waiting(world: ModelWorld, route: Route) -> list[tuple[ModelInstance, ActivityRow]]:
     """Return what is handed out by a route and nobody has taken, the oldest first."""
     found = [
-        pair for pair in _handed_out(world) if pair[1].route == route and pair[1].owner is None
+        pair
+        for pair in _handed_out(world)
+        if pair[1].route == route and pair[1].owner is None and not pair[1].paused
     ]
     return sorted(
         found, key=lambda pair: pair[1].started_at
@@ -90,6 +92,20 @@ def stop(world: ModelWorld, now: int, write: Write, stop: Stop) -> Appended | No
         return _give_back(world, now, write.instance_id, replace(activity, failure=stop.failure))
     _put(world, write.instance_id, activity)
     return None
+
+
+def suspend(world: ModelWorld, instance_id: str) -> None:
+    """Take the handed-out activities of an instance from their nodes."""
+    for instance, activity in _handed_out(world):
+        if instance.row.instance_id == instance_id and not activity.stopping:
+            revoked = replace(activity, owner=None, revision=activity.revision + 1, paused=True)
+            _put(world, instance_id, revoked)
+
+
+def resume(world: ModelWorld, instance_id: str) -> None:
+    """Let nodes take them again."""
+    for activity in world.instances[instance_id].activities.values():
+        _put(world, instance_id, replace(activity, paused=False))
 
 
 def release(world: ModelWorld, now: int, node: str) -> None:

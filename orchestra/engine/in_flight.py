@@ -145,7 +145,7 @@ class InFlightWrites:
         """
         # Starts and messages carry ids of their sender, and cancels are idempotent.
         if (
-            not isinstance(sent.change, (Start, Append, Cancel))
+            not isinstance(sent.change, (Start, Append, Cancel, Suspend, Resume))
             or sent.unknown >= _RETRIES_AFTER_UNKNOWN
         ):
             return False

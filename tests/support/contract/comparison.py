@@ -211,9 +211,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             wake_at,
         )
         later = some.sampled_from((None, None, self.clock.now() + 1000, self.clock.now() + SECOND))
-        start = replace(
-            start, traceparent=data.draw(_traceparents), not_before=data.draw(later)
-        )
+        start = replace(start, traceparent=data.draw(_traceparents), not_before=data.draw(later))
         if data.draw(_mostly):
             return start
         return self.also_again(data, start)

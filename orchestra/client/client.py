@@ -738,6 +738,36 @@ class Client:
         """
         await self._versions.unpin(instance_id, reason)
 
+    async def nudge(
+        self,
+        instance_id: str,
+        *,
+        reason: str = "",
+        by: str = "",
+        execution_id: int | None = None,
+    ) -> bool:
+        """Ask an instance to reach its boundary soon: ``ctx.boundary_requested`` turns true, and
+        ``ctx.wait_for_boundary_request()`` returns.
+
+        It is for code that hears it; other code goes on as before. A nudge means the execution that
+        runs now. It is void after that execution's boundary, and an execution is asked once at
+        most. An execution that has not begun is asked with its first turn. A held instance keeps
+        the nudge until it goes on. Return whether it was asked by this call: otherwise the
+        execution was asked before, or has reached its boundary meanwhile.
+
+        Args:
+            reason: why, for the code, the audit, and people who read the history.
+            by: who asks; by default the name of this client.
+            execution_id: which execution is meant; by default the current one.
+
+        Raises:
+            InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+            LevelTooLow: a node with an older library lives, which cannot read it.
+            InvalidArgument: the id or the execution's number cannot be one, or the reason or the
+                author is not text of at most 1,024 characters.
+        """
+        return await self._versions.nudge(instance_id, execution_id, reason, by)
+
 
 @dataclass(frozen=True, slots=True)
 class Handle(Generic[R_co]):

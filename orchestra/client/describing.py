@@ -19,6 +19,7 @@ from orchestra.client.info import (
 from orchestra.client.values import shown
 from orchestra.clock import from_micros
 from orchestra.codec import Packed, unpack
+from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_bytes, scheduled_name
 from orchestra.levels import Unknown
@@ -125,8 +126,17 @@ def instance_info(
         expires_at=_moment(record.expires_at),
         # Old libraries stored pins without their time.
         pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
+        boundary_requested=_boundary_requested(record),
         not_before=_moment(row.not_before),
     )
+
+
+def _boundary_requested(record: InstanceRecord) -> BoundaryRequest | None:
+    """Return the nudge that the current execution has got; one of an earlier execution is void."""
+    nudge = record.row.nudge
+    if nudge is None or nudge.execution != record.row.execution:
+        return None
+    return BoundaryRequest(from_micros(nudge.at), nudge.by, nudge.reason)
 
 
 def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:

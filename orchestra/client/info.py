@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
 from orchestra.store.kinds import ResolvedBy
@@ -162,6 +163,8 @@ class InstanceInfo:
     """When the store deletes it, after its end; ``None``: the store keeps it."""
     pinned_at: datetime | None = None
     """When it was pinned, on the store's clock."""
+    boundary_requested: BoundaryRequest | None = None
+    """Who has asked its current execution to reach its boundary soon, when and why."""
     not_before: datetime | None = None
     """Before when its first turn does not run: it was started for later."""
 

@@ -20,12 +20,14 @@ from orchestra.operations.steps import (
     Operation,
     Pause,
     ReadCatalogue,
+    SetNudge,
     SetPin,
     Step,
     Submit,
     SubmitAll,
 )
 from orchestra.store.changes import ClientChange
+from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Outcome
 from orchestra.store.port import Provider
 
@@ -80,6 +82,13 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             if is_open:
                 port.written_past()
             return is_open
+        case SetNudge(instance_id, incarnation, execution, by, reason):
+            outcome = await port.call(
+                lambda: admin.nudge(instance_id, incarnation, execution, by=by, reason=reason)
+            )
+            if outcome is Nudged.ASKED:
+                port.written_past()
+            return outcome
         case Delete(instance_id, incarnation, by, reason):
             return await port.call(
                 lambda: admin.delete(instance_id, incarnation, by=by, reason=reason)

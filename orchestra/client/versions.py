@@ -9,6 +9,7 @@ from orchestra.client.arguments import (
     check_author,
     check_id,
     check_name,
+    check_number,
     check_policy,
     check_reason,
     check_revision,
@@ -16,6 +17,7 @@ from orchestra.client.arguments import (
 from orchestra.client.info import PolicyInfo
 from orchestra.clock import from_micros
 from orchestra.errors import PolicyChangedMeanwhile
+from orchestra.operations.nudge import nudge
 from orchestra.operations.retarget import check_target, follow_policy, pin
 from orchestra.resolution import stored_policy
 from orchestra.store.catalogue import PolicyRow
@@ -96,6 +98,17 @@ class Versions:
         parse_version(version)
         check_reason(reason)
         await self._access.perform(pin(instance_id, version, by=self._access.name, reason=reason))
+
+    async def nudge(self, instance_id: str, execution_id: int | None, reason: str, by: str) -> bool:
+        """Ask an execution to reach its boundary soon; see :meth:`Client.nudge`."""
+        check_id(instance_id)
+        if execution_id is not None:
+            check_number(execution_id, "execution_id")
+        check_reason(reason)
+        check_author(by)
+        return await self._access.perform(
+            nudge(instance_id, execution=execution_id, by=by or self._access.name, reason=reason)
+        )
 
     async def unpin(self, instance_id: str, reason: str) -> None:
         """Let the policy choose again; see :meth:`Client.unpin`."""

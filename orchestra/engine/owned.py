@@ -6,13 +6,15 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from orchestra.clock import from_micros
 from orchestra.codec import Packed, Payload
+from orchestra.context import BoundaryRequest
 from orchestra.engine.attempts import Attempts, how_it_ended
 from orchestra.engine.messages import ActivityFailure, ActivityKey
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.instances import CancelMark, Hold, ParentLink, Pin
+from orchestra.store.instances import CancelMark, Hold, Nudge, ParentLink, Pin
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.routes import Kind
@@ -41,6 +43,8 @@ class OwnedInstance:
     current: ExecutionRow
     cancel: CancelMark | None
     pin: Pin | None
+    nudge: Nudge | None
+    """The last nudge. It counts for the execution that it names (rule 40)."""
     hold: Hold | None
     """The hold that it has not overcome yet: the code that was tried then still counts."""
     history_events: int
@@ -108,6 +112,7 @@ class OwnedInstance:
             current=snapshot.execution,
             cancel=row.cancel,
             pin=row.pin,
+            nudge=row.nudge,
             hold=row.hold if stands else None,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
@@ -150,6 +155,14 @@ class OwnedInstance:
             or (self.cancel is not None and self.cancel.terminate)
         )
         return self.opened and self.execution is None and not ends_at_once
+
+    @property
+    def request(self) -> BoundaryRequest | None:
+        """The request that its current execution reaches its boundary soon."""
+        nudge = self.nudge
+        if nudge is None or nudge.execution != self.current.number:
+            return None
+        return BoundaryRequest(from_micros(nudge.at), nudge.by, nudge.reason)
 
     def is_delayed(self, now: int) -> bool:
         """Whether it is a delayed start whose time has not come. A cancel mark ends the wait."""

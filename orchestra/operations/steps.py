@@ -18,6 +18,7 @@ from orchestra.errors import OrchestraError
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ClientChange
 from orchestra.store.messages import MessageRow
+from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Outcome
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 
@@ -30,6 +31,7 @@ __all__ = [
     "Operation",
     "Pause",
     "ReadCatalogue",
+    "SetNudge",
     "SetPin",
     "Step",
     "Submit",
@@ -107,6 +109,17 @@ class SetPin(Step[bool]):
 
     instance_id: str
     version: str | None
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetNudge(Step[Nudged]):
+    """Ask one execution of an instance to reach its boundary soon."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
     by: str
     reason: str
 

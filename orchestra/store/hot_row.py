@@ -230,6 +230,22 @@ class HotRow:
         self.changed = True
         self.inbox_seq += 1
         self.updated_at = now
+        self._make_ready(now, ready)
+        return self.inbox_seq
+
+    def nudge(self, now: int) -> None:
+        """Take it from its owner, if any, and make it ready, so that its execution hears a request
+        (rule 6).
+        """
+        was_owned = self.owner is not None
+        self._change_hands(None)
+        self.updated_at = now
+        if was_owned:
+            self.wake_at = 0
+        else:
+            self._make_ready(now, 0)
+
+    def _make_ready(self, now: int, ready: int) -> None:
         ready = max(ready, self._first_turn_at(now))
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
         # An instance that crashed its owners repeatedly waits out its delay (rule 14). An arrival
@@ -238,7 +254,6 @@ class HotRow:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:
             self.wake_at = ready if self.wake_at is None else min(self.wake_at, ready)
-        return self.inbox_seq
 
     def _first_turn_at(self, now: int) -> int:
         """Return before which time no arrival makes the instance ready; 0: any does at once.

@@ -19,6 +19,7 @@ from orchestra.versions import POLICIES, Policies
 
 __all__ = [
     "DELAYED_START_LEVEL",
+    "NUDGE_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
     "ExecutionEnd",
@@ -187,6 +188,10 @@ control: a library that knows nothing of their holds would release them.
 
 DELAYED_START_LEVEL: Final = 2
 """The level that a library must read to run a delayed start: an older one would not wait."""
+
+
+NUDGE_LEVEL: Final = 2
+"""The level that a library must read to hear a nudge, and to know when a boundary is due."""
 
 
 class Dialect:

@@ -25,6 +25,7 @@ from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Commit
 from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
 from orchestra.store.queries import InstanceQuery, InstanceRecord
@@ -275,6 +276,14 @@ class Admin(Protocol):
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         """Pin an open instance to a version from its next boundary on, or unpin it. Return whether
         it is open.
+        """
+        ...
+
+    def nudge(
+        self, instance_id: str, incarnation: str, execution: int, *, by: str, reason: str
+    ) -> Nudged:
+        """Ask an execution of an open instance to reach its boundary soon; see
+        :func:`~orchestra.store.nudges.decide_nudge`.
         """
         ...
 

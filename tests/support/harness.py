@@ -290,6 +290,12 @@ class World:
     def cancel(self, instance_id, reason="enough"):
         return self.store.commit([Cancel(instance_id, reason)]).outcomes[0]
 
+    def nudge(self, instance_id, execution=None, reason="a deploy"):
+        """Nudge an execution as an operator; by default the current one."""
+        row = self.record(instance_id).row
+        number = row.execution if execution is None else execution
+        return self.admin.nudge(instance_id, row.incarnation, number, by="ops", reason=reason)
+
     def termination(self, instance_id, reason="at once"):
         """Return an operator's write that ends the instance as it stands now."""
         record = self.record(instance_id)

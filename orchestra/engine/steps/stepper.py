@@ -274,6 +274,7 @@ class Stepper:
             instance.inbox,
             cancel=cancel,
             has_begun=instance.attempts.has_begun,
+            request=instance.request,
         )
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         instance.to_read, instance.inputs = turn.to_read, list(turn.left)

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestra.clock import Clock
+from orchestra.codec import UserText
 from orchestra.providers.memory.database import Database
-from orchestra.store.decoding import pin_to_bytes
-from orchestra.store.instances import Pin
+from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.instances import Nudge, Pin
+from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["MemoryAdmin"]
@@ -66,6 +68,22 @@ class MemoryAdmin:
         else:
             self._record(by, "pin", instance_id, {"version": version, "reason": reason})
         return True
+
+    def nudge(
+        self, instance_id: str, incarnation: str, execution: int, *, by: str, reason: str
+    ) -> Nudged:
+        database = self._database
+        with database.transaction(self._store, self._clock) as now:
+            row, stored = database.hot_row(instance_id), database.detail(instance_id, "nudge")
+            standing = None if stored is None else nudge_from_bytes(stored)
+            outcome = decide_nudge(row, standing, incarnation, execution, now)
+            if row is not None and outcome is Nudged.ASKED:
+                database.store_row(row)
+                nudge = nudge_to_bytes(Nudge(execution, now, by, UserText(reason)))
+                database.change_detail(instance_id, nudge=nudge)
+        if outcome is Nudged.ASKED:
+            self._record(by, "nudge", instance_id, {"execution": execution, "reason": reason})
+        return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         with self._database.transaction(self._store, self._clock):

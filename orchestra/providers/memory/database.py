@@ -292,6 +292,11 @@ class Database:
         self.details.put((*detail, *(None,) * (len(_DETAIL) - len(detail))))
         self._add_child(instance_id)
 
+    def detail(self, instance_id: str, name: str) -> Any:
+        """Return a column of a cold row; ``None`` where there is no row."""
+        row = self.details.get(instance_id)
+        return None if row is None else self.details.value(row, name)
+
     def change_detail(self, instance_id: str, **values: Any) -> None:
         """Change columns of a cold row."""
         self.details.change((instance_id,), _DETAIL.only(*values), tuple(values.values()))

@@ -7,15 +7,19 @@ from dataclasses import astuple
 from typing import Final
 
 from orchestra.clock import new_id
-from orchestra.codec import pack
+from orchestra.codec import UserText, pack
 from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.deletion import delete_instances
+from orchestra.providers.postgres.effects import write_rows
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
 from orchestra.store.catalogue import PolicyRow
-from orchestra.store.decoding import pin_to_bytes
-from orchestra.store.instances import Pin
+from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.hot_row import HotRow
+from orchestra.store.instances import Nudge, Pin
+from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["PostgresAdmin"]
@@ -96,6 +100,33 @@ class PostgresAdmin:
         if pinned:
             self._pulse.notify()
         return pinned
+
+    def nudge(
+        self, instance_id: str, incarnation: str, execution: int, *, by: str, reason: str
+    ) -> Nudged:
+        def work(transaction: Transaction) -> Nudged:
+            rows, stored = transaction.begin(
+                (sql.LOCK_ROWS, (Texts([instance_id]),)), (sql.READ_NUDGE, (instance_id,))
+            )
+            row, now = HotRow(*rows.rows[0]) if rows.rows else None, transaction.now
+            found = stored.rows[0][0] if stored.rows else None
+            standing = None if found is None else nudge_from_bytes(found)
+            outcome = decide_nudge(row, standing, incarnation, execution, now)
+            if row is None or outcome is not Nudged.ASKED:
+                transaction.commit()
+                return outcome
+            detail = {"execution": execution, "reason": reason}
+            script = _recorded(transaction, by, "nudge", instance_id, detail)
+            write_rows(script, [row], now)
+            nudge = nudge_to_bytes(Nudge(execution, now, by, UserText(reason)))
+            script.add(sql.SET_NUDGE, nudge, instance_id)
+            transaction.commit(script)
+            return outcome
+
+        outcome = self._calls.transaction(work)
+        if outcome is Nudged.ASKED:
+            self._pulse.notify()
+        return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         def work(transaction: Transaction) -> bool:

@@ -22,11 +22,12 @@ from orchestra.store.decoding import (
 )
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs
+from orchestra.store.hot_row import HotRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.routes import Kind
 from orchestra.store.tables import Columns
 
-__all__ = ["add_decision", "add_effects", "prune_tombstones"]
+__all__ = ["add_decision", "add_effects", "prune_tombstones", "write_rows"]
 
 
 def add_decision(
@@ -61,13 +62,17 @@ def add_decision(
     )
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
+    write_rows(script, decision.changed_rows, now)
+    return recovered
+
+
+def write_rows(script: Script, changed: Sequence[HotRow], now: int) -> None:
+    """Add the statement that writes changed hot rows."""
     rows = [
-        (*row.written_values, row.summary, row.instance_id, row.read_revision)
-        for row in decision.changed_rows
+        (*row.written_values, row.summary, row.instance_id, row.read_revision) for row in changed
     ]
     if rows:
         script.add(sql.WRITE_ROWS, *arrays(sql.WRITTEN, rows), len(rows), now)
-    return recovered
 
 
 def add_effects(script: Script, effects: Effects, now: int) -> None:

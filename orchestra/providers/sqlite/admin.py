@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Final
 
-from orchestra.codec import pack
+from orchestra.codec import UserText, pack
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.deletion import delete_instance
+from orchestra.providers.sqlite.effects import write_row
+from orchestra.providers.sqlite.facts import read_row
 from orchestra.providers.sqlite.writer import Transaction, Writer
 from orchestra.store.catalogue import PolicyRow
-from orchestra.store.decoding import pin_to_bytes
-from orchestra.store.instances import Pin
+from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.instances import Nudge, Pin
+from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["SqliteAdmin"]
@@ -70,6 +73,23 @@ class SqliteAdmin:
             else:
                 _record(transaction, by, "pin", instance_id, {"version": version, "reason": reason})
         return True
+
+    def nudge(
+        self, instance_id: str, incarnation: str, execution: int, *, by: str, reason: str
+    ) -> Nudged:
+        with self._writer.transaction() as transaction:
+            execute, now = transaction.connection.execute, transaction.now
+            row = read_row(transaction, instance_id)
+            found = execute(sql.READ_NUDGE, (instance_id,)).fetchone()
+            standing = nudge_from_bytes(found[0]) if found and found[0] else None
+            outcome = decide_nudge(row, standing, incarnation, execution, now)
+            if row is not None and outcome is Nudged.ASKED:
+                write_row(transaction.connection, row)
+                nudge = nudge_to_bytes(Nudge(execution, now, by, UserText(reason)))
+                execute(sql.SET_NUDGE, (nudge, instance_id))
+                detail = {"execution": execution, "reason": reason}
+                _record(transaction, by, "nudge", instance_id, detail)
+        return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         with self._writer.transaction() as transaction:

@@ -24,7 +24,7 @@ from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.outcomes import Outcome, Recovered
 
-__all__ = ["carry_out", "prune_tombstones", "write_decision"]
+__all__ = ["carry_out", "prune_tombstones", "write_decision", "write_row"]
 
 
 def write_decision(
@@ -50,7 +50,7 @@ def write_decision(
             [message_values(*message, transaction.dialect) for message in decision.messages],
         )
     for row in decision.changed_rows:
-        _write_row(connection, row)
+        write_row(connection, row)
     for step in decision.steps:
         if isinstance(step, Effects):
             set_expiry(transaction, step)
@@ -131,7 +131,7 @@ def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -
     row.read_revision = (
         standing.read_revision
     )  # an earlier recovery of the group may have written the row
-    _write_row(transaction.connection, row)
+    write_row(transaction.connection, row)
     standing.read_revision = row.revision
     return Recovered(read_snapshots(transaction, (row.instance_id,))[0])
 
@@ -168,7 +168,7 @@ def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) ->
         )
 
 
-def _write_row(connection: sqlite3.Connection, row: HotRow) -> None:
+def write_row(connection: sqlite3.Connection, row: HotRow) -> None:
     """Write a changed row. A row with arrivals alone keeps its owner and status, so their indexes
     stay untouched.
     """

@@ -11,7 +11,7 @@ from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import ParentLink
 
-__all__ = ["make_instance", "read_facts"]
+__all__ = ["make_instance", "read_facts", "read_row"]
 
 
 def read_facts(transaction: Transaction, needs: Needs) -> Facts:
@@ -29,7 +29,7 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
             rows = transaction.connection.execute(sql.READ_FORMER_REQUESTS, (start.instance_id,))
             facts.former_requests[start.instance_id] = {row[0] for row in rows}
     for instance_id in needs.rows:
-        _read_row(transaction, instance_id, facts)
+        _add_row(transaction, instance_id, facts)
     if needs.concerns_others:
         _read_family(transaction, needs, facts)
     for append in needs.appends:
@@ -70,10 +70,16 @@ def make_instance(transaction: Transaction, start: Start) -> bool:
     )
 
 
-def _read_row(transaction: Transaction, instance_id: str, facts: Facts) -> None:
+def read_row(transaction: Transaction, instance_id: str) -> HotRow | None:
+    """Return the hot row of an instance."""
     row = transaction.connection.execute(sql.READ_ROW, (instance_id,)).fetchone()
+    return None if row is None else HotRow(*row)
+
+
+def _add_row(transaction: Transaction, instance_id: str, facts: Facts) -> None:
+    row = read_row(transaction, instance_id)
     if row is not None:
-        facts.rows[instance_id] = HotRow(*row)
+        facts.rows[instance_id] = row
 
 
 def _read_family(transaction: Transaction, needs: Needs, facts: Facts) -> None:
@@ -94,7 +100,7 @@ def _read_family(transaction: Transaction, needs: Needs, facts: Facts) -> None:
     )
     relatives.update(parent.instance_id for parent in parents)
     for instance_id in relatives.difference(needs.rows):
-        _read_row(transaction, instance_id, facts)
+        _add_row(transaction, instance_id, facts)
     for traced in needs.traced:
         if traced.instance_id not in facts.links:
             continue

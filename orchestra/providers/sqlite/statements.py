@@ -438,6 +438,8 @@ REVOKE: Final = """
     UPDATE instance SET
         revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL, updated_at = ?
     WHERE instance_id = ? AND status = 0"""
+READ_NUDGE: Final = "SELECT nudge FROM instance_detail WHERE instance_id = ?"
+SET_NUDGE: Final = "UPDATE instance_detail SET nudge = ? WHERE instance_id = ?"
 SET_PIN: Final = "UPDATE instance_detail SET pin = ? WHERE instance_id = ?"
 DELETE_INSTANCE: Final = (
     "DELETE FROM instance WHERE instance_id = ? AND incarnation = ? AND status <> 0"

@@ -36,6 +36,7 @@ from tests.support.contract.holds import HoldTests
 from tests.support.contract.lifetimes import LifetimeTests
 from tests.support.contract.messages import MessageTests
 from tests.support.contract.nodes import NodeTests
+from tests.support.contract.nudges import NudgeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
@@ -61,6 +62,7 @@ class ProviderContract(
     BeginAgainTests,
     GoingBackTests,
     OperatorTests,
+    NudgeTests,
     PolicyTests,
     RetentionTests,
     StartTests,

@@ -186,6 +186,19 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.admin.set_pin(instance_id, version, by="me", reason=""))
         self.compare()
 
+    @rule(instance_id=_instances, execution=some.sampled_from((None, None, 1, 2)))
+    def nudge(self, instance_id: str, execution: int | None) -> None:
+        record = self.model.directory.get(instance_id)
+        incarnation = "" if record is None else record.row.incarnation
+        if execution is None:
+            execution = 1 if record is None else record.row.execution
+        self.both(
+            lambda provider: provider.admin.nudge(
+                instance_id, incarnation, execution, by="me", reason="soon"
+            )
+        )
+        self.compare()
+
     @rule(instance_id=_instances)
     def delete(self, instance_id: str) -> None:
         record = self.model.directory.get(instance_id)

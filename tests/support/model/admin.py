@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from orchestra.clock import Clock
 from orchestra.store.catalogue import PolicyRow
-from orchestra.store.instances import Pin
+from orchestra.store.instances import Nudge, Pin
 from orchestra.store.kinds import Status
+from orchestra.store.nudges import Nudged
 from orchestra.store.policies import PolicyOutcome
 from tests.support.model.store import ModelStore
-from tests.support.model.world import ModelWorld
+from tests.support.model.world import ModelWorld, ring
 
 _NAMED: Final = 100
 """Of how many deleted instances the audit names the ids."""
@@ -65,6 +66,31 @@ class ModelAdmin:
             else:
                 self._record(by, "pin", instance_id, {"version": version, "reason": reason})
             return True
+
+    def nudge(
+        self, instance_id: str, incarnation: str, execution: int, *, by: str, reason: str
+    ) -> Nudged:
+        with self._world.transaction(self._store, self._clock) as now:
+            instance = self._world.instances.get(instance_id)
+            if instance is None or instance.status is not Status.OPEN:
+                return Nudged.CLOSED
+            row = instance.row
+            if row.incarnation != incarnation or row.execution != execution:
+                return Nudged.PASSED
+            if row.nudge is not None and row.nudge.execution == execution:
+                return Nudged.STANDING
+            owned, known = row.owner is not None, row.inbox_seq
+            row = ring(replace(row, owner=None), now)
+            row = replace(
+                row,
+                revision=row.revision + 1,
+                inbox_seq=known,
+                wake_at=0 if owned else row.wake_at,
+                nudge=Nudge(execution, now, by, reason),
+            )
+            self._world.instances[instance_id] = replace(instance, row=row, updated_at=now)
+            self._record(by, "nudge", instance_id, {"execution": execution, "reason": reason})
+            return Nudged.ASKED
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         with self._world.transaction(self._store, self._clock):

@@ -16,6 +16,13 @@ from orchestra.client.info import (
     UnreadMessage,
     WaitingOn,
 )
+from orchestra.client.selections import (
+    InstanceCount,
+    InstanceCounts,
+    OrderBy,
+    Selection,
+    WaitingFor,
+)
 from orchestra.client.values import Unreadable
 
 __all__ = [
@@ -24,15 +31,20 @@ __all__ = [
     "ExecutionInfo",
     "Handle",
     "HistoryEvent",
+    "InstanceCount",
+    "InstanceCounts",
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
     "NodeInfo",
+    "OrderBy",
     "ParentInfo",
     "PendingActivity",
     "PolicyInfo",
     "PurgeReport",
+    "Selection",
     "UnreadMessage",
     "Unreadable",
+    "WaitingFor",
     "WaitingOn",
 ]

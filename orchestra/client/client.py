@@ -43,6 +43,8 @@ from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
 from orchestra.client.port import Port
 from orchestra.client.preflights import preflight
+from orchestra.client.selecting import Conditions, Selecting, selected
+from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
 from orchestra.clock import Clock, SystemClock
@@ -119,6 +121,7 @@ class Client:
             self._access, InboxLimits(inbox_limit, inbox_bytes), payload_limit
         )
         self._versions = Versions(self._access)
+        self._selecting = Selecting(self._access)
         self._maintenance = Maintenance(self._access)
 
     @classmethod
@@ -338,49 +341,51 @@ class Client:
 
     async def list_instances(
         self,
+        selection: Selection | None = None,
         *,
-        name: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        status: InstanceStatus | Sequence[InstanceStatus] | None = None,
-        held: bool | None = None,
-        id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_until: datetime | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
+        order_by: OrderBy | str = OrderBy.NEWEST,
         limit: int = 100,
         page: str | None = None,
+        **conditions: Unpack[Conditions],
     ) -> InstancePage:
-        """Return instances, the newest first; every condition that is given must hold.
+        """Return instances, the newest first, or in another order.
 
         Args:
-            queue: only instances that the nodes of this queue run.
-            status: one or several; as :attr:`InstanceInfo.status` shows it.
-            held: ``True``: only held instances; ``False``: only instances that are not held.
-            parent: only children of the instance with this id, of all its executions.
+            selection: which; by default all. Single conditions may be given as keywords instead,
+                without a selection: ``list_instances(name="watch", held=True)``.
             limit: how many at most, 1 or more.
-            page: ``next_page`` of the page before.
+            page: ``next_page`` of the page before, of the same order.
 
         Raises:
-            InvalidArgument: ``page`` is no page, ``limit`` is below 1, ``status`` is no status, a
-                datetime is naive, or a condition cannot be an id, a name, a version, a queue or a
-                label.
+            InvalidArgument: ``page`` is no page of this order, ``limit`` is below 1, a condition is
+                none or cannot hold (see :class:`Selection`), or a selection and keywords are both
+                given.
         """
-        return await self._instances.find(
-            name=name,
-            version=version,
-            queue=queue,
-            status=status,
-            held=held,
-            id_prefix=id_prefix,
-            created_from=created_from,
-            created_until=created_until,
-            labels=labels,
-            parent=parent,
-            limit=limit,
-            page=page,
-        )
+        return await self._selecting.find(selected(selection, conditions), order_by, limit, page)
+
+    async def count_instances(
+        self,
+        selection: Selection | None = None,
+        *,
+        group_by: Sequence[str] = (),
+        **conditions: Unpack[Conditions],
+    ) -> InstanceCounts:
+        """Count instances in the store, by groups.
+
+        ::
+
+            counts = await client.count_instances(name="watch", group_by=("version", "status"))
+
+        Args:
+            selection: which, as for :meth:`list_instances`; by default all.
+            group_by: any of ``name``, ``version``, ``queue``, ``status``, ``held`` (the kind of
+                hold), and ``label:`` with the key of a label. The 1,000 largest groups are
+                returned.
+
+        Raises:
+            InvalidArgument: a key or a condition is none.
+        """
+        return await self._selecting.count(selected(selection, conditions), group_by)
 
     async def list_executions(
         self, instance_id: str, *, after: int = 0, limit: int = 1000

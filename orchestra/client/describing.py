@@ -23,13 +23,12 @@ from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_bytes, scheduled_name
 from orchestra.levels import Unknown
-from orchestra.operations.holds import hold_reason
+from orchestra.operations.holds import hold_reason, why_unserved
 from orchestra.resolution import boundary_version, is_living
 from orchestra.store.catalogue import Capability, Catalogue
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Status
-from orchestra.store.queries import InstanceRecord
-from orchestra.store.routes import Route
+from orchestra.store.queries import InstanceRecord, Standing
 from orchestra.store.tasks import ActivityRow
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
@@ -39,9 +38,9 @@ __all__ = [
     "execution_info",
     "instance_info",
     "node_infos",
+    "shown_status",
     "stored_error",
     "untold_activities",
-    "why_unserved",
 ]
 
 _MOST_PENDING: Final = 1_000
@@ -51,6 +50,11 @@ _SHOWN_STATUS: Final = {
     Status.FAILED: InstanceStatus.FAILED,
     Status.CANCELLED: InstanceStatus.CANCELLED,
     Status.TERMINATED: InstanceStatus.TERMINATED,
+}
+_SHOWN_STANDING: Final = {
+    Standing.PENDING: InstanceStatus.PENDING,
+    Standing.RUNNING: InstanceStatus.RUNNING,
+    Standing.HELD: InstanceStatus.HELD,
 }
 STORED_STATUS: Final = {
     InstanceStatus.PENDING: Status.OPEN,
@@ -219,14 +223,19 @@ def _versions_by_name(capabilities: Sequence[Capability]) -> dict[str, tuple[str
 
 
 def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
-    if isinstance(record.status, Unknown):
-        return InstanceStatus.UNKNOWN
-    if record.status is not Status.OPEN:
-        return _SHOWN_STATUS[record.status]
     if held_reason is not None:
         return InstanceStatus.HELD
-    started = record.row.opened or record.row.execution > 1
-    return InstanceStatus.RUNNING if started else InstanceStatus.PENDING
+    begun = record.row.opened or record.row.execution > 1
+    return shown_status(record.status, Standing.RUNNING if begun else Standing.PENDING)
+
+
+def shown_status(status: Status | Unknown, standing: Standing | None) -> InstanceStatus:
+    """Return the status that people see, given how an open instance stands."""
+    if isinstance(status, Unknown):
+        return InstanceStatus.UNKNOWN
+    if status is not Status.OPEN or standing is None:
+        return _SHOWN_STATUS[status]
+    return _SHOWN_STANDING[standing]
 
 
 def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
@@ -289,39 +298,6 @@ def _why_unread(row: ActivityRow | None) -> str | None:
     return (
         "no living node has code of it that can read its arguments; deploy a worker that can, or "
         "terminate the instance"
-    )
-
-
-def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
-    """Return why no node takes an activity of a route, and the remedy; ``None``: a node may take
-    it.
-    """
-    routes = {
-        offered
-        for node in catalogue.nodes
-        if is_living(node, catalogue.now)
-        for offered in node.record.routes
-    }
-    if route in routes:
-        return None
-    if all(offered.format != route.format for offered in routes) and routes:
-        return (
-            f"activity {route.activity!r} was asked for in event format {route.format}, which no "
-            "living node reads"
-        )
-    if route.fingerprint is not None:
-        return (
-            "the node that could perhaps read the arguments is gone: activity "
-            f"{route.activity!r}; others could not"
-        )
-    reason = f"no living node has activity {route.activity!r} and serves queue {route.queue!r}"
-    elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
-    if not elsewhere:
-        return reason
-    return (
-        f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve "
-        f"{route.queue!r} too (Runtime(queues=...)), or name a queue of theirs where it is "
-        "scheduled"
     )
 
 

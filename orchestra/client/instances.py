@@ -5,23 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from orchestra.client.access import HELD_AGE, Access
 from orchestra.client.arguments import (
     check_choice,
-    check_filters,
     check_id,
     check_limit,
     check_name,
     check_number,
     check_start,
-    read_page,
-    read_statuses,
 )
 from orchestra.client.describing import (
-    STORED_STATUS,
     execution_info,
     instance_info,
     node_infos,
@@ -32,11 +27,10 @@ from orchestra.client.history import HistoryEvent, history_event
 from orchestra.client.info import (
     ExecutionInfo,
     InstanceInfo,
-    InstancePage,
     InstanceStatus,
     NodeInfo,
 )
-from orchestra.clock import new_id, to_micros
+from orchestra.clock import new_id
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext
 from orchestra.errors import (
@@ -45,10 +39,8 @@ from orchestra.errors import (
     UnknownOrchestration,
 )
 from orchestra.events import FORMAT, EventKind, EventRecord
-from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.lookup import not_found
 from orchestra.operations.start import chosen_version, id_of_request
-from orchestra.options import check_moment
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level
 from orchestra.signatures import called, plain_function
@@ -58,19 +50,13 @@ from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
 from orchestra.store.outcomes import StartExists
 from orchestra.store.port import Directory
-from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import kind_of
 from orchestra.versions import parse_version
 
 __all__ = ["Instances", "Orchestration", "StartOptions"]
 
 _CHILDREN: Final = 1_000
-_STANDING_OF: Final = {
-    InstanceStatus.PENDING: Standing.PENDING,
-    InstanceStatus.RUNNING: Standing.RUNNING,
-    InstanceStatus.HELD: Standing.HELD,
-}
-
 Orchestration = str | Callable[[OrchestrationContext, Any], Awaitable[Any]]
 """The target of a start: a name, or a registered function."""
 
@@ -294,64 +280,6 @@ class Instances:
             # Perhaps only by nodes that have come within the last second.
             info = instance_info(record, await access.catalogue(HELD_AGE), children, scheduled)
         return info
-
-    async def find(
-        self,
-        *,
-        name: str | None,
-        version: str | None,
-        queue: str | None,
-        status: InstanceStatus | Sequence[InstanceStatus] | None,
-        held: bool | None,
-        id_prefix: str | None,
-        created_from: datetime | None,
-        created_until: datetime | None,
-        labels: Mapping[str, str] | None,
-        parent: str | None,
-        limit: int,
-        page: str | None,
-    ) -> InstancePage:
-        """Return a page of instances; see :meth:`Client.list_instances`."""
-        check_limit(limit)
-        check_filters(
-            name=name,
-            version=version,
-            queue=queue,
-            id_prefix=id_prefix,
-            parent=parent,
-            labels=labels,
-        )
-        check_moment(created_from, "created_from", optional=True)
-        check_moment(created_until, "created_until", optional=True)
-        after = read_page(page)
-        catalogue = await self._access.catalogue(HELD_AGE)
-        wanted = read_statuses(status)
-        standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
-        query = InstanceQuery(
-            name=name,
-            version=version,
-            queue=queue,
-            statuses=None
-            if wanted is None
-            else tuple({STORED_STATUS[one] for one in wanted if one in STORED_STATUS}),
-            other_statuses=wanted is not None and InstanceStatus.UNKNOWN in wanted,
-            standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
-            held=held,
-            unserved=unserved_kinds(catalogue),
-            id_prefix=id_prefix,
-            created_from=None if created_from is None else to_micros(created_from),
-            created_until=None if created_until is None else to_micros(created_until),
-            labels=dict(labels or {}),
-            parent=parent,
-            limit=limit + 1,
-            after=after,
-        )
-        records = await self._access.read(lambda directory: directory.list(query))
-        items = tuple(instance_info(record, catalogue) for record in records[:limit])
-        last = records[limit - 1] if len(records) > limit else None
-        return InstancePage(
-            items, None if last is None else f"{last.created_at}:{last.row.instance_id}"
-        )
 
     async def executions(
         self, instance_id: str, after: int, limit: int

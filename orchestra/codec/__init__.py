@@ -33,6 +33,7 @@ from orchestra.codec.payloads import (
     UserText,
     pack,
     pack_lines,
+    pack_text,
     pack_value,
     unpack,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "lost_field",
     "pack",
     "pack_lines",
+    "pack_text",
     "pack_value",
     "plain",
     "raw",

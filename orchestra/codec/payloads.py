@@ -18,6 +18,7 @@ __all__ = [
     "UserText",
     "pack",
     "pack_lines",
+    "pack_text",
     "pack_value",
     "unpack",
 ]
@@ -59,6 +60,11 @@ pack: Final[Callable[[Mapping[str, Any]], bytes]] = orjson.dumps
 
 unpack: Final[Callable[[bytes], dict[str, Any]]] = orjson.loads
 """Return the facts that :func:`pack` wrote."""
+
+
+def pack_text(text: str) -> str:
+    """Return a text as it stands in the facts that :func:`pack` writes."""
+    return orjson.dumps(text).decode()
 
 
 def pack_lines(value: Mapping[str, Any]) -> bytes:

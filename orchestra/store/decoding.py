@@ -25,8 +25,9 @@ from orchestra.store.instances import (
     Pin,
     hold_in_force,
 )
-from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy, Status
 from orchestra.store.messages import MessageRow
+from orchestra.store.queries import Counted, CountedGroup, GroupBy, Standing
 from orchestra.store.routes import DEFAULT_QUEUE, Kind, Route
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.versions import version_key
@@ -55,6 +56,7 @@ __all__ = [
     "pin_to_bytes",
     "read_activity",
     "read_cancel",
+    "read_counts",
     "read_event",
     "read_execution",
     "read_hold_in_force",
@@ -176,6 +178,44 @@ def stored_queue(queue: str) -> str:
 def read_queue(stored: str) -> str:
     """Return the queue that :func:`stored_queue` wrote."""
     return stored or DEFAULT_QUEUE
+
+
+# --- counts -----------------------------------------------------------------------------------
+
+
+def read_counts(
+    rows: Sequence[tuple[Any, ...]], group_by: Sequence[str], dialect: Dialect
+) -> Counted:
+    """Return the counts of groups. A row has the values of its group, its count, and the sum of
+    all counts.
+    """
+    groups = tuple(
+        CountedGroup(
+            tuple(
+                _read_group_value(key, value, dialect)
+                for key, value in zip(group_by, row[:-2], strict=True)
+            ),
+            row[-2],
+        )
+        for row in rows
+    )
+    return Counted(rows[0][-1] if rows else 0, groups)
+
+
+def _read_group_value(key: str, stored: Any, dialect: Dialect) -> Any:
+    match key:
+        case GroupBy.QUEUE:
+            return read_queue(stored)
+        case GroupBy.STATUS:
+            status, standing = divmod(stored, 4)
+            return (
+                dialect.library.statuses.read(status),
+                Standing(standing) if status == Status.OPEN else None,
+            )
+        case GroupBy.HELD:
+            return None if stored is None else dialect.library.holds.read(stored)
+        case _:
+            return stored
 
 
 # --- activities -------------------------------------------------------------------------------

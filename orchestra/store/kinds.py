@@ -84,6 +84,8 @@ class HoldKind(StrEnum):
     """No living node has its version, or reads its history. Derived, never stored (rule 5)."""
     CRASHING = "crashing"
     """Nodes were lost while they ran it, several in a row. Derived, never stored."""
+    ACTIVITY_MISSING = "activity_missing"
+    """It waits for an activity that no living node takes. Derived, never stored."""
 
     @property
     def blames_code(self) -> bool:
@@ -94,6 +96,7 @@ class HoldKind(StrEnum):
             self.OPERATOR,
             self.VERSION_MISSING,
             self.CRASHING,
+            self.ACTIVITY_MISSING,
         }
 
 
@@ -125,7 +128,7 @@ _MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
 _HOLDS: Final = Kinds(
     "hold",
     {kind.value: kind for kind in HoldKind},
-    {"migration": 2, "operator": 2, "version_missing": 2, "crashing": 2},
+    {"migration": 2, "operator": 2, "version_missing": 2, "crashing": 2, "activity_missing": 2},
 )
 _ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd}, {6: 2})
 _RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy}, {"rewind": 2})

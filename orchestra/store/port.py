@@ -28,7 +28,7 @@ from orchestra.store.messages import InboxPage, MessageRow, Unread
 from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Commit
 from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
-from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, Route
 from orchestra.store.snapshots import News
 from orchestra.store.tallies import TallyRow
@@ -202,6 +202,23 @@ class Directory(Protocol):
     def get(self, instance_id: str) -> InstanceRecord | None: ...
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]: ...
+
+    def count(
+        self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
+    ) -> Counted:
+        """Return how many instances a query finds, and the ``limit`` largest groups of them.
+
+        ``group_by`` names values of :class:`~orchestra.store.queries.GroupBy`, or ``label:`` and a
+        key. The order and the page of the query do not matter.
+        """
+        ...
+
+    def waiting_routes(self) -> Sequence[Route]:
+        """Return the routes of all activities that wait for a node, in order.
+
+        The cost grows with the number of routes, not of activities.
+        """
+        ...
 
     def executions(
         self, instance_id: str, after: int = 0, limit: int = 1000

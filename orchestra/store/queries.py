@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+from typing import Any, Final
 
 from orchestra.codec import Packed, Payload
 from orchestra.levels import Unknown
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import InstanceRow
-from orchestra.store.kinds import Status
-from orchestra.store.routes import Kind
+from orchestra.store.kinds import HoldKind, Status
+from orchestra.store.routes import Kind, Route
 from orchestra.store.tasks import ActivityRow
 
-__all__ = ["InstanceQuery", "InstanceRecord", "Standing"]
+__all__ = [
+    "GROUP_LABEL",
+    "Counted",
+    "CountedGroup",
+    "GroupBy",
+    "InstanceQuery",
+    "InstanceRecord",
+    "Order",
+    "Standing",
+    "Target",
+    "WaitCondition",
+]
 
 
 class Standing(IntEnum):
@@ -25,16 +37,58 @@ class Standing(IntEnum):
     HELD = 2
 
 
+class Order(IntEnum):
+    """The order of a list. The id decides between equal instants."""
+
+    NEWEST = 0
+    OLDEST = 1
+    LATEST_CHANGE = 2
+    EARLIEST_CHANGE = 3
+    ID = 4
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether the greatest comes first."""
+        return self in {Order.NEWEST, Order.LATEST_CHANGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A condition on the version that open instances take at their next boundary.
+
+    The version of an instance without a pin follows from its kind: it must be one of ``kinds``. A
+    pin must lead to ``version`` or, without one, away from the present version. With ``wanted``
+    false, all other instances are asked for, ended ones among them.
+    """
+
+    kinds: tuple[Kind, ...]
+    version: str | None = None
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WaitCondition:
+    """A condition on the first 16 pending commands of an open instance: one of them has this kind
+    (activity, timer, event, child) and this name, and has been pending since ``since`` or longer.
+    """
+
+    kind: str | None = None
+    name: str | None = None
+    since: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceQuery:
-    """What to list; every condition must hold. The newest comes first.
+    """What to list or count; every condition must hold.
 
     ``statuses``: only instances with one of these; ``other_statuses``: also those with a status
     that this library does not know. ``standings`` restricts open instances, not ended ones.
-    ``held``: it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or
-    is of an ``unserved`` kind. ``parent`` selects the children of this id, of all its executions
-    unless ``parent_execution`` names one. ``after`` is the (created_at, instance_id) of the last
-    row of the previous page.
+    ``held``: an operator holds it, it has a stored hold, has crashed nodes repeatedly (``takeovers
+    >= 3``, unowned), is of an ``unserved`` kind, or waits for an activity on an unserved route.
+    ``holds``: its hold is of one of these kinds; the first of the causes above counts. ``overdue``:
+    it is open, and its boundary was due by ``now``. ``parent`` selects the children of this id, of
+    all its executions unless ``parent_execution`` names one. ``after`` is the instant by which the
+    list is ordered and the id of the last row of the previous page.
     """
 
     name: str | None = None
@@ -53,6 +107,51 @@ class InstanceQuery:
     parent_execution: int | None = None
     limit: int = 100
     after: tuple[int, str] | None = None
+    order: Order = Order.NEWEST
+    holds: tuple[HoldKind, ...] | None = None
+    unserved_routes: tuple[Route, ...] = ()
+    targets: tuple[Target, ...] = ()
+    waiting: WaitCondition | None = None
+    overdue: bool | None = None
+    now: int = 0
+    updated_from: int | None = None
+    updated_until: int | None = None
+    pinned: bool | None = None
+
+
+class GroupBy(StrEnum):
+    """What instances may be counted by, besides the value of a label (:data:`GROUP_LABEL`)."""
+
+    NAME = "name"
+    VERSION = "version"
+    QUEUE = "queue"
+    STATUS = "status"
+    HELD = "held"
+
+
+GROUP_LABEL: Final = "label:"
+"""Precedes the key of a label that instances are counted by."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedGroup:
+    """How many instances share some values, in the order of the keys that they are grouped by.
+
+    The value of ``status`` is a pair of the status, and the standing of open instances. That of
+    ``held`` is a :class:`~orchestra.store.kinds.HoldKind`, and ``None`` for what is not held. That
+    of a label is ``None`` for what lacks it.
+    """
+
+    values: tuple[Any, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many instances a query finds, and the largest groups of them, the largest first."""
+
+    total: int
+    groups: tuple[CountedGroup, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +159,10 @@ class InstanceRecord:
     """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is
     deleted after its end.
 
-    ``unread_messages`` counts events only. ``activities`` and ``reports`` (commands whose child's
-    end waits unread, by event id) are read for single instances, not in lists.
+    ``unread_messages`` counts events only. ``unserved`` is the route without a living node by which
+    an activity waits, among the routes of the query; single reads do not tell it. ``activities``
+    and ``reports`` (commands whose child's end waits unread, by event id) are read for single
+    instances, not in lists.
     """
 
     row: InstanceRow
@@ -79,3 +180,4 @@ class InstanceRecord:
     activities: tuple[ActivityRow, ...] = ()
     expires_at: int | None = None
     reports: tuple[int, ...] = ()
+    unserved: Route | None = None

@@ -56,6 +56,13 @@ class ActivityRow:
         """
         return self.result is not None or self.failure is not None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was handed out, and waits for a node."""
+        return (
+            self.route is not None and self.owner is None and not self.has_ended and not self.paused
+        )
+
 
 @frozen
 class Task:

@@ -32,9 +32,10 @@ from orchestra.errors import (
 )
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.conditions import list_statement
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.store.changes import Append, Claim, Recover, Stop
-from orchestra.store.kinds import THIS_LIBRARY, MessageKind, Status
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, MessageKind, Status
 from orchestra.store.outcomes import Appended, Claimed, Started
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
@@ -686,7 +687,11 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.COUNT_OWNED, ("n1",), "instance_owner"),
         (sql.IS_GOING, ("i",), "PRIMARY KEY (instance_id=?)"),
         (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
-        (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
+        (
+            list_statement(InstanceQuery(limit=10), Dialect(THIS_LIBRARY))[0],
+            (10,),
+            "instance_created",
+        ),
         (sql.FIND_ADDRESSEE, ("i", "m"), "message_identity"),
         (
             sql.READ_EVENTS,

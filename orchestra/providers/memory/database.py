@@ -433,6 +433,10 @@ class Database:
         """Return the untaken activities of a route, the oldest first."""
         return self._waiting.setdefault(route, Queue(partial(self._handed_out_at, route)))
 
+    def waiting_routes(self) -> list[Route]:
+        """Return the routes of untaken activities, in order."""
+        return sorted(route for route, queue in self._waiting.items() if queue.first() is not None)
+
     def taken(self, node_id: str) -> list[Task]:
         """Return the activities that a node has taken."""
         return [self.task(key) for key in sorted(self._taken.get(node_id, ()))]

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestra.clock import Clock
+from orchestra.codec import unpack
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.providers.memory.database import Database
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
-from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.queries import (
+    GROUP_LABEL,
+    Counted,
+    CountedGroup,
+    GroupBy,
+    InstanceQuery,
+    InstanceRecord,
+    Order,
+    Standing,
+    Target,
+    WaitCondition,
+)
+from orchestra.store.routes import Route
 from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["MemoryDirectory"]
@@ -34,16 +49,36 @@ class MemoryDirectory:
             return self._database.record(instance_id, self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        found, order = self._matching(query), query.order
+        found.sort(key=lambda record: _place_of(record, order), reverse=order.is_descending)
+        return [
+            replace(record, activities=(), reports=(), unserved=_unserved_route(record, query))
+            for record in found[: query.limit]
+        ]
+
+    def count(
+        self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
+    ) -> Counted:
+        matching = self._matching(replace(query, after=None))
+        counts = Counter(
+            tuple(_group_value(record, key, query) for key in group_by) for record in matching
+        )
+        if not group_by:
+            counts[()] += 0
+        groups = tuple(CountedGroup(*group) for group in counts.most_common(limit))
+        return Counted(len(matching), groups)
+
+    def waiting_routes(self) -> Sequence[Route]:
+        with self._database.guard:
+            return self._database.waiting_routes()
+
+    def _matching(self, query: InstanceQuery) -> list[InstanceRecord]:
         with self._database.guard:
             records = [
                 self._database.record(row.instance_id, self._dialect)
                 for row in self._database.hot_rows()
             ]
-        matching = [
-            record for record in records if record is not None and _is_asked_for(record, query)
-        ]
-        matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
-        return [replace(record, activities=(), reports=()) for record in matching[: query.limit]]
+        return [record for record in records if record is not None and _is_asked_for(record, query)]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._database.guard:
@@ -95,31 +130,60 @@ class MemoryDirectory:
 
 def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
     row, kind, parent = record.row, record.row.kind, record.row.parent
+    standing, is_open = _standing(record, query), record.status is Status.OPEN
+    is_overdue = is_open and row.boundary_due is not None and row.boundary_due <= query.now
     wanted = [
         (query.name, kind.name),
         (query.version, kind.version),
         (query.queue, kind.queue),
         (query.parent, parent and parent.instance_id),
         (query.parent_execution, parent and parent.execution),
-        (query.held, _standing(record, query) is Standing.HELD),
+        (query.held, standing is Standing.HELD),
+        (query.overdue, is_overdue),
+        (query.pinned, is_open and row.pin is not None),
     ]
     if any(asked is not None and asked != found for asked, found in wanted):
         return False
     is_other = query.other_statuses and isinstance(record.status, Unknown)
     if query.statuses is not None and record.status not in query.statuses and not is_other:
         return False
-    if query.standings is not None and _standing(record, query) not in (None, *query.standings):
+    if query.standings is not None and standing not in (None, *query.standings):
         return False
-    if not row.instance_id.startswith(query.id_prefix or ""):
+    if query.holds is not None and _hold_kind(record, query) not in query.holds:
         return False
-    since, until = query.created_from, query.created_until
-    if (since is not None and record.created_at < since) or (
-        until is not None and record.created_at >= until
+    if not all(_leads_to(record, target) is target.wanted for target in query.targets):
+        return False
+    if query.waiting is not None and not (is_open and _waits(record, query.waiting)):
+        return False
+    return _is_within(record, query) and query.labels.items() <= record.labels.items()
+
+
+def _is_within(record: InstanceRecord, query: InstanceQuery) -> bool:
+    instance_id = record.row.instance_id
+    if not instance_id.startswith(query.id_prefix or ""):
+        return False
+    for since, until, instant in (
+        (query.created_from, query.created_until, record.created_at),
+        (query.updated_from, query.updated_until, record.updated_at),
     ):
-        return False
-    if query.after is not None and (record.created_at, row.instance_id) >= query.after:
-        return False
-    return query.labels.items() <= record.labels.items()
+        if (since is not None and instant < since) or (until is not None and instant >= until):
+            return False
+    if query.after is None:
+        return True
+    place = _place_of(record, query.order)
+    after = (0, query.after[1]) if query.order is Order.ID else query.after
+    return place < after if query.order.is_descending else place > after
+
+
+def _place_of(record: InstanceRecord, order: Order) -> tuple[int, str]:
+    """Return the place of an instance in an order."""
+    match order:
+        case Order.NEWEST | Order.OLDEST:
+            return record.created_at, record.row.instance_id
+        case Order.LATEST_CHANGE | Order.EARLIEST_CHANGE:
+            return record.updated_at, record.row.instance_id
+        case Order.ID:
+            return 0, record.row.instance_id
 
 
 def _standing(record: InstanceRecord, query: InstanceQuery) -> Standing | None:
@@ -127,7 +191,71 @@ def _standing(record: InstanceRecord, query: InstanceQuery) -> Standing | None:
     row = record.row
     if record.status is not Status.OPEN:
         return None
-    is_crashing = row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None
-    if record.held or is_crashing or row.kind in query.unserved:
+    if _hold_kind(record, query) is not None:
         return Standing.HELD
     return Standing.RUNNING if row.opened or row.execution > 1 else Standing.PENDING
+
+
+def _hold_kind(record: InstanceRecord, query: InstanceQuery) -> HoldKind | Unknown | None:
+    """Return the kind of an instance's hold; ``None``: it has none, or has ended."""
+    row = record.row
+    if record.status is not Status.OPEN:
+        return None
+    if row.paused:
+        return HoldKind.OPERATOR
+    if record.held and row.hold is not None:
+        return row.hold.kind
+    if row.kind in query.unserved:
+        return HoldKind.VERSION_MISSING
+    if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None:
+        return HoldKind.CRASHING
+    return None if _unserved_route(record, query) is None else HoldKind.ACTIVITY_MISSING
+
+
+def _unserved_route(record: InstanceRecord, query: InstanceQuery) -> Route | None:
+    """Return the route of the longest waiting activity that no living node takes."""
+    waiting = [
+        (activity.started_at, activity.execution, activity.event_id, activity.route)
+        for activity in record.activities
+        if activity.is_waiting and activity.route in query.unserved_routes
+    ]
+    return min(waiting)[-1] if waiting else None
+
+
+def _leads_to(record: InstanceRecord, target: Target) -> bool:
+    row = record.row
+    if record.status is not Status.OPEN:
+        return False
+    if row.pin is None:
+        return row.kind in target.kinds
+    if target.version is None:
+        return row.pin.version != row.kind.version
+    return row.pin.version == target.version
+
+
+def _waits(record: InstanceRecord, waiting: WaitCondition) -> bool:
+    entries: list[list[Any]] = (
+        unpack(record.summary).get("w", []) if record.summary[:1] == b"{" else []
+    )
+    return any(
+        waiting.kind in (None, kind)
+        and waiting.name in (None, name)
+        and (waiting.since is None or since <= waiting.since)
+        for kind, name, since, *_ in entries
+    )
+
+
+def _group_value(record: InstanceRecord, key: str, query: InstanceQuery) -> Any:
+    match key:
+        case GroupBy.NAME:
+            return record.row.kind.name
+        case GroupBy.VERSION:
+            return record.row.kind.version
+        case GroupBy.QUEUE:
+            return record.row.kind.queue
+        case GroupBy.STATUS:
+            return record.status, _standing(record, query)
+        case GroupBy.HELD:
+            return _hold_kind(record, query)
+        case _:
+            return record.labels.get(key.removeprefix(GROUP_LABEL))

@@ -419,7 +419,7 @@ CLAIM: Final = f"""
         UPDATE @instance i SET owner = $9::text, revision = i.revision + 1
         WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
-_WAITING: Final = (
+IS_WAITING: Final = (
     "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL AND NOT "
     "a.paused"
 )
@@ -431,7 +431,7 @@ NEXT_WAKE: Final = f"""
             ORDER BY c.due_at, c.instance_id LIMIT 1) due),
         (SELECT min(oldest.started_at) FROM unnest($7::text[], $8::text[]) AS r (queue, name)
         CROSS JOIN LATERAL (
-            SELECT a.started_at FROM @activity a WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
+            SELECT a.started_at FROM @activity a WHERE a.queue = r.queue AND a.name = r.name AND {IS_WAITING}
             ORDER BY a.started_at, a.instance_id LIMIT 1) oldest))"""
 
 # --- activities that are handed out -----------------------------------------------------------
@@ -451,7 +451,7 @@ TAKE_TASKS: Final = f"""
         FROM unnest($1::text[], $2::text[], $5::boolean[]) WITH ORDINALITY AS r (queue, name, blocks, place)
         CROSS JOIN LATERAL (
             SELECT a.instance_id, a.execution, a.event_id, a.started_at FROM @activity a
-            WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
+            WHERE a.queue = r.queue AND a.name = r.name AND {IS_WAITING}
             ORDER BY a.started_at, a.instance_id, a.execution, a.event_id
             LIMIT CASE WHEN r.blocks THEN least($3::bigint, $6::bigint) ELSE $3::bigint END FOR UPDATE SKIP LOCKED) w),
     in_turn AS (
@@ -725,21 +725,32 @@ NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 
 # --- the directory ----------------------------------------------------------------------------
 
-READ_RECORDS: Final = f"""
+RECORD_COLUMNS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
-        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at
+        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at"""
+FROM_HOT_ROWS: Final = """
     FROM @instance i
-    JOIN @kind k ON k.kind_id = i.kind
-    JOIN @instance_detail d ON d.instance_id = i.instance_id
+    JOIN @kind k ON k.kind_id = i.kind"""
+FROM_INSTANCES: Final = f"""{FROM_HOT_ROWS}
+    JOIN @instance_detail d ON d.instance_id = i.instance_id"""
+FROM_RECORDS: Final = f"""{FROM_INSTANCES}
     JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+READ_RECORD: Final = f"{RECORD_COLUMNS}, NULL::text[]{FROM_RECORDS} WHERE i.instance_id = $1::text"
+# One look at the index for each route, past all activities of the one before.
+WAITING_ROUTES: Final = f"""
+    WITH RECURSIVE found AS (
+        (SELECT a.queue, a.name FROM @activity a WHERE {IS_WAITING} ORDER BY a.queue, a.name LIMIT 1)
+        UNION ALL
+        SELECT n.queue, n.name FROM found f CROSS JOIN LATERAL (
+            SELECT a.queue, a.name FROM @activity a
+            WHERE {IS_WAITING} AND (a.queue, a.name) > (f.queue, f.name) ORDER BY a.queue, a.name LIMIT 1) n)
+    SELECT queue, name FROM found ORDER BY queue, name"""
 LIST_REPORTS: Final = (
     "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 ORDER BY source"
 )
-BY_ID: Final = " WHERE i.instance_id = $1::text"
-NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT "
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM @execution x
     WHERE x.instance_id = $1::text AND x.execution > $2::bigint ORDER BY x.execution LIMIT $3::bigint"""

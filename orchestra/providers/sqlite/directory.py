@@ -15,6 +15,7 @@ from orchestra.errors import StoreForked, StoreUnavailable
 from orchestra.events import EventRecord
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.conditions import count_statement, list_statement
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
@@ -25,27 +26,25 @@ from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
     read_activity,
+    read_counts,
     read_event,
     read_execution,
     read_instance,
     read_message,
     read_payload,
-    stored_queue,
 )
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.kinds import Dialect, Status
+from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
-from orchestra.store.queries import InstanceQuery, InstanceRecord
-from orchestra.store.routes import Kind
+from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.routes import Route
 from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
 
 _IDLE_READERS: Final = 4
 _KIND_WIDTH: Final = 6
-_HIGHEST_CHARACTER: Final = 0x10FFFF
-_SURROGATES: Final = range(0xD800, 0xE000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +124,33 @@ class SqliteDirectory:
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         with self._readers.reading() as connection, _one_moment(connection):
-            row = connection.execute(sql.READ_RECORDS + sql.BY_ID, (instance_id,)).fetchone()
+            row = connection.execute(sql.READ_RECORD, (instance_id,)).fetchone()
             activities = connection.execute(sql.READ_ACTIVITIES % "?", (instance_id,)).fetchall()
             reports = connection.execute(sql.LIST_REPORTS, (instance_id,)).fetchall()
         return None if row is None else _read_record(row, activities, reports, self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        conditions, values = _conditions(query, self._dialect)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST
+        statement, values = list_statement(query, self._dialect)
         with self._readers.reading() as connection:
-            rows = connection.execute(statement, (*values, query.limit)).fetchall()
+            rows = connection.execute(statement, values).fetchall()
         return [_read_record(row, [], [], self._dialect) for row in rows]
+
+    def count(
+        self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
+    ) -> Counted:
+        statement, values = count_statement(query, self._dialect, group_by, limit)
+        with self._readers.reading() as connection:
+            rows = connection.execute(statement, values).fetchall()
+        return read_counts(rows, group_by, self._dialect)
+
+    def waiting_routes(self) -> Sequence[Route]:
+        found: list[Route] = []
+        last = ("", "")
+        with self._readers.reading() as connection, _one_moment(connection):
+            while (row := connection.execute(sql.NEXT_WAITING_ROUTE, last).fetchone()) is not None:
+                last = row
+                found.append(Route(*row))
+        return found
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._readers.reading() as connection:
@@ -204,121 +218,6 @@ def _one_moment(connection: sqlite3.Connection) -> Generator[None]:
         connection.execute(sql.ROLLBACK)
 
 
-def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list[Any]]:
-    """Return the conditions of a query and their values. The text consists of constants only
-    (I15).
-    """
-    conditions: list[str] = []
-    values: list[Any] = []
-
-    def require(condition: str, *parameters: Any) -> None:
-        conditions.append(condition)
-        values.extend(parameters)
-
-    if query.name is not None:
-        require("k.name = ?", query.name)
-    if query.version is not None:
-        require("k.version = ?", query.version)
-    if query.queue is not None:
-        require("k.queue = ?", stored_queue(query.queue))
-    if query.statuses is not None:
-        asked, known = dialect.statuses_of(query.statuses), dialect.statuses_of(Status)
-        among = f"i.status IN ({_placeholders(asked)})"
-        if query.other_statuses:
-            require(f"({among} OR i.status NOT IN ({_placeholders(known)}))", *asked, *known)
-        else:
-            require(among, *asked)
-    if query.standings is not None:
-        condition, parameters = _standing(query.unserved)
-        among = f"{condition} IN ({_placeholders(query.standings)})"
-        require(
-            f"(i.status <> 0 OR {among})",
-            *parameters,
-            *(standing.value for standing in query.standings),
-        )
-    if query.held is not None:
-        condition, parameters = _stands_still(query.unserved)
-        require(condition if query.held else f"NOT {condition}", *parameters)
-    if query.id_prefix:
-        require("i.instance_id >= ?", query.id_prefix)
-        beyond = _first_beyond(query.id_prefix)
-        if beyond is not None:
-            require("i.instance_id < ?", beyond)
-    if query.created_from is not None:
-        require("i.created_at >= ?", query.created_from)
-    if query.created_until is not None:
-        require("i.created_at < ?", query.created_until)
-    for key, value in query.labels.items():
-        require(
-            (
-                "EXISTS (SELECT 1 FROM label l WHERE l.instance_id = i.instance_id AND l.key = ? "
-                "AND l.value = ?)"
-            ),
-            key,
-            value,
-        )
-    if query.parent is not None:
-        # As a set of ids, so that it is found by the index on parents, whatever the order of the
-        # list.
-        require(
-            "i.instance_id IN (SELECT c.instance_id FROM instance_detail c WHERE c.parent_id = ?)",
-            query.parent,
-        )
-    if query.parent_execution is not None:
-        require("d.parent_execution = ?", query.parent_execution)
-    if query.after is not None:
-        require("(i.created_at, i.instance_id) < (?, ?)", *query.after)
-    return conditions, values
-
-
-def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
-    """Return the condition that an open instance is held, is crashing (rule 14), or no node can run
-    it (rule 5).
-    """
-    condition = "i.held = 1 OR (i.takeovers >= 3 AND i.owner IS NULL)"
-    values: list[Any] = []
-    for kind in unserved:
-        condition += (
-            " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = "
-            "? AND k.level = ?)"
-        )
-        values += [
-            stored_queue(kind.queue),
-            kind.name,
-            kind.version,
-            kind.format,
-            int(kind.floating),
-            kind.level,
-        ]
-    return f"(i.status = 0 AND ({condition}))", values
-
-
-def _standing(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
-    """Return the :class:`Standing` of an open instance."""
-    stands_still, values = _stands_still(unserved)
-    return (
-        f"CASE WHEN {stands_still} THEN 2 WHEN i.opened = 1 OR i.execution > 1 THEN 1 ELSE 0 END",
-        values,
-    )
-
-
-def _placeholders(values: tuple[Any, ...]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _first_beyond(prefix: str) -> str | None:
-    """Return the least text above every text with this prefix, if there is one.
-
-    Ids are compared by code point. A range needs no escaping, and can use the key.
-    """
-    while prefix:
-        following = ord(prefix[-1]) + 1
-        if following <= _HIGHEST_CHARACTER:
-            return prefix[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)
-        prefix = prefix[:-1]
-    return None
-
-
 def _read_record(
     row: tuple[Any, ...],
     activities: list[tuple[Any, ...]],
@@ -343,6 +242,7 @@ def _read_record(
         unread_at_end,
         labels,
         expires_at,
+        unserved,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
         row=instance,
@@ -360,4 +260,5 @@ def _read_record(
         activities=tuple(read_activity(activity[1:]) for activity in activities),
         expires_at=expires_at,
         reports=tuple(report[0] for report in reports),
+        unserved=None if unserved is None else Route(**unpack(unserved)),
     )

@@ -244,7 +244,7 @@ CLAIM: Final = """
 
 # --- activities that are handed out -----------------------------------------------------------
 
-_WAITING: Final = (
+IS_WAITING: Final = (
     "queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL AND paused = 0"
 )
 _TASK_COLUMNS: Final = """
@@ -255,10 +255,10 @@ _TASKS: Final = f"""
     JOIN instance i ON i.instance_id = a.instance_id
     JOIN execution x ON x.instance_id = a.instance_id AND x.execution = a.execution
     JOIN event e ON e.instance_id = a.instance_id AND e.execution = a.execution AND e.event_id = a.event_id"""
-ANY_WAITING: Final = f"SELECT 1 FROM activity WHERE {_WAITING} LIMIT 1"
+ANY_WAITING: Final = f"SELECT 1 FROM activity WHERE {IS_WAITING} LIMIT 1"
 FIND_WAITING: Final = f"""
     SELECT instance_id, execution, event_id, started_at FROM activity
-    WHERE queue = ? AND name = ? AND {_WAITING} ORDER BY started_at, instance_id, execution, event_id LIMIT ?"""
+    WHERE queue = ? AND name = ? AND {IS_WAITING} ORDER BY started_at, instance_id, execution, event_id LIMIT ?"""
 TAKE_TASK: Final = """
     UPDATE activity SET owner = ?, revision = revision + 1 WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 READ_TASK: Final = f"{_TASKS} WHERE a.instance_id = ? AND a.execution = ? AND a.event_id = ?"
@@ -401,21 +401,26 @@ LIST_POLICIES_OF: Final = """
 
 # --- the directory ----------------------------------------------------------------------------
 
-READ_RECORDS: Final = f"""
+RECORD_COLUMNS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_at_end,
-        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at
+        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at"""
+FROM_HOT_ROWS: Final = """
     FROM instance i
-    JOIN kind k ON k.kind_id = i.kind
-    JOIN instance_detail d ON d.instance_id = i.instance_id
+    JOIN kind k ON k.kind_id = i.kind"""
+FROM_INSTANCES: Final = f"""{FROM_HOT_ROWS}
+    JOIN instance_detail d ON d.instance_id = i.instance_id"""
+FROM_RECORDS: Final = f"""{FROM_INSTANCES}
     JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+READ_RECORD: Final = f"{RECORD_COLUMNS}, NULL{FROM_RECORDS} WHERE i.instance_id = ?"
+NEXT_WAITING_ROUTE: Final = f"""
+    SELECT a.queue, a.name FROM activity a WHERE {IS_WAITING} AND (a.queue, a.name) > (?, ?)
+    ORDER BY a.queue, a.name LIMIT 1"""
 LIST_REPORTS: Final = (
     "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 "
     "ORDER BY source"
 )
-BY_ID: Final = " WHERE i.instance_id = ?"
-NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT ?"
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM execution x
     WHERE x.instance_id = ? AND x.execution > ? ORDER BY x.execution LIMIT ?"""

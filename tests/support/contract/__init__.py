@@ -40,6 +40,7 @@ from tests.support.contract.nudges import NudgeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
+from tests.support.contract.selections import SelectionTests
 from tests.support.contract.starts import StartTests
 from tests.support.contract.tallies import TallyTests
 from tests.support.contract.tasks import TaskTests
@@ -70,6 +71,7 @@ class ProviderContract(
     TallyTests,
     TaskTests,
     DirectoryTests,
+    SelectionTests,
     ConnectionTests,
     TraceTests,
     AgeTests,

@@ -39,10 +39,10 @@ from orchestra.store.changes import (
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, Retargeting
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import InstanceRow, ParentLink, Pin
-from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.kinds import ExecutionEnd, HoldKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.port import Provider
-from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.routes import Route
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
@@ -73,6 +73,15 @@ _INSTANCES: Final = ("a", "b", "c")
 _NODES: Final = ("n1", "n2", "n3")
 _KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
 _ROUTES: Final = (Route("default", "probe"), Route("slow", "probe"))
+_SELECTIONS: Final = (
+    InstanceQuery(held=True, unserved=(OTHER_KIND,), unserved_routes=_ROUTES),
+    InstanceQuery(held=False, unserved_routes=_ROUTES[:1]),
+    InstanceQuery(holds=(HoldKind.STATE, HoldKind.ACTIVITY_MISSING), unserved_routes=_ROUTES),
+    InstanceQuery(holds=(HoldKind.CRASHING,)),
+    InstanceQuery(targets=(Target((KIND,)),), overdue=False),
+    InstanceQuery(targets=(Target((KIND,), "1.1.0", wanted=False),), pinned=False),
+)
+_GROUPS: Final = ("name", "version", "queue", "status", "held", "label:team")
 _instances = some.sampled_from(_INSTANCES)
 _nodes = some.sampled_from(_NODES)
 _kinds = some.sampled_from(_KINDS)
@@ -532,9 +541,25 @@ class ComparedWithModel(RuleBasedStateMachine):
                 )
             )
         self.both(lambda provider: provider.directory.tally())
+        for order in Order:
+            self.both(
+                lambda provider, one=order: provider.directory.list(
+                    InstanceQuery(order=one, unserved=(OTHER_KIND,), unserved_routes=_ROUTES[:1])
+                )
+            )
+        for asked in _SELECTIONS:
+            self.both(lambda provider, one=asked: provider.directory.list(one))
+            self.both(lambda provider, one=asked: _counts(provider, one))
+        self.both(lambda provider: list(provider.directory.waiting_routes()))
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
+
+
+def _counts(provider: Provider, query: InstanceQuery) -> object:
+    """Return the counts of all groups; the order of equal ones is not promised."""
+    counts = provider.directory.count(query, _GROUPS)
+    return counts.total, {group.values: group.count for group in counts.groups}
 
 
 def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,21 @@ from orchestra.store import policies
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
-from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.queries import (
+    Counted,
+    CountedGroup,
+    InstanceQuery,
+    InstanceRecord,
+    Order,
+    Standing,
+    Target,
+    WaitCondition,
+)
+from orchestra.store.routes import Route
 from orchestra.store.tallies import TallyRow
+from orchestra.store.tasks import ActivityRow
 from tests.support.model.ages import read_execution, read_message
 from tests.support.model.store import ModelStore
 from tests.support.model.world import ModelWorld
@@ -34,13 +46,35 @@ class ModelDirectory:
         return None if instance is None else instance.record(self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        found = [(_place(record, query), _shown(record, query)) for record in self._found(query)]
+        found.sort(key=lambda pair: pair[0], reverse=query.order in _BACKWARDS)
+        return [record for _, record in found][: query.limit]
+
+    def count(
+        self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
+    ) -> Counted:
+        found = self._found(replace(query, after=None))
+        groups: dict[tuple[object, ...], int] = {} if group_by else {(): 0}
+        for record in found:
+            values = tuple(_value(record, key, query) for key in group_by)
+            groups[values] = groups.get(values, 0) + 1
+        largest = sorted(groups.items(), key=lambda group: -group[1])[:limit]
+        return Counted(len(found), tuple(CountedGroup(*group) for group in largest))
+
+    def waiting_routes(self) -> Sequence[Route]:
+        routes = {
+            activity.route
+            for instance in self._world.instances.values()
+            for activity in instance.activities.values()
+            if activity.route is not None and _waits_for_node(activity)
+        }
+        return sorted(routes)
+
+    def _found(self, query: InstanceQuery) -> list[InstanceRecord]:
         records = [
-            replace(instance.record(self._dialect), activities=(), reports=())
-            for instance in list(self._world.instances.values())
+            instance.record(self._dialect) for instance in list(self._world.instances.values())
         ]
-        matching = [record for record in records if _matches(record, query)]
-        matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
-        return matching[: query.limit]
+        return [record for record in records if _matches(record, query)]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         instance = self._world.instances.get(instance_id)
@@ -101,26 +135,127 @@ def _is_other(record: InstanceRecord, query: InstanceQuery) -> bool:
     return query.other_statuses and isinstance(record.status, Unknown)
 
 
+_BACKWARDS = (Order.NEWEST, Order.LATEST_CHANGE)
+
+
+def _place(record: InstanceRecord, query: InstanceQuery) -> tuple[int, str]:
+    instants = {
+        Order.NEWEST: record.created_at,
+        Order.OLDEST: record.created_at,
+        Order.LATEST_CHANGE: record.updated_at,
+        Order.EARLIEST_CHANGE: record.updated_at,
+    }
+    return instants.get(query.order, 0), record.row.instance_id
+
+
+def _waits_for_node(activity: ActivityRow) -> bool:
+    ended = activity.result is not None or activity.failure is not None
+    return activity.owner is None and not ended and not activity.paused
+
+
+def _abandoned(record: InstanceRecord, query: InstanceQuery) -> list[ActivityRow]:
+    """Return the activities that wait by the query's unserved routes, the oldest first."""
+    found = [
+        activity
+        for activity in record.activities
+        if activity.route in query.unserved_routes and _waits_for_node(activity)
+    ]
+    return sorted(found, key=lambda one: (one.started_at, one.execution, one.event_id))
+
+
+def _shown(record: InstanceRecord, query: InstanceQuery) -> InstanceRecord:
+    abandoned = _abandoned(record, query)
+    return replace(
+        record, activities=(), reports=(), unserved=abandoned[0].route if abandoned else None
+    )
+
+
+def _cause(record: InstanceRecord, query: InstanceQuery) -> object:
+    """Return what holds an instance: the first that applies."""
+    if record.status is not Status.OPEN:
+        return None
+    row = record.row
+    causes = {
+        HoldKind.OPERATOR: row.paused,
+        row.hold.kind if row.hold else None: record.held,
+        HoldKind.VERSION_MISSING: row.kind in query.unserved,
+        HoldKind.CRASHING: row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None,
+        HoldKind.ACTIVITY_MISSING: bool(_abandoned(record, query)),
+    }
+    return next((kind for kind, applies in causes.items() if applies), None)
+
+
+def _standing(record: InstanceRecord, query: InstanceQuery) -> Standing:
+    if _cause(record, query) is not None:
+        return Standing.HELD
+    begun = record.row.opened or record.row.execution > 1
+    return Standing.RUNNING if begun else Standing.PENDING
+
+
+def _value(record: InstanceRecord, key: str, query: InstanceQuery) -> object:
+    kind, is_open = record.row.kind, record.status is Status.OPEN
+    values: dict[str, object] = {
+        "name": kind.name,
+        "version": kind.version,
+        "queue": kind.queue,
+        "status": (record.status, _standing(record, query) if is_open else None),
+        "held": _cause(record, query),
+    }
+    return values[key] if key in values else record.labels.get(key.partition(":")[2])
+
+
+def _goes_to(record: InstanceRecord, target: Target) -> bool:
+    pin, kind = record.row.pin, record.row.kind
+    if record.status is not Status.OPEN:
+        return False
+    if pin is not None:
+        return pin.version == target.version if target.version else pin.version != kind.version
+    return kind in target.kinds
+
+
+def _waits_for(record: InstanceRecord, condition: WaitCondition) -> bool:
+    try:
+        waits = json.loads(record.summary)["w"]
+    except (ValueError, KeyError):
+        return False
+    return record.status is Status.OPEN and any(
+        (condition.kind is None or wait[0] == condition.kind)
+        and (condition.name is None or wait[1] == condition.name)
+        and (condition.since is None or wait[2] <= condition.since)
+        for wait in waits
+    )
+
+
+def _comes_after(record: InstanceRecord, query: InstanceQuery) -> bool:
+    if query.after is None:
+        return True
+    if query.order is Order.ID:
+        return record.row.instance_id > query.after[1]
+    place = _place(record, query)
+    return place < query.after if query.order in _BACKWARDS else place > query.after
+
+
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     row = record.row
     is_open = record.status is Status.OPEN
-    stands_still = is_open and (
-        record.held
-        or (row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None)
-        or row.kind in query.unserved
-    )
-    begun = row.opened or row.execution > 1
-    standing = Standing.HELD if stands_still else Standing.RUNNING if begun else Standing.PENDING
+    overdue = is_open and row.boundary_due is not None and row.boundary_due <= query.now
     return (
         (query.name is None or row.kind.name == query.name)
         and (query.version is None or row.kind.version == query.version)
         and (query.queue is None or row.kind.queue == query.queue)
         and (query.statuses is None or record.status in query.statuses or _is_other(record, query))
-        and (query.standings is None or not is_open or standing in query.standings)
-        and (query.held is None or query.held == stands_still)
+        and (query.standings is None or not is_open or _standing(record, query) in query.standings)
+        and (query.held is None or query.held == (_cause(record, query) is not None))
+        and (query.holds is None or _cause(record, query) in query.holds)
+        and all(_goes_to(record, target) == target.wanted for target in query.targets)
+        and (query.waiting is None or _waits_for(record, query.waiting))
+        and (query.overdue is None or query.overdue == overdue)
+        and (query.pinned is None or query.pinned == (is_open and row.pin is not None))
         and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))
         and (query.created_from is None or record.created_at >= query.created_from)
         and (query.created_until is None or record.created_at < query.created_until)
+        and (query.updated_from is None or record.updated_at >= query.updated_from)
+        and (query.updated_until is None or record.updated_at < query.updated_until)
         and all(record.labels.get(key) == value for key, value in query.labels.items())
         and (
             query.parent is None
@@ -130,5 +265,5 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
             query.parent_execution is None
             or (row.parent is not None and row.parent.execution == query.parent_execution)
         )
-        and (query.after is None or (record.created_at, row.instance_id) < query.after)
+        and _comes_after(record, query)
     )

@@ -13,16 +13,21 @@ from orchestra.client import (
     ExecutionInfo,
     Handle,
     HistoryEvent,
+    InstanceCount,
+    InstanceCounts,
     InstanceInfo,
     InstancePage,
     InstanceStatus,
     NodeInfo,
+    OrderBy,
     ParentInfo,
     PendingActivity,
     PolicyInfo,
     PurgeReport,
+    Selection,
     Unreadable,
     UnreadMessage,
+    WaitingFor,
     WaitingOn,
 )
 from orchestra.context import (
@@ -112,6 +117,7 @@ from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.retention import Retention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
+from orchestra.store.kinds import HoldKind
 from orchestra.telemetry import ContextFilter, PlainFormatter
 from orchestra.versions import Exact, Latest, Range, UnknownPolicy
 
@@ -147,9 +153,12 @@ __all__ = [
     "Handle",
     "HistoryCorrupt",
     "HistoryEvent",
+    "HoldKind",
     "InboxFull",
     "InstanceCancelled",
     "InstanceCompleted",
+    "InstanceCount",
+    "InstanceCounts",
     "InstanceError",
     "InstanceExists",
     "InstanceFailed",
@@ -184,6 +193,7 @@ __all__ = [
     "OrchestrationContext",
     "OrchestrationError",
     "OrchestrationRegistry",
+    "OrderBy",
     "OutcomeUnknown",
     "ParentInfo",
     "PayloadError",
@@ -203,6 +213,7 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "SchemaMismatch",
+    "Selection",
     "Semaphore",
     "SqliteProvider",
     "StoreAliased",
@@ -225,6 +236,7 @@ __all__ = [
     "UnresolvableAnnotation",
     "WaitResult",
     "WaitTimeout",
+    "WaitingFor",
     "WaitingOn",
     "WrongEventLoop",
     "activity",

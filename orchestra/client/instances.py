@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
 from orchestra.client.access import HELD_AGE, Access
@@ -30,7 +31,7 @@ from orchestra.client.info import (
     InstanceStatus,
     NodeInfo,
 )
-from orchestra.clock import new_id
+from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext
 from orchestra.errors import (
@@ -41,6 +42,7 @@ from orchestra.errors import (
 from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.operations.lookup import not_found
 from orchestra.operations.start import chosen_version, id_of_request
+from orchestra.options import check_moment
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level
 from orchestra.signatures import called, plain_function

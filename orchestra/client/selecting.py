@@ -104,6 +104,8 @@ def selected(selection: Selection | None, conditions: Conditions) -> Selection:
     Raises:
         InvalidArgument: both are given, or there is no such condition.
     """
+    for key in _FIELDS:
+        check_moment(conditions.get(key), key, optional=True)
     if selection is None:
         named: dict[str, Any] = {_FIELDS.get(key, key): value for key, value in conditions.items()}
         known = {one.name for one in fields(Selection)}
@@ -184,15 +186,6 @@ def query_maker(selection: Selection) -> QueryMaker:
     _check(selection)
     wanted = read_statuses(selection.status)
     standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
-    instants = {
-        name: None if instant is None else to_micros(instant)
-        for name, instant in (
-            ("created_from", selection.created_after),
-            ("created_until", selection.created_before),
-            ("updated_from", selection.updated_after),
-            ("updated_until", selection.updated_before),
-        )
-    }
 
     def make(catalogue: Catalogue, routes: Sequence[Route]) -> InstanceQuery:
         held, waits = selection.held, selection.waiting_on
@@ -222,10 +215,17 @@ def query_maker(selection: Selection) -> QueryMaker:
             id_prefix=selection.id_prefix,
             labels=dict(selection.labels or {}),
             parent=selection.parent,
-            **instants,
+            created_from=_instant(selection.created_after),
+            created_until=_instant(selection.created_before),
+            updated_from=_instant(selection.updated_after),
+            updated_until=_instant(selection.updated_before),
         )
 
     return make
+
+
+def _instant(moment: datetime | None) -> int | None:
+    return None if moment is None else to_micros(moment)
 
 
 def _condition(waits: WaitingFor, now: int) -> WaitCondition:
@@ -318,10 +318,9 @@ def _read_keys(group_by: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(str, keys))
 
 
-def _shown(key: str, value: object) -> str | None:
+def _shown(key: str, value: Any) -> str | None:
     if key == GroupBy.STATUS:
-        status, standing = value  # pyright: ignore[reportGeneralTypeIssues] - a pair, by the port
-        return str(shown_status(status, standing))
+        return str(shown_status(*value))
     if isinstance(value, Unknown):
         return str(value)
     return None if value is None else str(value)

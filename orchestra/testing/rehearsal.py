@@ -24,6 +24,7 @@ from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.testing.clock import ManualClock
 from orchestra.testing.fakes import NEVER, after
 from orchestra.testing.runtime import TestRuntime
+from orchestra.testing.waiting import held_for_itself
 
 __all__ = ["Finding", "Move", "Rehearsal", "rehearse"]
 
@@ -220,7 +221,7 @@ async def _compare(
         elif old.held:
             pass  # it was held before, and still is
         elif (
-            reason := (await client.get_instance_info(new.row.instance_id)).held_reason
+            reason := held_for_itself(await client.get_instance_info(new.row.instance_id))
         ) is not None:
             held.append(_finding(new, reason))
         else:

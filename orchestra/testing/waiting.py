@@ -6,10 +6,10 @@ from collections.abc import Collection, Container
 from types import TracebackType
 from typing import Protocol, Self
 
-from orchestra.client import Client
+from orchestra.client import Client, InstanceInfo
 from orchestra.client.port import End
 
-__all__ = ["NothingHappens", "VirtualWatch", "waits_of"]
+__all__ = ["NothingHappens", "VirtualWatch", "held_for_itself", "waits_of"]
 
 
 class NothingHappens(AssertionError):
@@ -70,8 +70,8 @@ async def waits_of(
     where = f"{info.name} {info.version}, lap {info.execution_id}"
     if info.completed_at is not None:
         return f"{where}; it has ended ({info.status.value})"
-    if info.held_reason is not None:
-        return f"{where}; it is held: {info.held_reason}"
+    if (reason := held_for_itself(info)) is not None:
+        return f"{where}; it is held: {reason}"
     waits = [_shown(one) for one in info.waiting_on]
     if not waits:
         return f"{where}; it waits for nothing, and its code has not gone on"
@@ -86,6 +86,12 @@ async def waits_of(
     elif asked:
         text += f". The test runtime serves the queues {', '.join(map(repr, sorted(queues)))}"
     return text
+
+
+def held_for_itself(info: InstanceInfo) -> str | None:
+    """Return why an instance is held; ``None``: it is not, or only lacks an activity."""
+    lacking = {activity.held_reason for activity in info.pending_activities}
+    return None if info.held_reason in lacking else info.held_reason
 
 
 def _shown(wait: object) -> str:

@@ -64,7 +64,7 @@ async def test_who_runs_it_is_shown(store):
     async with Runtime(store(), registry(asks)) as front:
         handle = await front.client.start("asks", 21)
         lonely = await info_when(handle, lambda info: info.pending_activities)
-        assert (lonely.status, lonely.queue) == (InstanceStatus.RUNNING, "default")
+        assert (lonely.status, lonely.queue) == (InstanceStatus.HELD, "default")
         (pending,) = (await handle.info()).pending_activities
         assert (pending.name, pending.queue, pending.node) == ("work", "default", None)
         async with Runtime(store(), registry(), [slow], max_concurrent_activities=3) as back:

@@ -16,7 +16,7 @@ from orchestra import (
     WaitingFor,
     activity,
 )
-from tests.support.kit import bounded, info_when, registry
+from tests.support.kit import bounded, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +94,11 @@ async def test_a_selection_says_why_instances_do_not_move(store):
         assert await on(kind="activity", name="nobody has it") == {"activity"}
         assert await on(kind="event", name=TEXT) == await on(name=TEXT) == {"event"}
         assert await on(name="' OR 1=1 --") == set()
-        assert await on(kind="timer", longer_than=timedelta(0)) == {"timer"}
+
+        async def has_waited():
+            return await on(kind="timer", longer_than=timedelta(milliseconds=60)) == {"timer"}
+
+        await until(has_waited)
         assert await on(longer_than=timedelta(hours=1)) == set()
         assert await ids(client, labels={TEXT: TEXT}) == {"event"}
         assert await ids(client, overdue=True) == set()

@@ -22,6 +22,7 @@ from orchestra.events import (
 from orchestra.store.tasks import ActivityRow
 
 __all__ = [
+    "BOUNDARY_REQUEST",
     "EMPTY_SUMMARY",
     "Summary",
     "Tried",
@@ -31,6 +32,9 @@ __all__ = [
     "read_tried",
     "write_summary",
 ]
+
+BOUNDARY_REQUEST: Final = "boundary_request"
+"""The kind of a wait for a request to reach the boundary."""
 
 _CAP: Final = 16
 _TEXT: Final = 200
@@ -85,9 +89,12 @@ def write_summary(
     counts: Mapping[int, int],
     tried: Callable[[int], Tried | None],
     put_backs: Sequence[tuple[int, int]] = (),
+    boundary_awaited_since: int | None = None,
 ) -> Packed:
     """Return the stored form of the pending commands; only the first few are read.
 
+    ``boundary_awaited_since``: since when code waits for a request to reach its boundary, which is
+    no command.
     ``put_backs``: by how much the store's clock went back since the execution began, and from when
     on it was wrong.
     """
@@ -106,10 +113,11 @@ def write_summary(
         entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
         if isinstance(event, ChildStarted):
             entries[-1].append([event.child_id, event.version])
-    summary: dict[str, Any] = {
-        "w": entries,
-        "n": {_KINDS[kind]: count for kind, count in counts.items() if count},
-    }
+    numbers = {_KINDS[kind]: count for kind, count in counts.items() if count}
+    if boundary_awaited_since is not None:
+        numbers[BOUNDARY_REQUEST] = 1
+        entries[_CAP - 1 :] = [[BOUNDARY_REQUEST, "", boundary_awaited_since, None, 0, None]]
+    summary: dict[str, Any] = {"w": entries, "n": numbers}
     return pack_value({**summary, "b": put_backs} if put_backs else summary)
 
 

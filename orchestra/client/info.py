@@ -51,8 +51,8 @@ class InstanceStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitingOn:
-    """One thing that an instance waits for: ``kind`` is activity, timer, event or child; ``until``
-    is a timer's due time.
+    """One thing that an instance waits for: ``kind`` is activity, timer, event, child, or
+    boundary_request; ``until`` is a timer's due time.
 
     ``instance_id`` is the child's.
     """

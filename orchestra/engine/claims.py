@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from orchestra.engine.placement import FreePlaces
+from orchestra.levels import BASE_LEVEL
 from orchestra.store.catalogue import NodeRecord
 from orchestra.store.changes import Claim
 from orchestra.store.messages import InboxPage
@@ -37,6 +38,7 @@ class Claims:
         self._store = store
         self._most = most
         self._page = page
+        self._reads = node.reads
         self._routes = node.routes
         self._blocking = tuple(route for route in self._routes if route.activity in blocking)
         self._without_threads = tuple(
@@ -61,6 +63,17 @@ class Claims:
         self.kinds = kinds
         self.want()
         return True
+
+    def meet(self, kind: Kind) -> None:
+        """Claim a kind as well that this node has just written, before the catalogue names it.
+
+        An instance gets a higher level with the first event of a newer kind.
+        """
+        if kind.level <= BASE_LEVEL or kind.level > self._reads or kind in self.kinds:
+            return
+        if kind._replace(level=BASE_LEVEL) in self.kinds:
+            self.kinds = (*self.kinds, kind)
+            self.want()
 
     def want(self) -> None:
         """Claim with the next group without asking first: something becomes ready with it."""

@@ -234,6 +234,7 @@ class Outcomes:
         if not isinstance(outcome, Granted):
             self._ownership.refused(instance)
             return
+        self._claims.meet(instance.kind)
         if outcome.arrivals or outcome.taken:
             self._arrived(outcome, instance)
         if not self._run_queue.holds(instance):

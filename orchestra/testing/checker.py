@@ -25,6 +25,7 @@ from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    BoundaryRequested,
     CancelRequested,
     ChildCompleted,
     ChildFailedEvent,
@@ -41,6 +42,7 @@ from orchestra.events import (
     ExecutionFailed,
     ExecutionStarted,
     ExecutionTerminated,
+    Patched,
     TerminalEvent,
     TimerCreated,
     TimerFired,
@@ -58,7 +60,7 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd, Library, ResolvedBy, Status
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord
-from orchestra.summary import read_summary
+from orchestra.summary import BOUNDARY_REQUEST, read_summary
 
 __all__ = [
     "InvariantsViolated",
@@ -633,7 +635,10 @@ def _check_columns(instance: _Instance, found: _Findings) -> None:
 def _check_end(
     instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings
 ) -> None:
-    """The last event agrees with the execution's row (I4)."""
+    """The last event, and the marks of patches, agree with the execution's row (I4)."""
+    marks = tuple(event.patch for event in events if isinstance(event, Patched))
+    if marks != row.patches:
+        found.add("I4", f"its row has the marks {row.patches}, its history {marks}", row.number)
     last = events[-1]
     in_history = _ENDS[type(last)] if isinstance(last, TerminalEvent) else None
     if in_history is not row.end:
@@ -864,8 +869,9 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
             found.add("I11", "it has not begun, and nothing will wake it", number)
         return
     pending = list(pending_commands(events))
-    if not pending:
+    if not pending and BOUNDARY_REQUEST not in read_summary(record.summary).counts:
         found.add("I11", "it waits for nothing, and has not ended", number)
+    _check_requests(record, events, found)
     _check_named(record, pending, found)
     delayed = row.takeovers >= _DELAYING_TAKEOVERS
     sleeps = row.wake_at is None or row.wake_at > record.updated_at
@@ -895,6 +901,19 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
         found.add("I11", f"a timer is due at {due}, but it wakes at {row.wake_at}", number)
 
 
+def _check_requests(record: InstanceRecord, events: Sequence[Event], found: _Findings) -> None:
+    """A nudge of the current execution has reached its code, once."""
+    row, nudge = record.row, record.row.nudge
+    heard = sum(isinstance(event, BoundaryRequested) for event in events)
+    if heard > 1:
+        found.add("I5", f"it was asked {heard} times to reach its boundary", row.execution)
+    sleeps = row.wake_at is None or row.wake_at > record.updated_at
+    delayed = row.takeovers >= _DELAYING_TAKEOVERS
+    means_this = nudge is not None and nudge.execution == row.execution
+    if means_this and not heard and sleeps and not delayed:
+        found.add("I1", "it was nudged and has not learned of it", row.execution)
+
+
 def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found: _Findings) -> None:
     """The info names what the instance waits for (I11)."""
     kinds: dict[type[CommandEvent], str] = {
@@ -904,11 +923,12 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
         ChildStarted: "child",
     }
     expected = Counter(kinds[type(event)] for event in pending)
-    named = read_summary(record.summary).counts
-    if dict(named) != dict(expected):
+    named = dict(read_summary(record.summary).counts)
+    named.pop(BOUNDARY_REQUEST, None)  # history has no event of that wait
+    if named != dict(expected):
         found.add(
             "I11",
-            f"it waits for {dict(expected)}, but its info names {dict(named)}",
+            f"it waits for {dict(expected)}, but its info names {named}",
             record.row.execution,
         )
 

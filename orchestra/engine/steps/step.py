@@ -184,6 +184,7 @@ def write_of(
             instance.execution.commands.counts,
             instance.attempts.shown,
             instance.execution.time.put_backs,
+            instance.execution.commands.boundary_awaited_since,
         )
     state = InstanceState(
         kind=instance.kind,

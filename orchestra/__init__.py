@@ -30,6 +30,7 @@ from orchestra.client import (
     WaitingFor,
     WaitingOn,
 )
+from orchestra.client.version_reports import SeenCodeInfo, VersionInfo
 from orchestra.context import (
     BoundaryRequest,
     Condition,
@@ -213,6 +214,7 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "SchemaMismatch",
+    "SeenCodeInfo",
     "Selection",
     "Semaphore",
     "SqliteProvider",
@@ -234,6 +236,7 @@ __all__ = [
     "Unreadable",
     "UnreadablePolicy",
     "UnresolvableAnnotation",
+    "VersionInfo",
     "WaitResult",
     "WaitTimeout",
     "WaitingFor",

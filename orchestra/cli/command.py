@@ -18,10 +18,17 @@ from orchestra.cli.histories import export, listed, open_store
 from orchestra.cli.registries import (
     check_baseline,
     load_registry,
+    read_versions,
     run_preflight,
     write_baseline,
 )
-from orchestra.cli.rendering import as_json, as_text, preflight_as_json
+from orchestra.cli.rendering import (
+    as_json,
+    as_text,
+    preflight_as_json,
+    versions_as_json,
+    versions_as_text,
+)
 from orchestra.clock import SystemClock
 from orchestra.errors import InstanceNotFound, InvalidArgument, OrchestraError, StoreCorrupt
 from orchestra.providers.sqlite import back_up
@@ -88,6 +95,17 @@ exit code:
   1  findings
   2  it cannot be checked
   3  the command was misused"""
+
+_VERSIONS: Final = """\
+Reports each version of each orchestration: how many instances need it, wait or
+are held, what has failed, which nodes have it and with which code, whether it
+is the target of the policy, and what keeps it from being retired. It changes
+nothing. Its cost does not grow with instances that only wait."""
+
+_VERSIONS_CODES: Final = """\
+exit code:
+  0  the report was written
+  3  the store cannot be read, or the command was misused"""
 
 _SHAPES: Final = """\
 Keeps the JSON Schema of each version's input in a file of your repository, and
@@ -222,6 +240,24 @@ def _check(options: argparse.Namespace) -> ExitCode:
     return ExitCode.FINE if report.ok else ExitCode.WARNINGS
 
 
+def _versions(options: argparse.Namespace) -> ExitCode:
+    store: Path | _Server = options.store
+    if isinstance(store, Path):
+        _refuse_schema(options)
+    where = store.dsn if isinstance(store, _Server) else store
+    try:
+        report = read_versions(open_store(where, options.schema), options.name)
+    except (ModuleNotFoundError, OrchestraError) as error:
+        sys.stderr.write(f"orchestra versions: {_shown(str(error))}\n")
+        return ExitCode.UNREADABLE
+    if options.json:
+        sys.stdout.buffer.write(versions_as_json(report))
+    else:
+        sys.stdout.write(_shown(versions_as_text(report)))
+    sys.stdout.flush()
+    return ExitCode.FINE
+
+
 def _shapes(options: argparse.Namespace) -> ExitCode:
     try:
         registry = load_registry(options.registry)
@@ -333,6 +369,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--replay", action="store_true", help="replay open executions too")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check, misused=check.error)
+    versions = commands.add_parser(
+        "versions",
+        help="say who needs each version, who has it, and which may be retired",
+        description=_VERSIONS,
+        epilog=_VERSIONS_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_store(versions)
+    versions.add_argument("--name", help="only versions of this orchestration")
+    versions.add_argument("--json", action="store_true", help="print one JSON object")
+    versions.set_defaults(run=_versions, misused=versions.error)
     shapes = commands.add_parser(
         "shapes",
         help="keep a baseline of the shapes of states, and check code against it",

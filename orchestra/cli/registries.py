@@ -9,13 +9,20 @@ from pathlib import Path
 import anyio
 
 from orchestra.client import Client
+from orchestra.client.version_reports import VersionInfo
 from orchestra.errors import InvalidArgument
 from orchestra.operations.preflight import PreflightReport
 from orchestra.registry import OrchestrationRegistry
 from orchestra.shapes import ShapeFinding, baseline_of, compare_shapes, read_baseline
 from orchestra.store.port import Provider
 
-__all__ = ["check_baseline", "load_registry", "run_preflight", "write_baseline"]
+__all__ = [
+    "check_baseline",
+    "load_registry",
+    "read_versions",
+    "run_preflight",
+    "write_baseline",
+]
 
 
 def load_registry(place: str) -> OrchestrationRegistry:
@@ -77,5 +84,19 @@ def run_preflight(
     async def run() -> PreflightReport:
         async with Client(provider) as client:
             return await client.preflight(registry, name, replay=replay)
+
+    return anyio.run(run)
+
+
+def read_versions(provider: Provider, name: str | None) -> tuple[VersionInfo, ...]:
+    """Return the version report of a store.
+
+    Raises:
+        OrchestraError: the store cannot be read.
+    """
+
+    async def run() -> tuple[VersionInfo, ...]:
+        async with Client(provider) as client:
+            return await client.version_report(name)
 
     return anyio.run(run)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Final
+from datetime import datetime
+from typing import Any, Final, cast
 
 from orchestra.cli.checks import Check, Report, Verdict
+from orchestra.client.version_reports import VersionInfo
 from orchestra.codec import pack, pack_lines
 from orchestra.operations.preflight import PreflightReport
 
-__all__ = ["as_json", "as_text", "preflight_as_json"]
+__all__ = ["as_json", "as_text", "preflight_as_json", "versions_as_json", "versions_as_text"]
 
 _WIDTH: Final = 80
 _LABEL: Final = 9
@@ -65,6 +67,57 @@ def preflight_as_json(report: PreflightReport) -> bytes:
             "moves": [asdict(move) for move in report.moves],
         }
     )
+
+
+def versions_as_json(report: Iterable[VersionInfo]) -> bytes:
+    """Return a version report as one JSON object."""
+    return pack_lines({"versions": [_plain(asdict(version)) for version in report]})
+
+
+def versions_as_text(report: Sequence[VersionInfo]) -> str:
+    """Return a version report in lines of at most 80 columns."""
+    lines: list[str] = []
+    for version in report:
+        lines += _version_lines(version)
+    return "\n".join(lines or ["no version is registered or needed"]) + "\n"
+
+
+def _version_lines(version: VersionInfo) -> Iterator[str]:
+    words = [
+        *(["the target"] if version.is_target else []),
+        f"live {version.live:,} (waiting {version.waiting:,}, held {version.held:,})",
+        f"failed within a day {version.failed_recently:,}",
+        *_instant("oldest execution", version.oldest_execution_at),
+        *_instant("last boundary due", version.latest_boundary_due),
+        f"nodes: {', '.join(version.nodes) or 'none'}",
+        *([f"code {version.fingerprint}"] if version.fingerprint else []),
+        *(["CODE CHANGED under it"] if version.fingerprint_changed else []),
+        *(
+            [f"patches that may go: {', '.join(version.unneeded_patches)}"]
+            if version.unneeded_patches
+            else []
+        ),
+        *(["safe to retire"] if version.safe_to_retire else []),
+    ]
+    head = f"{_printable(version.name)} {_printable(version.version)}: "
+    yield from _wrapped(_printable("; ".join(words)), head, "  ")
+    for blocker in version.blockers:
+        yield from _wrapped(_printable(blocker), "  - ", "    ")
+
+
+def _instant(label: str, instant: datetime | None) -> list[str]:
+    return [] if instant is None else [f"{label} {instant:%Y-%m-%d %H:%M:%S} UTC"]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with instants as text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in cast("Sequence[Any]", value)]
+    return value
 
 
 def _counted(count: int, verdict: Verdict) -> str:

@@ -45,6 +45,7 @@ from orchestra.client.port import Port
 from orchestra.client.preflights import preflight
 from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
+from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
 from orchestra.clock import Clock, SystemClock
@@ -453,6 +454,21 @@ class Client:
             StoreError: the store cannot be read.
         """
         return await preflight(self._access, registry, name, replay=replay, progress=progress)
+
+    async def version_report(self, name: str | None = None) -> tuple[VersionInfo, ...]:
+        """Return, for each version of each orchestration, who needs it, who has it, and whether it
+        may be retired; by name and version, the lowest first.
+
+        The store counts. Instances that only wait cost nothing, however many there are.
+
+        Args:
+            name: only the versions of this orchestration.
+
+        Raises:
+            InvalidArgument: the name cannot be one.
+            StoreError: the store cannot be read.
+        """
+        return await read_version_report(self._access, name)
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.

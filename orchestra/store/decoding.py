@@ -13,6 +13,7 @@ from orchestra.codec import Packed, Payload, UserText, pack, pack_value, unpack
 from orchestra.errors import LevelTooLow
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
+from orchestra.store.census import OpenCode
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import (
@@ -62,6 +63,7 @@ __all__ = [
     "read_hold_in_force",
     "read_instance",
     "read_message",
+    "read_open_code",
     "read_payload",
     "read_queue",
     "read_task",
@@ -475,6 +477,13 @@ def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
 def patches_values(instance_id: str, delta: ExecutionDelta) -> Columns:
     """Return the columns of an execution that has recorded marks of patches."""
     return _stored_words(delta.patches), instance_id, delta.number
+
+
+def read_open_code(row: Sequence[Any], dialect: Dialect) -> OpenCode:
+    """Return a group of open executions from its columns."""
+    name, version, fingerprint, how, patches, oldest = row
+    resolved = dialect.library.resolutions.read(how)
+    return OpenCode(name, version, fingerprint or None, resolved, tuple(patches.split()), oldest)
 
 
 def _stored_words(words: tuple[str, ...]) -> str | None:

@@ -20,6 +20,7 @@ from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
 from orchestra.levels import Levels
 from orchestra.store.catalogue import Catalogue, NodeRecord, PolicyRow, Renewal
+from orchestra.store.census import Census
 from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
@@ -113,7 +114,7 @@ class Store(Protocol):
         ...
 
     def join(self, node: NodeRecord) -> int:
-        """Make the node known and alive. Return the store's time.
+        """Make the node known and alive, and note its code as seen. Return the store's time.
 
         Raises:
             LibraryTooOld: the store now refuses this provider's library.
@@ -252,6 +253,13 @@ class Directory(Protocol):
         kinds; no zeros.
 
         The cost depends on the number of kinds; instances cost nothing.
+        """
+        ...
+
+    def census(self, failed_since: int, name: str | None = None) -> Census:
+        """Return what a version report knows, of one name or of all, at one moment.
+
+        Parked instances cost nothing.
         """
         ...
 

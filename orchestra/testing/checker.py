@@ -60,6 +60,7 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd, Library, ResolvedBy, Status
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
 
 __all__ = [
@@ -288,6 +289,7 @@ class _Inspection:
         self._violations: list[Violation] = []
         self._unsettled: list[str] = []
         self._drift: list[StoredDrift] = []
+        self._counted: Counter[tuple[Kind, Status | Unknown, bool]] = Counter()
         self._instances = self._executions = self._histories = self._events = self._replayed = 0
 
     def run(self) -> Report:
@@ -301,6 +303,8 @@ class _Inspection:
             except Exception as error:  # noqa: BLE001 - one damaged instance must not hide the others
                 found.add("I13", f"it cannot be read: {type(error).__name__}: {error}")
             self._violations.extend(found.violations)
+        if self._quiescent:
+            self._check_tally()
         return Report(
             tuple(self._violations),
             self._instances,
@@ -313,12 +317,20 @@ class _Inspection:
             tuple(self._unknown),
         )
 
+    def _check_tally(self) -> None:
+        """The numbers that the store keeps are those of its rows."""
+        told = {(row.kind, row.status, row.held): row.number for row in self._directory.tally()}
+        if told != self._counted:
+            problem = f"the store counts {told}, and its rows are {dict(self._counted)}"
+            self._violations.append(Violation("I4", problem, ""))
+
     # --- reading ---
 
     def _instance_ids(self) -> Iterator[str]:
         after: tuple[int, str] | None = None
         while True:
             page = self._directory.list(InstanceQuery(limit=_PAGE, after=after))
+            self._counted.update((one.row.kind, one.status, one.held) for one in page)
             yield from (record.row.instance_id for record in page)
             if len(page) < _PAGE:
                 return

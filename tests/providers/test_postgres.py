@@ -376,9 +376,11 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("ALTER TABLE activity DROP COLUMN stopping")
     other.execute("ALTER TABLE execution DROP COLUMN state_shape")
     other.execute("ALTER TABLE execution DROP COLUMN migrations")
-    other.execute("DROP TABLE policy_history, set_aside, tally, tally_change")
+    other.execute("DROP TABLE policy_history, set_aside, tally, tally_change, code_seen")
     for what in ("new", "changed", "deleted"):
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")
+    for index in ("execution_failed", "instance_crashing", "instance_pinned"):
+        other.execute(f"DROP INDEX {index}")
     for table, columns in {
         "instance": ("paused", "boundary_due", "not_before"),
         "instance_detail": ("operator_hold", "nudge"),
@@ -1456,6 +1458,73 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         # An index of 40,000 rows is a level higher than one of 200: a page more for each row that
         # is looked up.
         assert many <= 2 * few + 40, (name, few, many)
+
+
+OPEN = """
+    INSERT INTO execution (
+        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
+        state_encoding, created_at, fingerprint, opened_at, patches, event_count, byte_count)
+    SELECT %s || n, 1, 'watch', '1.0.0', '', 'policy', 'n1', 1, '', 1, n, 'f' || n %% 3, 1,
+        CASE n %% 2 WHEN 0 THEN 'p' END, 0, 0
+    FROM generate_series(1, %s) n
+"""
+
+
+def test_a_census_looks_at_kinds_and_groups_and_stays_flat_as_parked_instances_grow(
+    provider, other
+):
+    begin(provider)
+    (parked,) = provider._kinds.make_sure_of([OTHER_KIND]).values()
+    reads = {
+        "tally": (sql.READ_TALLY,),
+        "boundaries": (sql.LAST_BOUNDARIES,),
+        "owned": (sql.COUNT_OWNED_BY_KIND,),
+        "crashing": (sql.COUNT_CRASHING,),
+        "failed": (sql.COUNT_FAILED, 1),
+        "pins": (sql.LIST_PINS, 100),
+        "open code": (sql.LIST_OPEN_CODE, None, 100),
+        "open code of a name": (sql.LIST_OPEN_CODE, "watch", 100),
+    }
+    pages: dict[str, list[int]] = {name: [] for name in reads}
+    for count in (100, 30_000):
+        other.execute(PARK, (f"parked {count} ", parked, None, 10**17, count))
+        other.execute(OPEN, (f"parked {count} ", count))
+        while provider.store.sweep():
+            pass
+        other.execute("VACUUM ANALYZE instance, execution, tally, tally_change")
+        for name, (statement, *values) in reads.items():
+            pages[name].append(pages_of(explained(provider, statement, *values)))
+    for name, (few, many) in pages.items():
+        assert many <= 2 * few + 40, (name, few, many)
+    census = provider.directory.census(0)
+    assert {row.kind: row.number for row in census.tally} == {KIND: 1, OTHER_KIND: 30_100}
+    # One of its own, with a code of its own, and 3 codes with and without a mark.
+    assert len(census.open_code) == 1 + 3 * 2
+
+
+def test_nodes_that_add_up_tallies_at_once_lose_and_double_nothing(connect, other):
+    providers = [connect() for _ in range(3)]
+    providers[0].store.commit([a_start(f"i{number}") for number in range(200)])
+    other.execute("UPDATE instance SET status = 1 WHERE instance_id < 'i5'")
+    expected = providers[0].directory.tally()
+    errors = []
+
+    def fold(provider):
+        try:
+            for _ in range(20):
+                provider.store.sweep()
+                assert provider.directory.tally() == expected
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fold, args=(each,)) for each in providers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert other.execute("SELECT count(*) FROM tally_change").fetchone()[0] == 0
+    assert providers[0].directory.tally() == expected
 
 
 LARGE = {

@@ -280,6 +280,15 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         for what in ("new", "changed", "deleted"):
             connection.execute(f"DROP TRIGGER tally_of_{what}")
         connection.execute("DROP TABLE tally")
+        connection.execute("DROP TABLE code_seen")
+        for index in (
+            "execution_open",
+            "execution_failed",
+            "instance_crashing",
+            "instance_boundary_kind",
+            "instance_pinned",
+        ):
+            connection.execute(f"DROP INDEX {index}")
         connection.execute("DROP INDEX instance_boundary")
         connection.execute("DROP INDEX activity_claim")
         for table, columns in {

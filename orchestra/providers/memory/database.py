@@ -19,7 +19,8 @@ from orchestra.events import EventRecord
 from orchestra.levels import Levels, Stored
 from orchestra.providers.memory.tables import Queue, Row, Table, Undo
 from orchestra.store import tables
-from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
+from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.store.census import SeenCode
 from orchestra.store.changes import Start
 from orchestra.store.decoding import (
     hold_from_bytes,
@@ -107,6 +108,8 @@ class Database:
         self.former_policies: dict[str, tuple[PolicyRow, ...]] = {}
         """By name, the oldest first."""
         self.expiries: dict[str, int] = {}
+        self.seen: dict[tuple[str, str, str], SeenCode] = {}
+        """Code that nodes had, by name, version and fingerprint."""
         self._levels: dict[str, Levels] = {}
         self.operations: list[Operation] = []
         self.running: set[str] = set()
@@ -195,6 +198,15 @@ class Database:
             for (kind, status, held), number in self._tally.items()
             if number
         ]
+
+    def see_code(self, node: NodeRecord, now: int) -> None:
+        """Note that a node has its code now."""
+        found = {(has.name, has.version): has.fingerprint for has in node.capabilities}
+        for version, fingerprint in found.items():
+            key = (*version, fingerprint)
+            first = self.seen.get(key) or SeenCode(*key, now, node.node_id, now, node.node_id)
+            seen = replace(first, last_seen=max(now, first.last_seen), last_node=node.node_id)
+            self.set(self.seen, key, seen)
 
     def store_row(self, row: HotRow) -> None:
         """Write a changed hot row. The stored revision must be the one that was read (I6)."""

@@ -11,8 +11,10 @@ from orchestra.clock import Clock
 from orchestra.codec import unpack
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
+from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
 from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.census import Census
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
@@ -117,6 +119,10 @@ class MemoryDirectory:
         with self._database.guard:
             rows = self._database.tally()
         return read_tally(rows, self._dialect)
+
+    def census(self, failed_since: int, name: str | None = None) -> Census:
+        with self._database.guard:
+            return read_census(self._database, failed_since, name, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._database.guard:

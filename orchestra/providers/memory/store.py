@@ -125,6 +125,7 @@ class MemoryStore:
             self._database.set(
                 self._database.nodes, node.node_id, NodeRow(node, now, now, 0, dead=False)
             )
+            self._database.see_code(node, now)
         self._database.running.add(node.node_id)
         self._joined[node.node_id] = node
         return now
@@ -157,6 +158,9 @@ class MemoryStore:
                     self._lose(task, now)
                 else:
                     self._give_back(task, None)
+            node = self._database.nodes.get(node_id)
+            if node is not None and not node.dead:
+                self._database.see_code(node.record, now)
             self._database.set(self._database.nodes, node_id, None)
         self._database.running.discard(node_id)
         self._joined.pop(node_id, None)
@@ -169,10 +173,11 @@ class MemoryStore:
         return [record.node_id for record in gone if (record.host, record.boot_id) in places]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        with self._database.transaction(self, self._clock):
+        with self._database.transaction(self, self._clock) as now:
             node = self._database.nodes.get(node_id)
             if node is None or node.dead or node.renewals != renewals:
                 return False
+            self._database.see_code(node.record, now)
             self._database.set(self._database.nodes, node_id, replace(node, dead=True))
         return True
 

@@ -10,9 +10,11 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
+from orchestra.providers.postgres.census import read_census, tally_of
 from orchestra.providers.postgres.conditions import Statement
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.census import Census
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
@@ -30,7 +32,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Route
-from orchestra.store.tallies import TallyRow, read_tally
+from orchestra.store.tallies import TallyRow
 
 __all__ = ["PostgresDirectory"]
 
@@ -98,11 +100,10 @@ class PostgresDirectory:
         return [PolicyRow(*row) for row in self._calls.read(sql.LIST_POLICIES_OF, name, limit)]
 
     def tally(self) -> list[TallyRow]:
-        rows = self._calls.read(sql.READ_TALLY)
-        return read_tally(
-            ((read_kind(kind), status, held, number) for *kind, status, held, number in rows),
-            self._dialect,
-        )
+        return tally_of(self._calls.read(sql.READ_TALLY), self._dialect)
+
+    def census(self, failed_since: int, name: str | None = None) -> Census:
+        return read_census(self._calls, failed_since, name, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(

@@ -155,6 +155,7 @@ class Nodes:
             sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values())
         )
         script.add(sql.ADD_NODE_ACTIVITIES, node.node_id, Texts(dict.fromkeys(node.activities)))
+        script.add(sql.SEE_CODE, node.node_id, now)
         # Read after the node's row exists: these levels are the new ones, or the raising call sees
         # the row.
         levels = script.add(sql.READ_LEVELS)
@@ -204,8 +205,8 @@ def _leave(transaction: Transaction, node_id: str) -> int:
     handed_back = script.add(sql.RELEASE_TASKS, node_id)
     if stopping:
         _add_lost(script, stopping, transaction.now)
-    _forget_abilities(script, node_id)
     script.add(sql.REMOVE_NODE, node_id)
+    _forget_abilities(script, node_id, transaction.now)
     transaction.commit(script)
     return released.count + handed_back.count + len(stopping)
 
@@ -219,7 +220,7 @@ def _bury(transaction: Transaction, node_id: str, renewals: int) -> bool:
         transaction.commit()
         return False
     script = transaction.script()
-    _forget_abilities(script, node_id)
+    _forget_abilities(script, node_id, transaction.now)
     transaction.commit(script)
     return True
 
@@ -256,6 +257,8 @@ def _add_lost(script: Script, lost: Sequence[tuple[Any, ...]], now: int) -> Resu
     return script.add(sql.LOSE_TASKS, *keys, Texts(owners), now, now + LONGEST_DELAY)
 
 
-def _forget_abilities(script: Script, node_id: str) -> None:
+def _forget_abilities(script: Script, node_id: str, now: int) -> None:
+    # Behind the node's own row, as a joining node does: two never wait for each other in a circle.
+    script.add(sql.SEE_CODE, node_id, now)
     script.add(sql.REMOVE_CAPABILITIES, node_id)
     script.add(sql.REMOVE_NODE_ACTIVITIES, node_id)

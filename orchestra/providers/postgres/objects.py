@@ -35,8 +35,8 @@ _NO_COLUMN: Final = frozenset(
 _ORDER: Final = re.compile(r"\s+(?:ASC|DESC|NULLS FIRST|NULLS LAST)\b.*", re.IGNORECASE)
 
 # An object, its definition, and whether it is valid. Keys are named by their columns: the server
-# invents their names. Column names come from the catalogue: the function for expressions would wait
-# for a lock on the table.
+# invents their names. An expression in an index is not compared: to read it is to wait for locks on
+# the table.
 FIND_OBJECTS: Final = """
     SELECT 'table ' || c.relname, '', true
     FROM pg_class c WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -55,7 +55,7 @@ FIND_OBJECTS: Final = """
     LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u')
     CROSS JOIN LATERAL (
         SELECT concat(c.relname, ' (', string_agg(
-            coalesce(a.attname, pg_get_indexdef(i.oid, n, true)), ', ' ORDER BY n), ')') AS what
+            coalesce(a.attname, 'an expression'), ', ' ORDER BY n), ')') AS what
         FROM generate_series(1, x.indnkeyatts) AS n
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.indkey[n - 1] AND a.attnum > 0) AS made
     WHERE c.relnamespace = $1::oid
@@ -120,7 +120,10 @@ def _apply(statement: str, found: dict[str, str]) -> None:
     elif made := _INDEX.match(statement):
         unique, name, table = made.groups()
         rest = statement[made.end() :]
-        keys = ", ".join(_ORDER.sub("", key) for key in _parts(statement, made.end()))
+        keys = ", ".join(
+            "an expression" if "(" in key else _ORDER.sub("", key)
+            for key in _parts(statement, made.end())
+        )
         words = ["unique"] if unique else []
         words += [f"{table} ({keys})"]
         words += ["where"] if re.search(r"\)\s*WHERE\b", rest, re.IGNORECASE) else []

@@ -619,6 +619,52 @@ FOLD_TALLY: Final = """
         SELECT kind, status, held, sum(number) FROM folded GROUP BY kind, status, held ORDER BY kind, status, held
         ON CONFLICT (kind, status, held) DO UPDATE SET number = t.number + excluded.number)
     SELECT count(*) FROM folded"""
+COUNT_OWNED_BY_KIND: Final = """
+    SELECT kind, count(*) FROM @instance WHERE owner IS NOT NULL AND status = 0 GROUP BY kind"""
+COUNT_CRASHING: Final = """
+    SELECT kind, count(*) FROM @instance
+    WHERE takeovers >= 3 AND status = 0 AND NOT held AND owner IS NULL GROUP BY kind"""
+LAST_BOUNDARIES: Final = f"""
+    SELECT k.kind_id, {KIND_COLUMNS},
+        (SELECT max(i.boundary_due) FROM @instance i WHERE i.kind = k.kind_id AND i.boundary_due IS NOT NULL)
+    FROM @kind k"""
+COUNT_FAILED: Final = """
+    SELECT name, version, count(*) FROM @execution WHERE end_kind = 2 AND closed_at >= $1::bigint GROUP BY name, version"""
+LIST_PINS: Final = """
+    SELECT k.name, d.pin FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id JOIN @kind k ON k.kind_id = i.kind
+    WHERE d.pin IS NOT NULL AND i.status = 0 LIMIT $1::bigint"""
+LIST_SEEN_CODE: Final = """
+    SELECT name, version, fingerprint, first_seen, first_node, last_seen, last_node FROM @code_seen
+    ORDER BY name, version, first_seen, fingerprint"""
+# In the order of the key: nodes that join and leave at once see the same code.
+SEE_CODE: Final = """
+    INSERT INTO @code_seen AS s (name, version, fingerprint, first_seen, first_node, last_seen, last_node)
+    SELECT c.name, c.version, c.fingerprint, $2::bigint, c.node_id, $2::bigint, c.node_id
+    FROM @capability c WHERE c.node_id = $1::text ORDER BY c.name, c.version, c.fingerprint
+    ON CONFLICT (name, version, fingerprint) DO UPDATE SET
+        last_seen = greatest(s.last_seen, excluded.last_seen), last_node = excluded.last_node"""
+
+
+def _groups(alias: str) -> str:
+    return (
+        f"{alias}.name, {alias}.version, coalesce({alias}.fingerprint, ''), {alias}.resolved_how, "
+        f"coalesce({alias}.patches, '')"
+    )
+
+
+# Each group is found by one probe of the index, behind the one before.
+LIST_OPEN_CODE: Final = f"""
+    WITH RECURSIVE g (name, version, fingerprint, resolved_how, patches, created_at) AS (
+        (SELECT {_groups("x")}, x.created_at FROM @execution x
+        WHERE coalesce(x.closed_at, 0) = 0 AND x.name >= coalesce($1::text, '')
+        ORDER BY {_groups("x")}, x.created_at LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM g CROSS JOIN LATERAL (
+            SELECT {_groups("x")}, x.created_at FROM @execution x
+            WHERE coalesce(x.closed_at, 0) = 0 AND ({_groups("x")}) > (g.name, g.version, g.fingerprint, g.resolved_how, g.patches)
+            ORDER BY {_groups("x")}, x.created_at LIMIT 1) AS n
+        WHERE $1::text IS NULL OR g.name = $1::text)
+    SELECT * FROM g LIMIT $2::bigint"""
 COUNT_OWNED: Final = """
     SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
 GOING_AMONG: Final = """

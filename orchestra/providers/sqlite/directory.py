@@ -15,6 +15,7 @@ from orchestra.errors import StoreForked, StoreUnavailable
 from orchestra.events import EventRecord
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.census import read_census, read_tallies
 from orchestra.providers.sqlite.conditions import count_statement, list_statement
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
@@ -22,6 +23,7 @@ from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.writer import StoreClock
 from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.census import Census
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
@@ -39,7 +41,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Route
-from orchestra.store.tallies import TallyRow, read_tally
+from orchestra.store.tallies import TallyRow
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
 
@@ -186,11 +188,11 @@ class SqliteDirectory:
 
     def tally(self) -> list[TallyRow]:
         with self._readers.reading() as connection:
-            rows = connection.execute(sql.READ_TALLY).fetchall()
-        return read_tally(
-            ((read_kind(kind), status, bool(held), number) for *kind, status, held, number in rows),
-            self._dialect,
-        )
+            return read_tallies(connection, self._dialect)
+
+    def census(self, failed_since: int, name: str | None = None) -> Census:
+        with self._readers.reading() as connection, _one_moment(connection):
+            return read_census(connection, failed_since, name, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):

@@ -162,11 +162,18 @@ def _insert(transaction: Transaction, node: NodeRecord) -> None:
         sql.ADD_CAPABILITY,
         [(node.node_id, *key, fingerprint) for key, fingerprint in capabilities.items()],
     )
+    _see_code(transaction, node.node_id)
     connection.executemany(
         sql.ADD_NODE_ACTIVITY, [(node.node_id, name) for name in dict.fromkeys(node.activities)]
     )
 
 
+def _see_code(transaction: Transaction, node_id: str) -> None:
+    now = transaction.now
+    transaction.connection.execute(sql.SEE_CODE, (now, now, node_id))
+
+
 def _forget_abilities(transaction: Transaction, node_id: str) -> None:
+    _see_code(transaction, node_id)
     transaction.connection.execute(sql.REMOVE_CAPABILITIES, (node_id,))
     transaction.connection.execute(sql.REMOVE_NODE_ACTIVITIES, (node_id,))

@@ -335,6 +335,51 @@ ROUSE: Final = f"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
 READ_TALLY: Final = f"""
     SELECT {KIND_COLUMNS}, t.status, t.held, t.number FROM tally t JOIN kind k ON k.kind_id = t.kind WHERE t.number <> 0"""
+COUNT_OWNED_BY_KIND: Final = """
+    SELECT kind, count(*) FROM instance WHERE owner IS NOT NULL AND status = 0 GROUP BY kind"""
+COUNT_CRASHING: Final = """
+    SELECT kind, count(*) FROM instance
+    WHERE takeovers >= 3 AND status = 0 AND held = 0 AND owner IS NULL GROUP BY kind"""
+LAST_BOUNDARIES: Final = f"""
+    SELECT k.kind_id, {KIND_COLUMNS},
+        (SELECT max(i.boundary_due) FROM instance i WHERE i.kind = k.kind_id AND i.boundary_due IS NOT NULL)
+    FROM kind k"""
+COUNT_FAILED: Final = """
+    SELECT name, version, count(*) FROM execution WHERE end_kind = 2 AND closed_at >= ? GROUP BY name, version"""
+LIST_PINS: Final = """
+    SELECT k.name, d.pin FROM instance_detail d JOIN instance i ON i.instance_id = d.instance_id JOIN kind k ON k.kind_id = i.kind
+    WHERE d.pin IS NOT NULL AND i.status = 0 LIMIT ?"""
+LIST_SEEN_CODE: Final = """
+    SELECT name, version, fingerprint, first_seen, first_node, last_seen, last_node FROM code_seen
+    ORDER BY name, version, first_seen, fingerprint"""
+SEE_CODE: Final = """
+    INSERT INTO code_seen (name, version, fingerprint, first_seen, first_node, last_seen, last_node)
+    SELECT c.name, c.version, c.fingerprint, ?, c.node_id, ?, c.node_id FROM capability c WHERE c.node_id = ?
+    ON CONFLICT (name, version, fingerprint) DO UPDATE SET
+        last_seen = max(last_seen, excluded.last_seen), last_node = excluded.last_node"""
+_GROUP: Final = (
+    "name",
+    "version",
+    "coalesce(fingerprint, '')",
+    "resolved_how",
+    "coalesce(patches, '')",
+)
+
+
+def _next_group(shared: int) -> str:
+    """Return the first group of open executions behind one that has ``shared`` columns in common
+    with it.
+    """
+    conditions = [f"{column} = ?" for column in _GROUP[:shared]] + [f"{_GROUP[shared]} > ?"]
+    return f"""
+        SELECT {", ".join(_GROUP)}, created_at FROM execution INDEXED BY execution_open
+        WHERE closed_at IS NULL AND {" AND ".join(conditions)} ORDER BY {", ".join(_GROUP[shared:])}, created_at LIMIT 1"""
+
+
+NEXT_GROUPS: Final = tuple(_next_group(shared) for shared in reversed(range(len(_GROUP))))
+"""The statements that find the next group, tried in this order: each needs one column less in
+common.
+"""
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 IS_GOING: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0 AND held = 0"
 LIST_HELD: Final = f"""

@@ -359,6 +359,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             history_events=0 if boundary else row.history_events + len(deltas[0].events),
             status=Status.FAILED if ending else Status.OPEN,
             summary=data.draw(some.sampled_from((b"{}", b"other"))),
+            boundary_due=data.draw(some.sampled_from((None, None, 5, 7))),
         )
         operators: dict[str, Any] = {}
         if not data.draw(_mostly):
@@ -551,6 +552,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             self.both(lambda provider, one=asked: provider.directory.list(one))
             self.both(lambda provider, one=asked: _counts(provider, one))
         self.both(lambda provider: list(provider.directory.waiting_routes()))
+        self.both(lambda provider: provider.directory.census(0))
+        self.both(lambda provider: provider.directory.census(3, "watch"))
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))

@@ -11,9 +11,10 @@ from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.store import policies
 from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.census import Census, OpenCode, SeenCode, in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import (
     Counted,
@@ -116,6 +117,58 @@ class ModelDirectory:
         numbers = Counter((one.row.kind, one.status, one.held) for one in records)
         rows = [TallyRow(*key, number) for key, number in numbers.items()]
         return sorted(rows, key=lambda row: (row.kind, str(row.status.value), row.held))
+
+    def census(self, failed_since: int, name: str | None = None) -> Census:
+        def asked(found: str) -> bool:
+            return name in (None, found)
+
+        instances = list(self._world.instances.values())
+        records = [one.record(self._dialect) for one in instances]
+        living = [one for one in records if one.status is Status.OPEN and asked(one.row.kind.name)]
+        executions = [
+            read_execution(execution, self._dialect)
+            for one in instances
+            for execution in one.executions.values()
+            if asked(execution.name)
+        ]
+        groups: dict[OpenCode, int] = {}
+        for one in executions:
+            if one.closed_at is None:
+                group = OpenCode(
+                    one.name, one.version, one.fingerprint, one.resolution.how, one.patches, 0
+                )
+                groups[group] = min(groups.get(group, one.created_at), one.created_at)
+        due = sorted(
+            (one.row.boundary_due, one.row.kind)
+            for one in living
+            if one.row.boundary_due is not None
+        )
+        crashing = [
+            one.row.kind
+            for one in living
+            if one.row.takeovers >= CRASHES_BEFORE_DELAY and one.row.owner is None and not one.held
+        ]
+        return Census(
+            tuple(row for row in self.tally() if asked(row.kind.name)),
+            Counter(one.row.kind for one in living if one.row.owner is not None),
+            Counter(crashing),
+            {kind: at for at, kind in due},
+            Counter(
+                (one.name, one.version)
+                for one in executions
+                if one.end is ExecutionEnd.FAILED and one.closed_at >= failed_since
+            ),
+            Counter((one.row.kind.name, one.row.pin.version) for one in living if one.row.pin),
+            in_order(replace(group, oldest=oldest) for group, oldest in groups.items()),
+            tuple(
+                SeenCode(*key, *self._world.seen[key])
+                for key in sorted(
+                    self._world.seen,
+                    key=lambda key: (key[0], key[1], self._world.seen[key][0], key[2]),
+                )
+                if asked(key[0])
+            ),
+        )
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}

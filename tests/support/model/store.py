@@ -157,6 +157,7 @@ class ModelStore:
                 self._dialect.heard(self._world.levels), "the model store"
             )
             self._world.nodes[node.node_id] = NodeRow(node, now, now, 0, dead=False)
+            self._world.see(node, now)
             self._world.running.add(node.node_id)
             self._joined[node.node_id] = node
             return now
@@ -192,7 +193,9 @@ class ModelStore:
                 )
                 self._world.instances[instance_id] = replace(instance, row=row)
             release(self._world, now, node_id)
-            self._world.nodes.pop(node_id, None)
+            node = self._world.nodes.pop(node_id, None)
+            if node is not None and not node.dead:
+                self._world.see(node.record, now)
             self._world.running.discard(node_id)
             self._joined.pop(node_id, None)
 
@@ -207,10 +210,11 @@ class ModelStore:
         ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        with self._world.transaction(self, self._clock):
+        with self._world.transaction(self, self._clock) as now:
             node = self._world.nodes.get(node_id)
             if node is None or node.dead or node.renewals != renewals:
                 return False
+            self._world.see(node.record, now)
             self._world.nodes[node_id] = replace(node, dead=True)
             return True
 

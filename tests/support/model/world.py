@@ -13,7 +13,7 @@ from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.events import EventRecord, OnParentClose
 from orchestra.levels import Levels, Unknown
-from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
+from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, InstanceRow
 from orchestra.store.kinds import Dialect, MessageKind, Status
@@ -158,6 +158,10 @@ class ModelWorld:
     levels: Levels = Levels()  # noqa: RUF009 - it is immutable
     operations: list[Operation] = field(default_factory=list["Operation"])
     """What operators did: the audit, the oldest first."""
+    seen: dict[tuple[str, str, str], tuple[int, str, int, str]] = field(
+        default_factory=dict[tuple[str, str, str], tuple[int, str, int, str]]
+    )
+    """When and where the code of a version was seen first and last."""
     running: set[str] = field(default_factory=set[str])
     writes: Counter[int] = field(default_factory=Counter[int])
     now: int = 0
@@ -174,15 +178,28 @@ class ModelWorld:
                 dict(self.kinds),
                 dict(self.expiries),
             )
-            levels, policy_log = self.levels, self.policy_log
+            levels, policy_log, seen = self.levels, self.policy_log, dict(self.seen)
             self.now = self.time(clock)
             try:
                 yield self.now
             except BaseException:
                 self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
-                self.levels, self.policy_log = levels, policy_log
+                self.levels, self.policy_log, self.seen = levels, policy_log, seen
                 raise
             self.writes[id(writer)] += 1
+
+    def see(self, node: NodeRecord, now: int) -> None:
+        """Note the code that a node has."""
+        for name, version in {(has.name, has.version) for has in node.capabilities}:
+            code = [
+                has.fingerprint
+                for has in node.capabilities
+                if (has.name, has.version) == (name, version)
+            ][-1]
+            first, where, last, _ = self.seen.get(
+                (name, version, code), (now, node.node_id, now, node.node_id)
+            )
+            self.seen[name, version, code] = first, where, max(last, now), node.node_id
 
     def time(self, clock: Clock) -> int:
         """Return the time: it follows the clock, and stands still where that goes back by less than

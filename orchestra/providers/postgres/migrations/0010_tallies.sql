@@ -54,3 +54,25 @@ CREATE TRIGGER tally_of_deleted AFTER DELETE ON @instance
 -- The triggers have locked the table until this is committed: nothing changes between the count and the first change.
 INSERT INTO @tally (kind, status, held, number)
     SELECT kind, status, held, count(*) FROM @instance GROUP BY kind, status, held;
+
+-- For reports of versions. The groups of open executions: one version, one code, one way of choosing it, the same marks. Its
+-- condition is no plain one, so that no plan of a write takes this index for the primary key.
+CREATE INDEX execution_open ON @execution
+    (name, version, (coalesce(fingerprint, '')), resolved_how, (coalesce(patches, '')), created_at)
+    WHERE coalesce(closed_at, 0) = 0;
+CREATE INDEX execution_failed ON @execution (closed_at, name, version) WHERE end_kind = 2;
+CREATE INDEX instance_crashing ON @instance (kind) WHERE takeovers >= 3;
+CREATE INDEX instance_boundary_kind ON @instance (kind, boundary_due) WHERE boundary_due IS NOT NULL;
+CREATE INDEX instance_pinned ON @instance_detail (instance_id) WHERE pin IS NOT NULL;
+
+-- Code that nodes had: seen as a node joins, and as it leaves or is buried.
+CREATE TABLE @code_seen (
+    name        text   COLLATE "C" NOT NULL,
+    version     text   COLLATE "C" NOT NULL,
+    fingerprint text   COLLATE "C" NOT NULL,
+    first_seen  bigint NOT NULL,
+    first_node  text   NOT NULL,
+    last_seen   bigint NOT NULL,
+    last_node   text   NOT NULL,
+    PRIMARY KEY (name, version, fingerprint)
+);

@@ -27,3 +27,23 @@ END;
 CREATE TRIGGER tally_of_deleted AFTER DELETE ON instance BEGIN
     UPDATE tally SET number = number - 1 WHERE kind = old.kind AND status = old.status AND held = old.held;
 END;
+
+-- For reports of versions. The groups of open executions: one version, one code, one way of choosing it, the same marks.
+CREATE INDEX execution_open ON execution
+    (name, version, coalesce(fingerprint, ''), resolved_how, coalesce(patches, ''), created_at) WHERE closed_at IS NULL;
+CREATE INDEX execution_failed ON execution (closed_at, name, version) WHERE end_kind = 2;
+CREATE INDEX instance_crashing ON instance (kind) WHERE takeovers >= 3;
+CREATE INDEX instance_boundary_kind ON instance (kind, boundary_due) WHERE boundary_due IS NOT NULL;
+CREATE INDEX instance_pinned ON instance_detail (instance_id) WHERE pin IS NOT NULL;
+
+-- Code that nodes had: seen as a node joins, and as it leaves or is buried.
+CREATE TABLE code_seen (
+    name        TEXT    NOT NULL,
+    version     TEXT    NOT NULL,
+    fingerprint TEXT    NOT NULL,
+    first_seen  INTEGER NOT NULL,
+    first_node  TEXT    NOT NULL,
+    last_seen   INTEGER NOT NULL,
+    last_node   TEXT    NOT NULL,
+    PRIMARY KEY (name, version, fingerprint)
+) STRICT, WITHOUT ROWID;

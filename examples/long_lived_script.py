@@ -65,7 +65,11 @@ async def main(database: str = "disk.db", directory: str = ".") -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Runtime(SqliteProvider(database), registry, activities=[free_percent]) as runtime:
         await runtime.client.start(
-            "watch_disk", Disk(directory), instance_id=INSTANCE, existing="return"
+            "watch_disk",
+            Disk(directory),
+            instance_id=INSTANCE,
+            if_running="return",
+            if_ended="restart",
         )
         print("running; SIGTERM or Ctrl-C stops", flush=True)
         await stop.wait()

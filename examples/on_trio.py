@@ -67,7 +67,11 @@ async def main(database: str = "port.db", host: str = "localhost", port: str = "
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Runtime(SqliteProvider(database), registry, activities=[answers]) as runtime:
             await runtime.client.start(
-                "watch_port", Port(host, int(port)), instance_id=INSTANCE, existing="return"
+                "watch_port",
+                Port(host, int(port)),
+                instance_id=INSTANCE,
+                if_running="return",
+                if_ended="restart",
             )
             print("running; SIGTERM or Ctrl-C stops", flush=True)
             await anext(aiter(signals))

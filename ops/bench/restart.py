@@ -73,7 +73,7 @@ async def work(store: Path, instances: int) -> None:
             for number in range(instances):
                 group.start_soon(
                     lambda key=f"loop-{number}": runtime.client.start(
-                        "loop", 0, instance_id=key, existing="return"
+                        "loop", 0, instance_id=key, if_running="return", if_ended="restart"
                     )
                 )
         await anyio.sleep_forever()

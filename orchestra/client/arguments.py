@@ -19,6 +19,7 @@ from orchestra.versions import Exact, Latest, Range
 __all__ = [
     "check_author",
     "check_choice",
+    "check_events",
     "check_filters",
     "check_id",
     "check_labels",
@@ -63,6 +64,25 @@ def check_provider(provider: object) -> None:
     raise InvalidArgument(
         f"the provider is {provider!r}; give SqliteProvider('app.db'), or another provider's object"
     )
+
+
+def check_events(events: object) -> None:
+    """Check the events of a start.
+
+    Raises:
+        InvalidArgument: they are no sequence of pairs of a name and a payload.
+    """
+    if isinstance(events, (str, bytes)) or not isinstance(events, Sequence):
+        raise InvalidArgument(
+            f"events is {events!r}; give a list of (name, payload), such as [('check', 1)]"
+        )
+    for event in cast("Sequence[object]", events):
+        pair = cast("tuple[object, ...]", event if isinstance(event, tuple) else ())
+        if len(pair) != 2:
+            raise InvalidArgument(
+                f"events has {event!r}; each event is a pair (name, payload), such as ('check', 1)"
+            )
+        check_name(pair[0], "an event's name")
 
 
 def check_registry(registry: object) -> None:

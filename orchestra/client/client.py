@@ -38,13 +38,14 @@ from orchestra.client.info import (
     PurgeReport,
     UnreadMessage,
 )
-from orchestra.client.instances import Instances, Orchestration, StartOptions
+from orchestra.client.instances import Instances
 from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
 from orchestra.client.port import Port
 from orchestra.client.preflights import preflight
 from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
+from orchestra.client.starts import Orchestration, StartOptions, Starts
 from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
@@ -117,10 +118,10 @@ class Client:
         self._provider = provider
         self._telemetry = tracer_provider, meter_provider
         self._access = Access(provider, clock or SystemClock())
-        self._instances = Instances(self._access, registry, payload_limit)
-        self._messages = Messages(
-            self._access, InboxLimits(inbox_limit, inbox_bytes), payload_limit
-        )
+        limits = InboxLimits(inbox_limit, inbox_bytes)
+        self._instances = Instances(self._access)
+        self._starts = Starts(self._access, registry, limits, payload_limit)
+        self._messages = Messages(self._access, limits, payload_limit)
         self._versions = Versions(self._access)
         self._selecting = Selecting(self._access)
         self._maintenance = Maintenance(self._access)
@@ -152,7 +153,7 @@ class Client:
 
     def use(self, registry: OrchestrationRegistry) -> None:
         """Know the names and types of another registry from now on."""
-        self._instances.use(registry)
+        self._starts.use(registry)
         self._access.forget_catalogue()
 
     def record_with(self, recorder: Recorder) -> None:
@@ -221,7 +222,9 @@ class Client:
         queue: str = DEFAULT_QUEUE,
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
+        if_running: Literal["error", "return", "terminate"] | None = None,
+        if_ended: Literal["error", "return", "restart", "restart_if_failed"] = "error",
+        events: Sequence[tuple[str, Any]] = (),
         written_by: str | None = None,
         not_before: datetime | None = None,
         allow_unregistered: bool = False,
@@ -242,7 +245,17 @@ class Client:
             labels: small facts to list by.
             request_id: the caller's own id of this request. Repeating a start with the same one
                 returns the handle.
-            existing: what to do if the id is taken: raise, or return a handle of its instance.
+            if_running: what to do if an instance with this id runs: raise, return its handle, or
+                terminate it and begin it again in one write. By default raise, or return where
+                ``events`` are given.
+            if_ended: what to do if it has ended: raise, return its handle, or begin it again, in
+                one write: always, or unless it has completed. Of two callers at once, one begins it
+                again, and the other finds it running. Its executions are numbered on, and the
+                earlier ones stay until retention deletes them; its labels, its pin and its custom
+                status are those of the new life.
+            events: names and payloads, put into its inbox in the same write: of a new instance, of
+                one that begins again, or, with ``if_running="return"``, of the one that runs. All
+                of them or none.
             written_by: the version whose shape the input has, where this client was deployed before
                 or after the workers; by default the version that is chosen now. Migrations lead
                 from it to the version that opens the input.
@@ -266,14 +279,17 @@ class Client:
                 registered it, and ``allow_unregistered`` is false. (If none of these has the name
                 now, an earlier start in the queue is enough: the instance begins once a node with
                 the name lives. If no node lives at all, an earlier start in any queue is enough.)
-            InstanceExists: the id is taken. It is free again only after ``delete``.
+            InstanceExists: the id is taken, and ``if_running`` or ``if_ended`` says that this is an
+                error.
+            InboxFull: the running instance has no room for the events; it got none of them.
+            NewerLibraryNeeded: the instance to terminate has what only a newer library knows.
             InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024
                 characters; or ``not_before`` is no aware datetime.
             InvalidVersion: ``version`` is not semver.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the
                 orchestration.
         """
-        instance, annotation = await self._instances.start(
+        instance, annotation = await self._starts.start(
             orchestration,
             input,
             returns,
@@ -282,7 +298,9 @@ class Client:
             queue=queue,
             labels=labels,
             request_id=request_id,
-            existing=existing,
+            if_running=if_running,
+            if_ended=if_ended,
+            events=events,
             written_by=written_by,
             not_before=not_before,
             allow_unregistered=allow_unregistered,
@@ -307,7 +325,7 @@ class Client:
             InstanceExists: the new id is taken.
             UnknownOrchestration, UnknownVersion: no living node that serves its queue has it.
         """
-        started = await self._instances.rerun(of, version, instance_id)
+        started = await self._starts.rerun(of, version, instance_id)
         return Handle(self, started, Any)
 
     @overload

@@ -1,21 +1,16 @@
-"""Start instances, and describe them."""
+"""Describe instances."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final, Literal, TypedDict
+from typing import Final
 
 from orchestra.client.access import HELD_AGE, Access
 from orchestra.client.arguments import (
-    check_choice,
     check_id,
     check_limit,
-    check_name,
     check_number,
-    check_start,
 )
 from orchestra.client.describing import (
     execution_info,
@@ -31,242 +26,21 @@ from orchestra.client.info import (
     InstanceStatus,
     NodeInfo,
 )
-from orchestra.clock import new_id, to_micros
-from orchestra.codec import Payload, decoder, encode
-from orchestra.context import OrchestrationContext
-from orchestra.errors import (
-    InstanceExists,
-    InvalidArgument,
-    UnknownOrchestration,
-)
-from orchestra.events import FORMAT, EventKind, EventRecord
+from orchestra.events import EventKind, EventRecord
 from orchestra.operations.lookup import not_found
-from orchestra.operations.start import chosen_version, id_of_request
-from orchestra.options import check_moment
-from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level
-from orchestra.signatures import called, plain_function
-from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import Start
-from orchestra.store.executions import ExecutionRow, Resolution
-from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
-from orchestra.store.outcomes import StartExists
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceQuery, InstanceRecord
-from orchestra.store.routes import kind_of
-from orchestra.versions import parse_version
 
-__all__ = ["Instances", "Orchestration", "StartOptions"]
+__all__ = ["Instances"]
 
 _CHILDREN: Final = 1_000
-Orchestration = str | Callable[[OrchestrationContext, Any], Awaitable[Any]]
-"""The target of a start: a name, or a registered function."""
-
-
-class StartOptions(TypedDict, total=False):
-    """The keyword arguments of :meth:`Client.start`."""
-
-    instance_id: str | None
-    version: str | None
-    queue: str
-    labels: Mapping[str, str] | None
-    request_id: str | None
-    existing: Literal["error", "return"]
-    written_by: str | None
-    not_before: datetime | None
-    allow_unregistered: bool
 
 
 class Instances:
-    """Starts instances, and reads them for people."""
+    """Reads instances for people."""
 
-    def __init__(
-        self, access: Access, registry: OrchestrationRegistry | None, payload_limit: int
-    ) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
-        self._registry = registry
-        self._payload_limit = payload_limit
-
-    def use(self, registry: OrchestrationRegistry) -> None:
-        """Know the names and types of another registry from now on."""
-        self._registry = registry
-
-    # --- starting ---
-
-    async def start(
-        self,
-        orchestration: Orchestration,
-        state: Any,
-        returns: Any,
-        *,
-        instance_id: str | None,
-        version: str | None,
-        queue: str,
-        labels: Mapping[str, str] | None,
-        request_id: str | None,
-        existing: Literal["error", "return"],
-        written_by: str | None,
-        not_before: datetime | None,
-        allow_unregistered: bool,
-    ) -> tuple[str, Any]:
-        """Start an instance; return its id, and the annotation of its result. See
-        :meth:`Client.start`.
-        """
-        name, annotation = self._called(orchestration)
-        annotation = annotation if returns is None else decoder(returns).annotation
-        check_name(name, "an orchestration's name")
-        check_start(instance_id, request_id, labels)
-        check_name(queue, "a queue")
-        check_choice(existing, "existing", ("error", "return"))
-        check_moment(not_before, "not_before", optional=True)
-        catalogue, chosen = await self._choose(
-            name, version, queue, allow_unregistered=allow_unregistered
-        )
-        access = self._access
-        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
-        resolution = Resolution(how, access.name, policy_of(catalogue, name)[1])
-        writer = (
-            self._writer(name, chosen) if written_by is None else str(parse_version(written_by))
-        )
-        payload = self._encoded(state, name, writer)
-        first_turn = None if not_before is None else to_micros(not_before)
-        level = resolution_level(catalogue, how)
-        if first_turn is not None and catalogue.levels.lowest_reader < DELAYED_START_LEVEL:
-            level = max(level, DELAYED_START_LEVEL)  # no older node may claim it
-        change = Start(
-            instance_id=instance_id
-            or (new_id() if request_id is None else id_of_request(name, request_id)),
-            incarnation=new_id(),
-            request_id=request_id or new_id(),
-            kind=kind_of(queue, name, chosen, FORMAT, version is None, level),
-            execution=ExecutionRow(
-                1,
-                name,
-                chosen,
-                resolution,
-                payload,
-                writer,
-                created_at=catalogue.now,
-                state_shape=None
-                if self._registry is None or writer is None
-                else self._registry.shape(name, writer),
-            ),
-            created_by=access.name,
-            labels=dict(labels or {}),
-            wake_at=first_turn or 0,
-            not_before=first_turn,
-        )
-        with access.recorder.starting(name, chosen, change.instance_id) as traceparent:
-            outcome = await access.port.submit(
-                change if traceparent is None else replace(change, traceparent=traceparent)
-            )
-            if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
-                raise InstanceExists(
-                    f"instance {change.instance_id!r} exists; choose another id, delete it once "
-                    "it has ended, or pass existing='return'",
-                    instance_id=change.instance_id,
-                )
-        return change.instance_id, annotation
-
-    async def rerun(
-        self, instance_id: str, version: str | None, new_instance_id: str | None
-    ) -> str:
-        """Start a new instance from an old one's first input; see :meth:`Client.rerun`."""
-        check_id(instance_id)
-        check_start(new_instance_id, None, None)
-        access = self._access
-        record = await access.record(instance_id)
-        rows = await access.read(lambda directory: directory.executions(instance_id, 0, 1))
-        if not rows or rows[0].number != 1:
-            raise InvalidArgument(
-                f"retention has deleted the first lap of {instance_id!r}, and its input with it; "
-                "start a new instance with a state of its own"
-            )
-        first, row = rows[0], record.row
-        catalogue, chosen = await self._choose(first.name, version, row.kind.queue)
-        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
-        change = Start(
-            instance_id=new_instance_id or new_id(),
-            incarnation=new_id(),
-            request_id=new_id(),
-            kind=kind_of(
-                row.kind.queue,
-                first.name,
-                chosen,
-                FORMAT,
-                version is None,
-                resolution_level(catalogue, how),
-            ),
-            execution=ExecutionRow(
-                1,
-                first.name,
-                chosen,
-                Resolution(how, access.name, policy_of(catalogue, first.name)[1]),
-                first.state,
-                first.state_version,
-                created_at=catalogue.now,
-                state_shape=first.state_shape,
-            ),
-            created_by=f"rerun of {instance_id}",
-            labels=dict(record.labels),
-        )
-        outcome = await access.port.submit(change)
-        if isinstance(outcome, StartExists) and not outcome.same:
-            raise InstanceExists(
-                f"instance {change.instance_id!r} exists; choose another id",
-                instance_id=change.instance_id,
-            )
-        return change.instance_id
-
-    def _called(self, orchestration: Orchestration) -> tuple[str, Any]:
-        """Return the name of an orchestration, and the annotation of its result."""
-        if inspect.iscoroutine(orchestration):
-            plain_function(orchestration, "what is started")
-        if isinstance(orchestration, str) or not callable(orchestration):
-            return orchestration, Any
-        if self._registry is None:
-            shown = called(orchestration)
-            raise UnknownOrchestration(
-                f"this client has no registry that could tell the name of {shown}; give the "
-                "name, or make the client with Client(provider, registry=registry)",
-                name=shown,
-            )
-        name, result = self._registry.called(orchestration)
-        return name, result.annotation
-
-    async def _choose(
-        self, name: str, version: str | None, queue: str, *, allow_unregistered: bool = False
-    ) -> tuple[Catalogue, str]:
-        """Return the version that a start takes, and the catalogue that says so."""
-        catalogue = await self._access.catalogue()
-        try:
-            return catalogue, chosen_version(catalogue, name, version, queue)
-        except UnknownOrchestration:
-            # It may have been registered within the last second.
-            catalogue = await self._access.catalogue(0)
-        chosen = chosen_version(
-            catalogue, name, version, queue, allow_unregistered=allow_unregistered
-        )
-        return catalogue, chosen
-
-    def _writer(self, name: str, chosen: str) -> str | None:
-        """Return the version whose shape the input of a start has; ``None``: that of the version
-        that opens it, whichever that will be.
-        """
-        if chosen != LOWEST_VERSION:
-            return chosen
-        registry = self._registry
-        return registry.resolve(name) if registry is not None and name in registry.names else None
-
-    def _encoded(self, state: Any, name: str, version: str | None) -> Payload:
-        definition = self._registry.find(name, version) if self._registry and version else None
-        if definition is None:
-            return encode(state, subject=f"input of {name!r}", limit=self._payload_limit)
-        return definition.state.encode_input(
-            state, subject=f"input of {name!r} {version}", limit=self._payload_limit
-        )
-
-    # --- describing ---
 
     async def info(self, instance_id: str) -> InstanceInfo:
         """Return an instance; see :meth:`Client.get_instance_info`."""

@@ -20,7 +20,7 @@ from orchestra.store.inbox_limits import Full, InboxLimits
 from orchestra.store.outcomes import AppendRefused, Refusal
 from orchestra.telemetry import engine_logger
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "inbox_full"]
 
 
 class Messages:
@@ -126,10 +126,10 @@ class Messages:
             case Refusal.FULL:
                 assert isinstance(change, Append)
                 assert outcome.full is not None
-                raise _inbox_full(change, outcome.full)
+                raise inbox_full(change, outcome.full)
 
 
-def _inbox_full(append: Append, full: Full) -> InboxFull:
+def inbox_full(append: Append, full: Full) -> InboxFull:
     """Return the error that says which limit of an inbox an event has met."""
     option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
     waits = (

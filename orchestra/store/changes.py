@@ -67,8 +67,9 @@ class Start:
     Request ids of former lives are known as long as the rows of their first executions.
     With ``follows``, it is begun again only from this incarnation and revision.
 
-    ``events`` are put into its inbox, all or none: also if an instance with this id runs already,
-    and ``looks`` then is true. ``restored`` are messages that it has anew, and ``pin`` is its pin.
+    ``events`` are put into its inbox, all or none; with ``gives_events`` also if an instance with
+    this id runs already. With ``looks`` the answer says whether it runs. ``restored`` are messages
+    that it has anew, and ``pin`` is its pin.
     """
 
     instance_id: str
@@ -88,6 +89,7 @@ class Start:
     follows: tuple[str, int] | None = None
     looks: bool = False
     events: tuple[Append, ...] = ()
+    gives_events: bool = True
     restored: tuple[MessageRow, ...] = ()
     pin: Pin | None = None
 

@@ -313,6 +313,8 @@ class _Deciding:
             self._tell_parent(change, arrivals)
         if change.restart is not None:
             self._begin_again(self._facts.rows[change.instance_id], change.restart)
+            _, full = self._append_all(change.restart)
+            assert full is None, "a new inbox has room"
         self.decision.outcomes[position] = replace(
             outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken)
         )
@@ -477,7 +479,8 @@ class _Deciding:
         if is_same:
             return StartExists(same=True, is_open=row.is_open)
         if row.is_open:
-            appended, full = self._append_all(start)
+            given = start if start.gives_events else replace(start, events=())
+            appended, full = self._append_all(given)
             return StartExists(same=False, is_open=True, appended=appended, full=full)
         if not self._may_begin_again(start, row):
             return StartExists(same=False, is_open=False)

@@ -167,6 +167,12 @@ class Needs:
         self.appends: list[Append] = [
             *_of(changes, Append).values(),
             *(event for start in self.standing for event in start.events),
+            *(
+                event
+                for write in writes
+                if write.restart is not None
+                for event in write.restart.events
+            ),
         ]
         addressed = {append.instance_id for append in self.appends}
         self.consumed: list[tuple[str, int]] = [

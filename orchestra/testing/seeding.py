@@ -5,14 +5,12 @@ from __future__ import annotations
 from orchestra.clock import new_id
 from orchestra.codec import Payload
 from orchestra.errors import UnknownOrchestration
-from orchestra.events import FORMAT
+from orchestra.operations.begin import new_start
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, resolution_level, start_version
+from orchestra.resolution import start_version
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Start
-from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.kinds import ResolvedBy
-from orchestra.store.routes import kind_of
 
 __all__ = ["seed"]
 
@@ -39,21 +37,17 @@ def seed(
             "registry that has it",
             name=name,
         )
-    how = ResolvedBy.POLICY
-    return Start(
+    return new_start(
+        catalogue,
+        name,
+        chosen,
+        ResolvedBy.POLICY,
+        state,
+        by="test",
+        queue=queue,
         instance_id=instance_id,
         incarnation=new_id(),
         request_id=new_id(),
-        kind=kind_of(queue, name, chosen, FORMAT, True, resolution_level(catalogue, how)),
-        execution=ExecutionRow(
-            1,
-            name,
-            chosen,
-            Resolution(how, "test", policy_of(catalogue, name)[1]),
-            state,
-            version,
-            created_at=catalogue.now,
-            state_shape=registry.shape(name, version),
-        ),
-        created_by="test",
+        written_by=version,
+        shape=registry.shape(name, version),
     )

@@ -174,7 +174,11 @@ async def test_the_script_may_start_again_with_the_same_instance():
         env.fake(disk.free_percent, lambda directory: 50.0)
         for _ in range(2):
             handle = await env.client.start(
-                "watch_disk", disk.Disk("."), instance_id=disk.INSTANCE, existing="return"
+                "watch_disk",
+                disk.Disk("."),
+                instance_id=disk.INSTANCE,
+                if_running="return",
+                if_ended="restart",
             )
             await env.advance(5 * SECOND)
         assert (await handle.info()).execution_id == 11

@@ -200,7 +200,9 @@ async def test_a_repeated_request_without_an_id_makes_one_instance(path):
 async def test_an_existing_instance_can_be_asked_for(path):
     async with runtime(path, idle) as node:
         await node.client.start("idle", 1, instance_id="one")
-        handle = await node.client.start("idle", 2, instance_id="one", existing="return")
+        handle = await node.client.start(
+            "idle", 2, instance_id="one", if_running="return", if_ended="return"
+        )
         assert (await handle.info()).input == 1
 
 

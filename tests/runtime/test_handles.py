@@ -91,7 +91,12 @@ async def test_by_name_a_result_is_plain_unless_it_is_said(path):
         assert await handle.result() == {"checks": 1}
         assert await handle.result(Report) == await handle.result(Report | None) == Report(1)
         told = await node.client.start(
-            "watch", Watch("x"), instance_id="w", existing="return", returns=Report
+            "watch",
+            Watch("x"),
+            instance_id="w",
+            if_running="return",
+            if_ended="return",
+            returns=Report,
         )
         assert await told.result() == Report(1)
         assert await told.result(dict[str, int]) == {"checks": 1}

@@ -79,7 +79,9 @@ async def test_what_was_said_is_not_said_again_after_a_restart(path, logs):
 
     for turn in range(3):
         async with runtime(path, talks) as node:
-            handle = await node.client.start("talks", instance_id="one", existing="return")
+            handle = await node.client.start(
+                "talks", instance_id="one", if_running="return", if_ended="return"
+            )
             if turn:
                 await handle.raise_event("go")
             if turn < 2:

@@ -199,5 +199,7 @@ async def test_who_waits_where_an_instance_ends_gets_its_end_however_soon_it_goe
         with pytest.raises(InstanceNotFound):
             await node.client.handle("i-0").result(int)
         # The id is free again: the same start, whoever says "return", makes a new one.
-        again = await node.client.start("told", instance_id="i-0", existing="return")
+        again = await node.client.start(
+            "told", instance_id="i-0", if_running="return", if_ended="return"
+        )
         assert (await again.info()).status.is_final is False

@@ -316,7 +316,9 @@ async def test_22_and_23_the_loser_of_a_race_steals_nothing_and_history_decides(
 
     for turn in range(2):
         async with virtual(database, racing) as node:
-            handle = await node.client.start("racing", instance_id="one", existing="return")
+            handle = await node.client.start(
+                "racing", instance_id="one", if_running="return", if_ended="return"
+            )
             if turn == 0:
                 await handle.raise_event("b", "b1")
                 await info_when(
@@ -454,7 +456,9 @@ async def test_32_what_finally_decides_happens_once_over_restarts(database):
 
     for told in (None, "go", None, "confirmed"):
         async with virtual(database, careful, activities=[undo], cold=True) as node:
-            handle = await node.client.start("careful", instance_id="one", existing="return")
+            handle = await node.client.start(
+                "careful", instance_id="one", if_running="return", if_ended="return"
+            )
             if told:
                 await handle.raise_event(told)
             if told == "confirmed":

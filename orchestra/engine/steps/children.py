@@ -14,7 +14,7 @@ from orchestra.ids import digest
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import ChildCancel, ChildStart, Start, Write
+from orchestra.store.changes import ChildCancel, ChildStart, IfEnded, Start, Write
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ResolvedBy, Status
@@ -86,6 +86,7 @@ def child_start(
             version,
             created_at=now,
             state_shape=shape(event.name, version),
+            request_id=request_id,
         ),
         created_by=request_id,
         traceparent=instance.current.traceparent,
@@ -94,8 +95,13 @@ def child_start(
         on_parent_close=event.on_parent_close
         if isinstance(event, ChildStarted)
         else OnParentClose.ABANDON,
+        # A lap may use the id of an earlier lap's child that has ended.
+        if_ended=IfEnded.RESTART_OWN if attached else IfEnded.LEAVE,
     )
-    taken = f"instance {event.child_id!r} exists, and another start made it; choose another id"
+    taken = (
+        f"instance {event.child_id!r} exists: it still runs, or another start made it; choose "
+        "another id"
+    )
     return ChildStart(
         event.child_id, link, start, _error(InstanceExists, taken) if attached else None
     )

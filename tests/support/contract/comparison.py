@@ -257,6 +257,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             execution=replace(start.execution, request_id=f"again {self.made}"),
             if_ended=data.draw(some.sampled_from(IfEnded)),
             looks=data.draw(some.booleans()),
+            gives_events=data.draw(some.booleans()),
             follows=follows,
             events=tuple({event.message_id: event for event in events}.values()),
             pin=data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),

@@ -294,7 +294,7 @@ class Group:
         if same:
             return StartExists(same=True, is_open=is_open)
         if is_open:
-            appended = self._append_all(start)
+            appended = self._append_all(start if start.gives_events else replace(start, events=()))
             if isinstance(appended, Full):
                 return StartExists(same=False, is_open=True, full=appended)
             return StartExists(same=False, is_open=True, appended=appended)
@@ -473,6 +473,7 @@ class Group:
         if change.restart is not None:
             self._kinds.setdefault(change.restart.kind)
             self._begin_again(change.restart, self._instances[change.instance_id])
+            self._append_all(change.restart)
         return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:

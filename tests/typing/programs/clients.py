@@ -76,7 +76,9 @@ async def starts(client: Client) -> None:
 
 
 async def by_name(client: Client) -> None:
-    handle = await client.start("watch", Watch("http://example.com"), existing="return")
+    handle = await client.start(
+        "watch", Watch("http://example.com"), if_running="return", if_ended="return"
+    )
     assert_type(handle, Handle[Any])
     assert_type(await handle.result(), Any)
     assert_type(await handle.result(Report), Report)
@@ -131,7 +133,7 @@ async def mistakes(client: Client) -> None:
     await client.start(sync_one, Watch("x"))  # type: ignore[arg-type]
     await client.start(wrong_context, Watch("x"))  # type: ignore[arg-type]
     await client.start("watch", returns=7)  # type: ignore[call-overload]
-    await client.start("watch", existing="restart")  # type: ignore[call-overload]
+    await client.start("watch", if_ended="again")  # type: ignore[call-overload]
     await client.start("watch", labels={"a": 1})  # type: ignore[dict-item]
     await client.start("watch", id="watch-1")  # type: ignore[call-overload]
     await client.start(watch, Watch("x"), returns=Report)  # type: ignore[call-overload]

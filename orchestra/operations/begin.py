@@ -1,0 +1,181 @@
+"""Start an instance, or begin one again: how the change is made, and what its outcome means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from orchestra.codec import Payload
+from orchestra.errors import InstanceExists, OutcomeUnknown
+from orchestra.events import FORMAT
+from orchestra.operations.known import raise_unless_known
+from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
+from orchestra.operations.terminate import termination
+from orchestra.resolution import policy_of, resolution_level
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import IfEnded, Recover, Start
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.inbox_limits import Full
+from orchestra.store.kinds import Library, ResolvedBy, Status
+from orchestra.store.outcomes import Granted, Recovered, Started, StartExists
+from orchestra.store.routes import kind_of
+
+__all__ = ["IF_ENDED", "IF_RUNNING", "ChoiceIfEnded", "ChoiceIfRunning", "begin", "new_start"]
+
+ChoiceIfRunning = Literal["error", "return", "terminate"]
+ChoiceIfEnded = Literal["error", "return", "restart", "restart_if_failed"]
+IF_RUNNING: tuple[ChoiceIfRunning, ...] = ("error", "return", "terminate")
+IF_ENDED: tuple[ChoiceIfEnded, ...] = ("error", "return", "restart", "restart_if_failed")
+
+_STORED: Mapping[ChoiceIfEnded, IfEnded] = {
+    "error": IfEnded.LEAVE,
+    "return": IfEnded.LEAVE,
+    "restart": IfEnded.RESTART,
+    "restart_if_failed": IfEnded.RESTART_IF_FAILED,
+}
+_TRIES = 50
+_PAUSE = 0.01
+
+
+def new_start(
+    catalogue: Catalogue,
+    name: str,
+    version: str,
+    how: ResolvedBy,
+    state: Payload,
+    *,
+    by: str,
+    queue: str,
+    instance_id: str,
+    incarnation: str,
+    request_id: str,
+    written_by: str | None,
+    shape: str | None,
+    level: int = 0,
+    labels: Mapping[str, str] | None = None,
+    created_by: str | None = None,
+) -> Start:
+    """Return the start of an instance on a version.
+
+    Args:
+        how: who has chosen the version.
+        by: the client or the node that asks.
+        written_by: the version that wrote the state, and ``shape`` the hash of its type.
+        level: the level that a library must read at least to run it.
+    """
+    level = max(level, resolution_level(catalogue, how))
+    return Start(
+        instance_id=instance_id,
+        incarnation=incarnation,
+        request_id=request_id,
+        kind=kind_of(queue, name, version, FORMAT, how is ResolvedBy.POLICY, level),
+        execution=ExecutionRow(
+            1,
+            name,
+            version,
+            Resolution(how, by, policy_of(catalogue, name)[1]),
+            state,
+            written_by,
+            created_at=catalogue.now,
+            state_shape=shape,
+            request_id=request_id,
+        ),
+        created_by=by if created_by is None else created_by,
+        labels=dict(labels or {}),
+    )
+
+
+def begin(
+    start: Start,
+    if_running: ChoiceIfRunning,
+    if_ended: ChoiceIfEnded,
+    library: Library,
+    *,
+    full: Callable[[Full], Exception],
+) -> Operation[None]:
+    """Start an instance; see :meth:`~orchestra.Client.start` for what the choices mean.
+
+    Args:
+        full: makes the error for events that find no room.
+
+    Raises:
+        InstanceExists: the id is taken, and a choice says that this is an error.
+        NewerLibraryNeeded: the running instance must end, and only a newer library may end it.
+        OutcomeUnknown: the running instance is written all the time, and no write came between.
+    """
+    start = replace(
+        start,
+        if_ended=_STORED[if_ended],
+        looks=(if_running, if_ended) != ("error", "error"),
+        gives_events=if_running == "return",
+    )
+    for number in range(_TRIES):
+        outcome = yield from Submit(start)
+        if isinstance(outcome, Started):
+            return
+        assert isinstance(outcome, StartExists)
+        if outcome.full is not None:
+            raise full(outcome.full)
+        if outcome.same:
+            return
+        if not outcome.is_open:
+            if if_ended == "return" and outcome.is_open is not None:
+                return
+            raise _exists(start.instance_id, outcome, if_ended)
+        if if_running == "return":
+            return
+        if if_running == "error":
+            raise _exists(start.instance_id, outcome, if_ended)
+        if (yield from _replace(start, library, raced=number > 0)):
+            return
+        yield from Pause(_PAUSE * min(number, 10))
+    raise OutcomeUnknown(
+        f"instance {start.instance_id!r} is written all the time, and was not terminated; try again"
+    )
+
+
+def _replace(start: Start, library: Library, *, raced: bool) -> Operation[bool]:
+    """End the running instance and begin it again, in one write. Return whether that was done."""
+    record = yield from Get(start.instance_id)
+    if record is None or record.status is not Status.OPEN:
+        return False
+    row = record.row
+    if raced and row.owner is not None:
+        outcome = yield from Submit(Recover(row.instance_id, row.owner))
+        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+            return False
+        row = outcome.snapshot.row
+        if row.incarnation != record.row.incarnation:
+            return False
+    raise_unless_known(row, library)
+    catalogue = yield from ReadCatalogue()
+    writer = library.events.writer(row.kind.format, catalogue.levels.write)
+    now = max(catalogue.now, record.updated_at)
+    end = termination(row, "another start has taken its place", now, writer)
+    outcome = yield from Submit(replace(end, restart=start))
+    return isinstance(outcome, Granted)
+
+
+def _exists(instance_id: str, outcome: StartExists, if_ended: ChoiceIfEnded) -> InstanceExists:
+    if outcome.is_open is None:
+        return InstanceExists(
+            f"instance {instance_id!r} exists; choose another id, or say what should happen: "
+            "if_running='return' or 'terminate', if_ended='restart' or 'return'",
+            instance_id=instance_id,
+        )
+    if outcome.is_open:
+        return InstanceExists(
+            f"instance {instance_id!r} is running; choose another id, or pass "
+            "if_running='return' or if_running='terminate'",
+            instance_id=instance_id,
+        )
+    remedy = (
+        "it has completed, and only failures begin again; pass if_ended='restart'"
+        if if_ended == "restart_if_failed"
+        else "pass if_ended='restart' to begin it again, or if_ended='return'"
+    )
+    return InstanceExists(
+        f"instance {instance_id!r} has ended; choose another id, or delete it: {remedy}",
+        instance_id=instance_id,
+    )

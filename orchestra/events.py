@@ -47,6 +47,7 @@ __all__ = [
     "ExecutionCancelled",
     "ExecutionCompleted",
     "ExecutionFailed",
+    "ExecutionRewound",
     "ExecutionStarted",
     "ExecutionTerminated",
     "InputEvent",
@@ -59,6 +60,7 @@ __all__ = [
     "UnknownEvent",
     "Wire",
     "from_record",
+    "incarnation_of",
     "to_record",
 ]
 
@@ -111,11 +113,13 @@ class EventKind(IntEnum):
     EXECUTION_CANCELLED = 22
     EXECUTION_TERMINATED = 23
     CONTINUED_AS_NEW = 24
+    EXECUTION_REWOUND = 25
     BOUNDARY_REQUESTED = 26
     PATCHED = 27
 
 
 _LEVELS: Final[Mapping[Stored, int]] = {
+    EventKind.EXECUTION_REWOUND.value: 2,
     EventKind.BOUNDARY_REQUESTED.value: 2,
     EventKind.PATCHED.value: 2,
 }
@@ -380,6 +384,18 @@ class ExecutionTerminated(TerminalEvent):
 
 
 @frozen
+class ExecutionRewound(TerminalEvent):
+    """An operator has ended the execution. The next one begins from the state of execution
+    ``to``.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_REWOUND
+    to: int
+    by: str
+    reason: str
+
+
+@frozen
 class ContinuedAsNew(TerminalEvent):
     """The execution ended at its boundary. ``version`` is the call's, if it named one."""
 
@@ -633,6 +649,8 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
             envelope = {"reason": event.reason}
         case ExecutionFailed():
             envelope = {"error": error_to_wire(event.error)}
+        case ExecutionRewound():
+            envelope = {"to": event.to, "by": event.by, "reason": event.reason}
         case Patched():
             envelope = {"patch": event.patch}
         case BoundaryRequested():
@@ -786,11 +804,26 @@ def _read(
             )
         case EventKind.PATCHED:
             return Patched(number, at, _field(envelope, "patch", str))
+        case _:
+            return _read_end(kind, record, envelope)
+
+
+def _read_end(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+    number, at = record.id, record.at
+    match kind:
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
         case EventKind.EXECUTION_FAILED:
             return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
-        case EventKind.CONTINUED_AS_NEW:
+        case EventKind.EXECUTION_REWOUND:
+            return ExecutionRewound(
+                number,
+                at,
+                _field(envelope, "to", int),
+                _field(envelope, "by", str),
+                _field(envelope, "reason", str),
+            )
+        case _:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
 
 
@@ -851,3 +884,11 @@ def _payload(record: EventRecord) -> Payload:
             f"event {record.id} (kind {record.kind}) has lost its payload", event_id=record.id
         )
     return record.payload
+
+
+def incarnation_of(records: Sequence[EventRecord], forms: EventForms = EVENTS) -> str | None:
+    """Return the incarnation that a history belongs to; ``None``: it has no beginning that this
+    library can read.
+    """
+    first = from_record(records[0], forms) if records else None
+    return first.incarnation if isinstance(first, ExecutionStarted) else None

@@ -5,6 +5,7 @@ from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
     ChildInfo,
     ExecutionInfo,
+    Hold,
     InstanceInfo,
     InstancePage,
     InstanceStatus,
@@ -13,6 +14,7 @@ from orchestra.client.info import (
     PendingActivity,
     PolicyInfo,
     PurgeReport,
+    RewindInfo,
     UnreadMessage,
     WaitingOn,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "ExecutionInfo",
     "Handle",
     "HistoryEvent",
+    "Hold",
     "InstanceCount",
     "InstanceCounts",
     "InstanceInfo",
@@ -42,6 +45,7 @@ __all__ = [
     "PendingActivity",
     "PolicyInfo",
     "PurgeReport",
+    "RewindInfo",
     "Selection",
     "UnreadMessage",
     "Unreadable",

@@ -27,6 +27,7 @@ from typing_extensions import TypeForm
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_provider, check_registry
+from orchestra.client.control import Control
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
     ExecutionInfo,
@@ -36,6 +37,7 @@ from orchestra.client.info import (
     NodeInfo,
     PolicyInfo,
     PurgeReport,
+    RewindInfo,
     UnreadMessage,
 )
 from orchestra.client.instances import Instances
@@ -124,6 +126,7 @@ class Client:
         self._messages = Messages(self._access, limits, payload_limit)
         self._versions = Versions(self._access)
         self._selecting = Selecting(self._access)
+        self._control = Control(self._access)
         self._maintenance = Maintenance(self._access)
 
     @classmethod
@@ -617,20 +620,95 @@ class Client:
         """
         await self._maintenance.delete(instance_id, reason)
 
-    async def release(self, instance_id: str) -> None:
-        """End the hold of an instance, so that the deployed code tries it once more.
+    async def hold(self, instance_id: str, *, reason: str = "", by: str = "") -> None:
+        """Pause an instance until :meth:`release`: no turn runs, no timer fires, no activity
+        begins. A second hold changes nothing.
 
-        Changed code tries by itself. Call this if the cause was elsewhere.
+        What runs for it is cancelled, and its attempt does not count. Messages still arrive. A
+        cancel waits for the release; :meth:`terminate` ends it now. What came due meanwhile fires
+        once after the release.
+
+        Args:
+            reason: why, for ``info.hold`` and the audit.
+            by: who; by default the client or the node.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not
-                deployed, a crash loop).
+            NewerLibraryNeeded: it has what only a newer library knows.
+            LevelTooLow: a living node has a library that would not respect the hold.
+            InvalidArgument: the id cannot be one, or the reason or the author is no text of at
+                most 1,024 characters.
+        """
+        await self._control.hold(instance_id, reason, by)
+
+    async def release(self, instance_id: str, *, by: str = "") -> None:
+        """End what holds an instance: an operator's hold, or a fault, so that the deployed code
+        tries it once more.
+
+        Changed code tries by itself what a fault holds. Call this if the cause was elsewhere.
+
+        Raises:
+            InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+            InstanceNotHeld: nothing holds it, or what holds it is derived and not stored (code that
+                is not deployed, a crash loop).
             NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has
                 other rows of one.
-            InvalidArgument: the id cannot be one.
+            InvalidArgument: the id cannot be one, or the author is no text.
         """
-        await self._maintenance.release(instance_id)
+        await self._control.release(instance_id, by)
+
+    async def rewind(
+        self,
+        instance_id: str,
+        execution_id: int,
+        version: str | None = None,
+        *,
+        pin: bool = True,
+        children: Literal["abandon", "cancel"] = "abandon",
+        reason: str = "",
+        by: str = "",
+        request_id: str | None = None,
+    ) -> RewindInfo:
+        """Go back: end the current execution, and begin a former one again, from the state that it
+        began with.
+
+        The id stays. The executions are numbered on, and the history shows the rewind. Events that
+        were received since that boundary are unread again, in their order. A cancel request is
+        removed, and what held the instance by a fault is over. An instance that has ended begins a
+        new life, without its parent.
+
+        Args:
+            execution_id: the execution whose state begins again: 1, 2, ... Its row must not have
+                been deleted by retention; its history may.
+            version: the version that the new execution runs; by default the one that execution had.
+                Migrations lead there from the version that wrote the state.
+            pin: pin the instance to that version. Without it the next boundary follows the policy.
+            children: what happens to open children that were started since: nothing, or a cancel.
+                Their ends reach no one.
+            reason: why, for the history, the pin and the audit.
+            by: who; by default the client or the node.
+            request_id: the caller's id of this request. The same one again has no effect, also
+                after a lost reply.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InvalidVersion: ``version`` is not semver.
+            NewerLibraryNeeded: it has what only a newer library knows.
+            LevelTooLow: a living node has a library that cannot read a rewind.
+            InvalidArgument: it has no such execution, or retention has deleted it; or an argument
+                cannot be one.
+            OutcomeUnknown: its owner writes it all the time; nothing was rewound, try again.
+        """
+        return await self._control.rewind(
+            instance_id,
+            execution_id,
+            version=version,
+            pin=pin,
+            children=children,
+            reason=reason,
+            by=by,
+            request_id=request_id,
+        )
 
     async def purge(
         self,

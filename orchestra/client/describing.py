@@ -9,6 +9,7 @@ from typing import Final
 from orchestra.client.info import (
     ChildInfo,
     ExecutionInfo,
+    Hold,
     InstanceInfo,
     InstanceStatus,
     NodeInfo,
@@ -23,10 +24,11 @@ from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_bytes, scheduled_name
 from orchestra.levels import Unknown
-from orchestra.operations.holds import hold_reason, why_unserved
+from orchestra.operations.holds import hold_of, releases_when, why_unserved
 from orchestra.resolution import boundary_version, is_living
 from orchestra.store.catalogue import Capability, Catalogue
 from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import hold_text
 from orchestra.store.kinds import Status
 from orchestra.store.queries import InstanceRecord, Standing
 from orchestra.store.tasks import ActivityRow
@@ -87,7 +89,7 @@ def instance_info(
     """
     row, execution = record.row, record.execution
     is_open = record.status is Status.OPEN
-    held_reason = hold_reason(record, catalogue)
+    hold = _hold(record, catalogue)
     summary = read_summary(record.summary) if is_open else Summary((), {})
     return InstanceInfo(
         instance_id=row.instance_id,
@@ -95,8 +97,8 @@ def instance_info(
         version=execution.version,
         target_version=_target_version(record, catalogue) if is_open else execution.version,
         queue=row.kind.queue,
-        status=_status(record, held_reason),
-        held_reason=held_reason,
+        status=_status(record, hold),
+        hold=hold,
         execution_id=row.execution,
         input=shown(execution.state),
         output=shown(execution.output),
@@ -145,14 +147,28 @@ def _boundary_requested(record: InstanceRecord) -> BoundaryRequest | None:
 
 def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
     """Return the description of an instance's parent."""
-    held_reason = hold_reason(record, catalogue)
+    hold = _hold(record, catalogue)
     execution = record.execution
     return ChildInfo(
         record.row.instance_id,
         execution.name,
         execution.version,
-        _status(record, held_reason),
-        held_reason,
+        _status(record, hold),
+        hold,
+    )
+
+
+def _hold(record: InstanceRecord, catalogue: Catalogue) -> Hold | None:
+    hold = hold_of(record, catalogue)
+    if hold is None:
+        return None
+    return Hold(
+        hold.kind,
+        hold.detail,
+        from_micros(hold.since),
+        hold.by,
+        releases_when(hold.kind),
+        hold_text(hold),
     )
 
 
@@ -222,8 +238,8 @@ def _versions_by_name(capabilities: Sequence[Capability]) -> dict[str, tuple[str
     return {name: tuple(sorted(found, key=parse_version)) for name, found in versions.items()}
 
 
-def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
-    if held_reason is not None:
+def _status(record: InstanceRecord, hold: Hold | None) -> InstanceStatus:
+    if hold is not None:
         return InstanceStatus.HELD
     begun = record.row.opened or record.row.execution > 1
     return shown_status(record.status, Standing.RUNNING if begun else Standing.PENDING)

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 from orchestra.codec import Payload, pack, unpack
 from orchestra.errors import HistoryCorrupt
-from orchestra.events import EventRecord
+from orchestra.events import EventRecord, incarnation_of
 from orchestra.frozen import frozen
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.port import Directory
@@ -58,6 +58,7 @@ def export_history(
                     "execution": row.number,
                     "name": row.name,
                     "version": row.version,
+                    "incarnation": incarnation_of(records) or incarnation,
                     "events": [_event_to_json(record) for record in records],
                 }
                 for row, records in executions
@@ -102,7 +103,7 @@ def read_export(data: bytes) -> tuple[ExportedExecution, ...]:
         return tuple(
             ExportedExecution(
                 export["instance_id"],
-                export["incarnation"],
+                execution.get("incarnation", export["incarnation"]),
                 execution["execution"],
                 execution["name"],
                 execution["version"],

@@ -29,6 +29,7 @@ from orchestra.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     Patched,
@@ -72,6 +73,7 @@ class HistoryEvent:
     execution_failed      error
     execution_cancelled   reason
     execution_terminated  reason
+    execution_rewound     to, by, reason
     continued_as_new      version, state
     unknown               event
     ====================  ======================================================================
@@ -200,6 +202,8 @@ def _details_of_end(event: Event) -> dict[str, Any]:
             return {"error": event.error}
         case ContinuedAsNew():
             return {"version": event.version, "state": shown(event.state)}
+        case ExecutionRewound():
+            return {"to": event.to, "by": event.by, "reason": event.reason}
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} is not shown")
 

@@ -11,12 +11,13 @@ from typing import Any
 from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
-from orchestra.store.kinds import ResolvedBy
+from orchestra.store.kinds import HoldKind, ResolvedBy
 from orchestra.versions import Policy, UnknownPolicy
 
 __all__ = [
     "ChildInfo",
     "ExecutionInfo",
+    "Hold",
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
@@ -25,6 +26,7 @@ __all__ = [
     "PendingActivity",
     "PolicyInfo",
     "PurgeReport",
+    "RewindInfo",
     "UnreadMessage",
     "WaitingOn",
 ]
@@ -65,6 +67,25 @@ class WaitingOn:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What keeps an instance from going on: a fault of its code or state, an operator, or something
+    that is missing.
+
+    ``by`` is the node or the operator; nobody where nodes derive it: for ``version_missing``,
+    ``activity_missing`` and ``crashing``. Those count ``since`` the instance was last written.
+    ``releases_when`` says what ends it.
+    """
+
+    kind: HoldKind | Unknown
+    detail: str
+    since: datetime
+    by: str
+    releases_when: str
+    text: str = field(repr=False, default="")
+    """The kind and the detail in one line."""
+
+
+@dataclass(frozen=True, slots=True)
 class ParentInfo:
     """Which execution of which instance waits, or has waited, for this one."""
 
@@ -82,8 +103,13 @@ class ChildInfo:
     name: str
     version: str | None
     status: InstanceStatus | None
-    held_reason: str | None = None
+    hold: Hold | None = None
     """Why the child cannot go on now, if it is held. Not in lists."""
+
+    @property
+    def held_reason(self) -> str | None:
+        """The hold as one line of text."""
+        return None if self.hold is None else self.hold.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +159,8 @@ class InstanceInfo:
     queue: str
     """Only nodes that serve this queue run it."""
     status: InstanceStatus
-    held_reason: str | None
+    hold: Hold | None
+    """What keeps it from going on; ``None``: nothing does."""
     execution_id: int
     input: Any
     output: Any
@@ -168,6 +195,11 @@ class InstanceInfo:
     not_before: datetime | None = None
     """Before when its first turn does not run: it was started for later."""
 
+    @property
+    def held_reason(self) -> str | None:
+        """The hold as one line of text: its kind and its detail."""
+        return None if self.hold is None else self.hold.text
+
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
@@ -188,6 +220,22 @@ class PurgeReport:
     dry_run: bool
     count: int
     instance_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewindInfo:
+    """The result of a rewind: the execution that begins, and its version.
+
+    ``events_restored`` is how many events are unread again; 0 where the same request had done it
+    before. Retention had deleted the histories of ``executions_without_history``, so that events
+    which those received stay read.
+    """
+
+    instance_id: str
+    execution_id: int
+    version: str
+    events_restored: int
+    executions_without_history: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

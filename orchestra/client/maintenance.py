@@ -1,4 +1,4 @@
-"""Operators' commands on instances: end, release, delete."""
+"""Operators' commands that end or delete instances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from orchestra.client.describing import STORED_STATUS
 from orchestra.client.info import InstanceStatus, PurgeReport
 from orchestra.clock import to_micros
 from orchestra.operations.delete import delete, purge
-from orchestra.operations.release import release
 from orchestra.operations.terminate import terminate
 from orchestra.options import check_moment
 from orchestra.store.queries import InstanceQuery
@@ -40,11 +39,6 @@ class Maintenance:
         )
         if ended is not None:
             self._access.recorder.terminated(ended.row.kind.name, ended.execution.version)
-
-    async def release(self, instance_id: str) -> None:
-        """End the hold of an instance; see :meth:`Client.release`."""
-        check_id(instance_id)
-        await self._access.perform(release(instance_id, self._access.provider.library))
 
     async def delete(self, instance_id: str, reason: str) -> None:
         """Delete an ended instance; see :meth:`Client.delete`."""

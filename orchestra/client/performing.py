@@ -15,11 +15,13 @@ from orchestra.operations.steps import (
     Delete,
     DeleteAll,
     Find,
+    FindExecutions,
     FindMessages,
     Get,
     Operation,
     Pause,
     ReadCatalogue,
+    ReadHistory,
     SetNudge,
     SetPin,
     Step,
@@ -69,6 +71,10 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             return await port.call(lambda: directory.list(query))
         case FindMessages(instance_id, after, limit):
             return await port.call(lambda: directory.messages(instance_id, after, limit))
+        case FindExecutions(instance_id, after, limit):
+            return await port.call(lambda: directory.executions(instance_id, after, limit))
+        case ReadHistory(instance_id, execution):
+            return await port.call(lambda: directory.history(instance_id, execution))
         case ReadCatalogue():
             return await port.call(directory.catalogue)
         case Submit(change):

@@ -21,9 +21,10 @@ from orchestra.errors import (
     WaitTimeout,
 )
 from orchestra.levels import Unknown
+from orchestra.operations.holds import releases_when
 from orchestra.operations.known import require_known
 from orchestra.options import check_duration
-from orchestra.store.instances import shown_hold
+from orchestra.store.instances import hold_in_force, hold_text
 from orchestra.store.kinds import Status
 from orchestra.store.queries import InstanceRecord
 
@@ -117,12 +118,13 @@ def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
     has_not_ended = f"instance {row.instance_id!r} has not ended" + (
         "" if timeout is None else f" within {timeout}"
     )
-    if not record.held or row.hold is None:
+    hold = hold_in_force(row.hold, row.operator_hold, paused=row.paused)
+    if not record.held or hold is None:
         return WaitTimeout(has_not_ended)
-    message = f"{has_not_ended}: it is held ({shown_hold(row.hold)}: {row.hold.detail})"
+    message = f"{has_not_ended}: it is held ({hold_text(hold)})"
     error = _error_of(record)
     if error is None:
-        return WaitTimeout(f"{message}, and goes on once that is repaired")
+        return WaitTimeout(f"{message}; it goes on {releases_when(hold.kind)}")
     return InstanceHeld(
         f"{message}, and goes on once changed code is deployed, or client.release() is called",
         instance_id=row.instance_id,
@@ -132,4 +134,5 @@ def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
 
 def _error_of(record: InstanceRecord) -> ErrorInfo | None:
     hold = record.row.hold
-    return stored_error(hold.error) if record.held and hold is not None else None
+    by_fault = record.held and not record.row.paused
+    return stored_error(hold.error) if by_fault and hold is not None else None

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from orchestra.errors import NewerLibraryNeeded
+from orchestra.errors import LevelTooLow, NewerLibraryNeeded
 from orchestra.levels import Unknown
+from orchestra.store.catalogue import Catalogue
 from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import Library
 from orchestra.store.queries import InstanceRecord
 
-__all__ = ["raise_unless_known", "require_known"]
+__all__ = ["raise_unless_known", "require_known", "require_level"]
 
 
 def require_known(record: InstanceRecord, library: Library) -> None:
@@ -42,4 +43,21 @@ def raise_unless_known(row: InstanceRow, library: Library, unknown: str | None =
             f"instance {row.instance_id!r} has what only a newer library knows ({unknown}); "
             "nothing was changed. Do it with that library",
             instance_id=row.instance_id,
+        )
+
+
+def require_level(catalogue: Catalogue, level: int, what: str) -> None:
+    """Check that all nodes know what is about to be written.
+
+    Args:
+        what: what cannot be done otherwise, as a sentence begins.
+
+    Raises:
+        LevelTooLow: the store is not written at this level yet.
+    """
+    if catalogue.levels.write < level:
+        raise LevelTooLow(
+            f"{what}: a node with an older library lives, which would not know of it, or no node "
+            "of this library has lived on the store yet; try again once all nodes have the new "
+            "library"
         )

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from orchestra.errors import OrchestraError
+from orchestra.events import EventRecord
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ClientChange
+from orchestra.store.executions import ExecutionRow
 from orchestra.store.messages import MessageRow
 from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Outcome
@@ -26,11 +28,13 @@ __all__ = [
     "Delete",
     "DeleteAll",
     "Find",
+    "FindExecutions",
     "FindMessages",
     "Get",
     "Operation",
     "Pause",
     "ReadCatalogue",
+    "ReadHistory",
     "SetNudge",
     "SetPin",
     "Step",
@@ -71,6 +75,23 @@ class FindMessages(Step[list[MessageRow]]):
     instance_id: str
     after: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindExecutions(Step[Sequence[ExecutionRow]]):
+    """Read the executions of an instance behind a number, in ascending order."""
+
+    instance_id: str
+    after: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory(Step[Sequence[EventRecord]]):
+    """Read the events of an execution."""
+
+    instance_id: str
+    execution: int
 
 
 @dataclass(frozen=True, slots=True)

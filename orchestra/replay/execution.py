@@ -35,6 +35,7 @@ from orchestra.events import (
     EventWriter,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     InputEvent,
@@ -327,7 +328,7 @@ class Execution:
     def _repeat_ending(self, event: TerminalEvent) -> None:
         # An operator's end, or a limit, comes over the code from outside: the code need not have
         # ended.
-        forced = isinstance(event, ExecutionTerminated) or (
+        forced = isinstance(event, (ExecutionTerminated, ExecutionRewound)) or (
             isinstance(event, ExecutionFailed)
             and event.error.type == type_name(ExecutionLimitExceeded)
         )

@@ -11,7 +11,7 @@ from orchestra.codec import unpack
 from orchestra.levels import Levels, Unknown
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.decoding import hold_from_bytes
-from orchestra.store.instances import shown_hold
+from orchestra.store.instances import hold_text
 from orchestra.store.kinds import Dialect, HoldKind
 from orchestra.store.routes import Kind, Route
 
@@ -188,7 +188,7 @@ def held_instance(
         found = hold_from_bytes(hold or b"", dialect)
     except (ValueError, KeyError, TypeError):
         return HeldInstance(instance_id, kind, None, "the stored reason cannot be read")
-    return HeldInstance(instance_id, kind, found.kind, f"{shown_hold(found)}: {found.detail}")
+    return HeldInstance(instance_id, kind, found.kind, hold_text(found))
 
 
 def unread_activity(instance_id: str, event_id: int, attempts: bytes) -> Unread | None:

@@ -25,6 +25,7 @@ __all__ = [
     "ParentLink",
     "Pin",
     "hold_in_force",
+    "hold_text",
     "shown_hold",
 ]
 
@@ -136,6 +137,16 @@ def hold_in_force(
 def shown_hold(hold: Hold) -> str:
     """Return the kind of a hold, for people."""
     return str(hold.kind) if isinstance(hold.kind, Unknown) else hold.kind.value
+
+
+def hold_text(hold: Hold) -> str:
+    """Return a hold as a text: its kind and its detail. The detail alone says which version or
+    activity is missing.
+    """
+    return hold.detail if hold.kind in _SAY_ENOUGH else f"{shown_hold(hold)}: {hold.detail}"
+
+
+_SAY_ENOUGH: Final = {HoldKind.VERSION_MISSING, HoldKind.ACTIVITY_MISSING}
 
 
 @frozen

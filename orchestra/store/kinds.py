@@ -18,6 +18,7 @@ from orchestra.levels import BASE_LEVEL, Forms, Kinds, Levels, Stored
 from orchestra.versions import POLICIES, Policies
 
 __all__ = [
+    "CONTROL_LEVEL",
     "DELAYED_START_LEVEL",
     "NUDGE_LEVEL",
     "THIS_LIBRARY",
@@ -191,6 +192,10 @@ control: a library that knows nothing of their holds would release them.
 
 DELAYED_START_LEVEL: Final = 2
 """The level that a library must read to run a delayed start: an older one would not wait."""
+
+
+CONTROL_LEVEL: Final = 2
+"""The level that a library must read to respect an operator's hold and a rewind."""
 
 
 NUDGE_LEVEL: Final = 2

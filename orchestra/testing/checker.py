@@ -40,6 +40,7 @@ from orchestra.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     Patched,
@@ -49,6 +50,7 @@ from orchestra.events import (
     UnknownEvent,
     error_from_wire,
     from_record,
+    incarnation_of,
 )
 from orchestra.levels import Unknown
 from orchestra.portable import Portable
@@ -89,10 +91,14 @@ _ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
     ExecutionFailed: ExecutionEnd.FAILED,
     ExecutionCancelled: ExecutionEnd.CANCELLED,
     ExecutionTerminated: ExecutionEnd.TERMINATED,
+    ExecutionRewound: ExecutionEnd.REWOUND,
     ContinuedAsNew: ExecutionEnd.CONTINUED_AS_NEW,
 }
 
-_UNRUN_ENDS: Final = {ExecutionEnd.CANCELLED, ExecutionEnd.TERMINATED}
+_GOES_ON: Final = (ExecutionEnd.CONTINUED_AS_NEW, ExecutionEnd.REWOUND)
+"""The ends of an execution that another one follows."""
+
+_UNRUN_ENDS: Final = {ExecutionEnd.CANCELLED, ExecutionEnd.TERMINATED, ExecutionEnd.REWOUND}
 """The ends of an execution that never ran: from outside only."""
 
 
@@ -245,8 +251,17 @@ class _Instance:
         return self.record.row.instance_id
 
     def identity(self, row: ExecutionRow) -> Identity:
-        return Identity(
-            self.instance_id, self.record.row.incarnation, row.number, row.name, row.version
+        incarnation = self.record.row.incarnation
+        if row.number < self.life_began:
+            incarnation = incarnation_of(self.records[row.number]) or incarnation
+        return Identity(self.instance_id, incarnation, row.number, row.name, row.version)
+
+    @property
+    def life_began(self) -> int:
+        """The number of the execution with which its present life began; 0: its first life."""
+        return max(
+            (row.number for before, row in pairwise(self.rows) if _begins_a_life(before, row)),
+            default=0,
         )
 
 
@@ -553,6 +568,11 @@ def _unknown(instance: _Instance, library: Library) -> Unknown | None:
     return Unknown("level", level) if level > library.level else None
 
 
+def _begins_a_life(before: ExecutionRow, row: ExecutionRow) -> bool:
+    """Return whether a start or a rewind has begun an ended instance again with an execution."""
+    return row.request_id is not None and before.end is not None and before.end not in _GOES_ON
+
+
 def _check_executions(instance: _Instance, found: _Findings) -> None:
     """Executions are consecutive up to the current one, and all others ended in a boundary (I3)."""
     current = instance.record.row.execution
@@ -567,14 +587,15 @@ def _check_executions(instance: _Instance, found: _Findings) -> None:
         found.add(
             "I3", f"it is the last one, but the instance is in execution {current}", rows[-1].number
         )
-    for row in rows[:-1]:
-        if row.end is not ExecutionEnd.CONTINUED_AS_NEW:
+    for row, following in pairwise(rows):
+        goes_on = row.end in _GOES_ON or _begins_a_life(row, following)
+        if not goes_on:
             found.add(
                 "I3", f"it is followed by another one, but its end is {row.end!r}", row.number
             )
-        if row.opened_at is None:
+        if row.opened_at is None and row.end not in _UNRUN_ENDS:
             found.add("I3", "it is followed by another one, but was never opened", row.number)
-    if rows[-1].end is ExecutionEnd.CONTINUED_AS_NEW:
+    if rows[-1].end in _GOES_ON:
         found.add("I3", "it continued as new, but nothing follows", rows[-1].number)
     if instance.record.execution != rows[-1]:
         found.add("I4", "the instance shows another row for it", rows[-1].number)
@@ -606,9 +627,7 @@ def _check_columns(instance: _Instance, found: _Findings) -> None:
     if not instance.rows:
         return
     last = instance.rows[-1]
-    expected = (
-        Status.OPEN if last.end in (None, ExecutionEnd.CONTINUED_AS_NEW) else Status(last.end.value)
-    )
+    expected = Status.OPEN if last.end is None or last.end in _GOES_ON else Status(last.end.value)
     if record.status is not expected:
         found.add(
             "I4",
@@ -781,6 +800,8 @@ def _check_boundaries(
     """The code's state crosses a boundary, and its version if it named one (I3)."""
     for before, row in pairwise(instance.rows):
         number = row.number
+        if row.request_id is not None:
+            continue  # a rewind, or a start, has given it another state
         if row.name != before.name:
             found.add("I3", f"it is {row.name!r}, the one before {before.name!r}", number)
         if row.state_version != before.version:
@@ -818,7 +839,10 @@ def _check_messages(
     """Events are delivered at most once, and in the order of arrival within a name (I8)."""
     latest: dict[str, int] = {}
     delivered: dict[int, int] = {}
+    rewound = {row.number for row in instance.rows if row.end is ExecutionEnd.REWOUND}
     for number in sorted(histories):
+        if number - 1 in rewound or number == instance.life_began:
+            latest, delivered = {}, {}  # what was read since the boundary is read again
         for event in histories[number]:
             if not isinstance(event, EventReceived):
                 continue

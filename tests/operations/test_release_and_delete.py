@@ -13,7 +13,7 @@ from orchestra.errors import (
 )
 from orchestra.levels import Unknown
 from orchestra.operations.delete import Purged, delete, ended_before, purge
-from orchestra.operations.release import release
+from orchestra.operations.hold import release
 from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Submit
 from orchestra.store.changes import Release
 from orchestra.store.kinds import THIS_LIBRARY, Status
@@ -29,7 +29,7 @@ ENDED = [status for status in Status if status is not Status.OPEN]
 
 
 def released(*answers):
-    return performed(release("i", THIS_LIBRARY), answers)
+    return performed(release("i", THIS_LIBRARY, by="me"), answers)
 
 
 def test_a_release_is_conditional_on_the_revision_that_was_read():

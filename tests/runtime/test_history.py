@@ -41,6 +41,7 @@ from orchestra.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     OnParentClose,
@@ -128,6 +129,7 @@ EVENTS = [
     (ExecutionFailed(1, AT, ERROR), {"error": ERROR}),
     (ExecutionCancelled(1, AT, "why"), {"reason": "why"}),
     (ExecutionTerminated(1, AT, "why"), {"reason": "why"}),
+    (ExecutionRewound(1, AT, 3, "me", "why"), {"to": 3, "by": "me", "reason": "why"}),
     (ContinuedAsNew(1, AT, None, VALUE), {"version": None, "state": READ}),
 ]
 WRITER = THIS_LIBRARY.events.writer(level=THIS_LIBRARY.writes)

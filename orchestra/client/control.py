@@ -1,0 +1,101 @@
+"""Operators' control of instances: hold and release them, and go back to a former lap."""
+
+from __future__ import annotations
+
+from orchestra.client.access import Access
+from orchestra.client.arguments import (
+    check_author,
+    check_choice,
+    check_id,
+    check_number,
+    check_reason,
+    check_text,
+)
+from orchestra.client.info import RewindInfo
+from orchestra.clock import new_id
+from orchestra.operations.hold import hold, release
+from orchestra.operations.rewind import OnRewind, Rewinding, rewind
+from orchestra.telemetry import engine_logger
+from orchestra.versions import parse_version
+
+__all__ = ["Control"]
+
+
+class Control:
+    """Performs operators' commands that change what an instance does next."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def hold(self, instance_id: str, reason: str, by: str) -> None:
+        """Pause an instance; see :meth:`Client.hold`."""
+        check_id(instance_id)
+        check_reason(reason)
+        check_author(by)
+        access = self._access
+        who = by or access.name
+        is_new = await access.perform(
+            hold(instance_id, access.provider.library, by=who, reason=reason)
+        )
+        if is_new:
+            access.port.written_past()
+            engine_logger.info(
+                "%s holds instance %r: %s", who, instance_id, reason or "no reason given"
+            )
+
+    async def release(self, instance_id: str, by: str) -> None:
+        """End the hold of an instance; see :meth:`Client.release`."""
+        check_id(instance_id)
+        check_author(by)
+        access = self._access
+        who = by or access.name
+        await access.perform(release(instance_id, access.provider.library, by=who))
+        access.port.written_past()
+        engine_logger.info("%s has released instance %r", who, instance_id)
+
+    async def rewind(
+        self,
+        instance_id: str,
+        execution_id: int,
+        *,
+        version: str | None,
+        pin: bool,
+        children: OnRewind,
+        reason: str,
+        by: str,
+        request_id: str | None,
+    ) -> RewindInfo:
+        """Begin a former execution again; see :meth:`Client.rewind`."""
+        check_id(instance_id)
+        check_number(execution_id, "execution_id")
+        check_choice(children, "children", ("abandon", "cancel"))
+        check_reason(reason)
+        check_author(by)
+        check_text(request_id, "a request id")
+        access = self._access
+        asked = Rewinding(
+            instance_id,
+            execution_id,
+            None if version is None else str(parse_version(version)),
+            pin,
+            children,
+            by or access.name,
+            reason,
+            request_id or new_id(),
+            new_id(),
+        )
+        done = await access.perform(rewind(asked, access.provider.library))
+        access.port.written_past()
+        if not done.is_repeated:
+            engine_logger.info(
+                "%s has rewound instance %r to execution %d: execution %d runs version %s, and %d "
+                "events are unread again: %s",
+                asked.by,
+                instance_id,
+                execution_id,
+                done.execution,
+                done.version,
+                done.restored,
+                reason or "no reason given",
+            )
+        return RewindInfo(instance_id, done.execution, done.version, done.restored, done.lost)

@@ -1,0 +1,329 @@
+"""Go back: end the current execution, and begin a former one again (protocol rule 31).
+
+An instance that runs goes on in the same life. One that has ended begins a new life, without a
+parent. In both cases the executions are numbered on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from orchestra.codec import UserText
+from orchestra.errors import InvalidArgument, NewerLibraryNeeded, OutcomeUnknown
+from orchestra.events import (
+    FORMAT,
+    EventReceived,
+    EventRecord,
+    ExecutionRewound,
+    UnknownEvent,
+    from_record,
+    to_record,
+)
+from orchestra.operations.known import raise_unless_known, require_known, require_level
+from orchestra.operations.lookup import existing
+from orchestra.operations.steps import (
+    Find,
+    FindExecutions,
+    Operation,
+    Pause,
+    ReadCatalogue,
+    ReadHistory,
+    Submit,
+)
+from orchestra.resolution import policy_of, resolution_level
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import ChildCancel, IfEnded, Recover, Start, Write
+from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.instances import InstanceRow, InstanceState, Pin
+from orchestra.store.kinds import CONTROL_LEVEL, ExecutionEnd, Library, ResolvedBy, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Granted, Recovered, Started, StartExists
+from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind, kind_of
+from orchestra.summary import EMPTY_SUMMARY
+
+__all__ = ["OnRewind", "Rewinding", "Rewound", "rewind"]
+
+OnRewind = Literal["abandon", "cancel"]
+
+_TRIES: Final = 20
+_PAUSE: Final = 0.01
+_PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rewinding:
+    """What an operator asks for. ``execution`` is the one whose state begins again.
+
+    ``version`` is the version that the new execution takes; ``None``: the one that it had.
+    ``incarnation`` is the life that an ended instance begins.
+    """
+
+    instance_id: str
+    execution: int
+    version: str | None
+    pins: bool
+    children: OnRewind
+    by: str
+    reason: str
+    request_id: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What a rewind has done: the new execution, its version, how many events are unread again,
+    and the executions whose histories were deleted, so that their events stay read.
+    """
+
+    execution: int
+    version: str
+    restored: int = 0
+    lost: tuple[int, ...] = ()
+    is_repeated: bool = False
+
+
+def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
+    """Begin a former execution of an instance again.
+
+    Raises:
+        InstanceNotFound: there is none with this id.
+        InvalidArgument: it has no such execution, or retention has deleted it.
+        NewerLibraryNeeded: it has what only a newer library knows.
+        LevelTooLow: a living node has a library that cannot read a rewind.
+        OutcomeUnknown: its owner writes it all the time, and no write came between.
+    """
+    for number in range(_TRIES):
+        record = yield from existing(asked.instance_id)
+        require_known(record, library)
+        rows = yield from _rows_since(record, asked)
+        repeated = next((row for row in rows if row.request_id == asked.request_id), None)
+        if repeated is not None:
+            return Rewound(repeated.number, repeated.version, is_repeated=True)
+        if rows[0].number != asked.execution:
+            raise InvalidArgument(
+                f"retention has deleted execution {asked.execution} of {asked.instance_id!r}; the "
+                f"earliest that it can go back to is {rows[0].number}"
+            )
+        catalogue = yield from ReadCatalogue()
+        require_level(catalogue, CONTROL_LEVEL, f"{asked.instance_id!r} cannot be rewound")
+        if record.status is Status.OPEN:
+            done = yield from _rewind_open(record, rows, asked, catalogue, library, number)
+        else:
+            done = yield from _rewind_ended(record, rows, asked, catalogue, library)
+        if done is not None:
+            return done
+        yield from Pause(_PAUSE)
+    raise OutcomeUnknown(
+        f"the owner of {asked.instance_id!r} writes it all the time; nothing was rewound, try again"
+    )
+
+
+def _rows_since(record: InstanceRecord, asked: Rewinding) -> Operation[list[ExecutionRow]]:
+    """Return the executions from the one that begins again on."""
+    current = record.row.execution
+    if not 1 <= asked.execution <= current:
+        raise InvalidArgument(
+            f"{asked.instance_id!r} has no execution {asked.execution}; its executions are 1 to "
+            f"{current}"
+        )
+    rows: list[ExecutionRow] = []
+    after = asked.execution - 1
+    while True:
+        page = yield from FindExecutions(asked.instance_id, after, _PAGE)
+        rows += page
+        if len(page) < _PAGE:
+            return rows
+        after = page[-1].number
+
+
+def _rewind_open(
+    record: InstanceRecord,
+    rows: Sequence[ExecutionRow],
+    asked: Rewinding,
+    catalogue: Catalogue,
+    library: Library,
+    number: int,
+) -> Operation[Rewound | None]:
+    row = record.row
+    if number and row.owner is not None:
+        # As for an end from outside: the store refuses the owner's next write (rule 1).
+        outcome = yield from Submit(Recover(row.instance_id, row.owner))
+        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+            return None
+        row = outcome.snapshot.row
+        if (row.incarnation, row.execution) != (record.row.incarnation, record.row.execution):
+            return None
+    raise_unless_known(row, library)
+    messages, lost = yield from _consumed_since(rows, asked, library)
+    now = max(catalogue.now, record.updated_at)
+    cancels = (yield from _children_since(row, asked)) if asked.children == "cancel" else ()
+    kind, following = _following(rows[0], row, asked, catalogue, now, row.execution + 1)
+    event = ExecutionRewound(row.history_events + 1, now, asked.execution, asked.by, asked.reason)
+    writer = library.events.writer(row.kind.format, catalogue.levels.write)
+    events = (to_record(event, writer),) if row.opened else ()
+    write = Write(
+        instance_id=row.instance_id,
+        incarnation=row.incarnation,
+        revision=row.revision,
+        owner=None,
+        state=InstanceState(
+            kind=kind,
+            owner=None,
+            wake_at=0,
+            seen_seq=row.seen_seq,
+            execution=following.number,
+            opened=False,
+            takeovers=0,
+            status=Status.OPEN,
+            history_events=0,
+            history_bytes=0,
+            summary=EMPTY_SUMMARY,
+        ),
+        executions=(
+            ExecutionDelta(
+                row.execution,
+                events=events,
+                closed=Closing(now, ExecutionEnd.REWOUND),
+                event_count=row.history_events + len(events),
+                byte_count=row.history_bytes + sum(one.size for one in events),
+            ),
+            ExecutionDelta(following.number, create=following),
+        ),
+        cancels=cancels,
+        restored=messages,
+        uncancels=True,
+        pin=_pin(following, asked, now),
+        leaves_children=True,
+    )
+    if not isinstance((yield from Submit(write)), Granted):
+        return None
+    return Rewound(following.number, following.version, len(messages), lost)
+
+
+def _rewind_ended(
+    record: InstanceRecord,
+    rows: Sequence[ExecutionRow],
+    asked: Rewinding,
+    catalogue: Catalogue,
+    library: Library,
+) -> Operation[Rewound | None]:
+    row = record.row
+    messages, lost = yield from _consumed_since(rows, asked, library)
+    kind, following = _following(rows[0], row, asked, catalogue, catalogue.now, row.execution + 1)
+    start = Start(
+        instance_id=row.instance_id,
+        incarnation=asked.incarnation,
+        request_id=asked.request_id,
+        kind=kind,
+        execution=following,
+        created_by=asked.by,
+        labels=record.labels,
+        if_ended=IfEnded.RESTART,
+        follows=(row.incarnation, row.revision),
+        looks=True,
+        restored=messages,
+        pin=_pin(following, asked, catalogue.now),
+    )
+    outcome = yield from Submit(start)
+    if isinstance(outcome, StartExists) and outcome.same:
+        return Rewound(following.number, following.version, is_repeated=True)
+    if not isinstance(outcome, Started):
+        return None
+    return Rewound(following.number, following.version, len(messages), lost)
+
+
+def _following(
+    former: ExecutionRow,
+    row: InstanceRow,
+    asked: Rewinding,
+    catalogue: Catalogue,
+    now: int,
+    number: int,
+) -> tuple[Kind, ExecutionRow]:
+    """Return the execution that begins, with the state of the former one, and its kind."""
+    how = ResolvedBy.PIN if asked.pins else ResolvedBy.REWIND
+    version = asked.version or former.version
+    level = max(row.kind.level, resolution_level(catalogue, how))
+    kind = kind_of(row.kind.queue, former.name, version, FORMAT, False, level)
+    execution = ExecutionRow(
+        number=number,
+        name=former.name,
+        version=version,
+        resolution=Resolution(how, asked.by, policy_of(catalogue, former.name)[1]),
+        state=former.state,
+        state_version=former.state_version,
+        state_shape=former.state_shape,
+        created_at=now,
+        traceparent=former.traceparent,
+        request_id=asked.request_id,
+    )
+    return kind, execution
+
+
+def _pin(following: ExecutionRow, asked: Rewinding, now: int) -> Pin | None:
+    return Pin(following.version, now, asked.by, asked.reason) if asked.pins else None
+
+
+def _consumed_since(
+    rows: Sequence[ExecutionRow], asked: Rewinding, library: Library
+) -> Operation[tuple[tuple[MessageRow, ...], tuple[int, ...]]]:
+    """Return the events that these executions have received, as messages that are unread again, and
+    the executions whose histories are gone.
+    """
+    messages: dict[int, MessageRow] = {}
+    lost: list[int] = []
+    for row in rows:
+        if row.opened_at is None:
+            continue
+        records = yield from ReadHistory(asked.instance_id, row.number)
+        if not records:
+            lost.append(row.number)
+        for record in records:
+            message = _received(record, asked, library)
+            if message is not None:
+                messages[message.sequence] = message
+    return tuple(messages[number] for number in sorted(messages)), tuple(lost)
+
+
+def _received(record: EventRecord, asked: Rewinding, library: Library) -> MessageRow | None:
+    event = from_record(record, library.events)
+    if isinstance(event, UnknownEvent):
+        raise NewerLibraryNeeded(
+            f"instance {asked.instance_id!r} has what only a newer library knows ({event.what}); "
+            "nothing was changed. Do it with that library",
+            instance_id=asked.instance_id,
+        )
+    if not isinstance(event, EventReceived):
+        return None
+    # Its sender's id stays with the tombstone, so that a repeated send still has no effect.
+    return MessageRow(
+        event.sequence,
+        f"{asked.request_id}/{event.sequence}",
+        event.name,
+        event.payload,
+        event.at,
+        sender=asked.by,
+    )
+
+
+def _children_since(row: InstanceRow, asked: Rewinding) -> Operation[tuple[ChildCancel, ...]]:
+    """Return the cancels of the open children that the executions since then have started."""
+    cancels: list[ChildCancel] = []
+    query = InstanceQuery(parent=row.instance_id, statuses=(Status.OPEN,), limit=_PAGE)
+    while True:
+        found = yield from Find(query)
+        for child in found:
+            link = child.row.parent
+            if (
+                link is not None
+                and link.incarnation == row.incarnation
+                and link.execution >= asked.execution
+            ):
+                reason = UserText("its parent was rewound")
+                cancels.append(ChildCancel(child.row.instance_id, link, reason))
+        if len(found) < _PAGE:
+            return tuple(cancels)
+        query = replace(query, after=(found[-1].created_at, found[-1].row.instance_id))

@@ -208,16 +208,22 @@ class DurableFuture(Future[T_co]):
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
 
+    def read(self, payload: Payload) -> Any:
+        """Return the value of its result's payload.
+
+        Raises:
+            PayloadError: it does not fit what the code awaits.
+        """
+        return (
+            None if self._decoder is None else self._decoder.decode(payload, subject=self._result)
+        )
+
     def deliver(self, payload: Payload) -> PayloadError | None:
         """Complete it with its result's payload. If that cannot be read, fail it and return the
         error.
         """
         try:
-            value = (
-                None
-                if self._decoder is None
-                else self._decoder.decode(payload, subject=self._result)
-            )
+            value = self.read(payload)
         except PayloadError as error:
             self.fail(error)
             return error

@@ -6,7 +6,7 @@ other moment. All nodes and clients resolve alike, from the catalogue in the sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from orchestra.levels import BASE_LEVEL
@@ -35,6 +35,7 @@ __all__ = [
     "common_format",
     "has_other_code",
     "has_readable_policy",
+    "has_untried_code",
     "is_living",
     "next_level",
     "opening_version",
@@ -307,6 +308,23 @@ def has_other_code(node: NodeRecord, catalogue: Catalogue) -> bool:
         != capability.fingerprint
         for other in others
         for capability in other.capabilities
+    )
+
+
+def has_untried_code(
+    catalogue: Catalogue, kind: Kind, version: str, tried: Collection[str]
+) -> bool:
+    """Return whether a node that can run instances of a kind has code of a version that was not
+    tried: another fingerprint.
+    """
+    return any(
+        capability.name == kind.name
+        and capability.version == version
+        and capability.fingerprint not in tried
+        and is_living(row, catalogue.now)
+        and serves(row.record, kind, catalogue)
+        for row in catalogue.nodes
+        for capability in row.record.capabilities
     )
 
 

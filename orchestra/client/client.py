@@ -545,6 +545,9 @@ class Client:
         """Return the unread events of an instance, in the order of their arrival, beginning behind
         number ``after``.
 
+        Among them are those that were set aside, with the reason: the code awaited them and could
+        not decode them. The newest 1,000 of these are kept, of 16 MiB in all, until the end.
+
         Raises:
             InstanceNotFound: there is none with this id.
             InvalidArgument: the id cannot be one, or a number is out of range.
@@ -559,8 +562,8 @@ class Client:
         *,
         reason: str = "",
     ) -> int:
-        """Remove unread events: those of a name, or those with these ids, or both conditions
-        together. Return how many were removed.
+        """Remove unread events, those included that were set aside: those of a name, or those with
+        these ids, or both conditions together. Return how many were removed.
 
         An event that the instance has received already is not touched. Sending a removed one again,
         with its message id, has no effect for a while, as for one that was received.

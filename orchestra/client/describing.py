@@ -30,6 +30,7 @@ from orchestra.store.catalogue import Capability, Catalogue
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import hold_text
 from orchestra.store.kinds import Status
+from orchestra.store.messages import NAMES_SHOWN
 from orchestra.store.queries import InstanceRecord, Standing
 from orchestra.store.tasks import ActivityRow
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
@@ -134,6 +135,8 @@ def instance_info(
         pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
         boundary_requested=_boundary_requested(record),
         not_before=_moment(row.not_before),
+        set_aside_messages=record.set_aside,
+        unread_by_name=record.unread_by_name if is_open else _most(record.unread_at_end),
     )
 
 
@@ -143,6 +146,12 @@ def _boundary_requested(record: InstanceRecord) -> BoundaryRequest | None:
     if nudge is None or nudge.execution != record.row.execution:
         return None
     return BoundaryRequest(from_micros(nudge.at), nudge.by, nudge.reason)
+
+
+def _most(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the names with the most messages, those with more first."""
+    named = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict(named[:NAMES_SHOWN])
 
 
 def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:

@@ -194,6 +194,15 @@ class InstanceInfo:
     """Who has asked its current execution to reach its boundary soon, when and why."""
     not_before: datetime | None = None
     """Before when its first turn does not run: it was started for later."""
+    set_aside_messages: int = 0
+    """How many messages its code could not decode. They count as ``unread_messages`` only once it
+    has ended.
+    """
+    unread_by_name: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many messages of each name are unread, those included that were set aside: of at most 16
+    names, those with the most. Of an ended instance, what was unread at its end. Lists of open
+    instances do not count them.
+    """
 
     @property
     def held_reason(self) -> str | None:
@@ -299,7 +308,7 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, slots=True)
 class UnreadMessage:
-    """An event that waits in an inbox. ``payload`` is a plain JSON value, or
+    """An event that waits in an inbox, or was set aside. ``payload`` is a plain JSON value, or
     :class:`~orchestra.Unreadable`; ``size`` is its bytes.
     """
 
@@ -312,6 +321,9 @@ class UnreadMessage:
     sender: str
     """The node whose client sent it, or the name of a client that stands alone."""
     size: int
+    set_aside: str | None = None
+    """Why it was set aside: the code that awaited it could not decode it. ``None``: it waits."""
+    set_aside_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ class Messages:
                 sent_at=from_micros(row.sent_at),
                 sender=row.sender,
                 size=len(row.payload.data),
+                set_aside=row.aside,
+                set_aside_at=None if row.aside is None else from_micros(row.aside_at),
             )
             for row in rows
         )

@@ -16,7 +16,7 @@ from orchestra.engine.steps.step import Step
 from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Drift
+from orchestra.replay import Drift, SetAside
 from orchestra.store.instances import Hold
 from orchestra.store.kinds import HoldKind
 from orchestra.telemetry import escaped, log_instance
@@ -35,6 +35,9 @@ _SHOWN: Final = 1_000
 
 _LOGGED_ATTEMPTS: Final = 20
 """How many failed attempts of one activity are logged one by one within a minute."""
+
+_LOGGED_ASIDES: Final = 20
+"""How many messages of one name that were set aside are logged one by one within a minute."""
 
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
@@ -76,6 +79,7 @@ class LogNotices:
         self._registry = registry
         self._logged: OrderedDict[str, set[str]] = OrderedDict()
         self._attempts = Quota(_LOGGED_ATTEMPTS)
+        self._asides = Quota(_LOGGED_ASIDES)
         self._drifts: set[tuple[str, str, str]] = set()
 
     def stands(self, instance: OwnedInstance, step: Step) -> None:
@@ -84,6 +88,8 @@ class LogNotices:
             self._attempt_failed(instance, failed, step.now)
         for drift in step.drifts:
             self._drifted(instance, drift)
+        for aside in step.set_aside:
+            self._set_aside(instance, aside, step.now)
         if step.hold is not None:
             self._held(instance, step.hold)
         elif step.deltas:
@@ -127,6 +133,28 @@ class LogNotices:
             failed.attempt,
             following,
             _shown(str(failed.error)),
+            more,
+            traceparent=instance.current.traceparent,
+        )
+
+    def _set_aside(self, instance: OwnedInstance, aside: SetAside, now: int) -> None:
+        """Log a message that was set aside. Of one name, log the first of each minute, and how many
+        more there were.
+        """
+        message = aside.message
+        suppressed = self._asides.take(message.name, now)
+        if suppressed is None:
+            return
+        more = f" ({suppressed:,} more of this name were not logged)" if suppressed else ""
+        log_instance(
+            logging.WARNING,
+            instance.identity,
+            "has set aside message %d, event %r, from %r: %s. It waits for the next one. "
+            "client.list_messages() shows the message, client.drop_messages() removes it%s",
+            message.sequence,
+            message.name,
+            message.sender,
+            _shown(aside.reason),
             more,
             traceparent=instance.current.traceparent,
         )

@@ -34,7 +34,8 @@ def drop_messages(
     name: str | None,
     message_ids: Collection[str] | None,
 ) -> Operation[int]:
-    """Remove unread events of an instance. Return how many were removed.
+    """Remove unread events of an instance, those included that were set aside. Return how many
+    were removed.
 
     Raises:
         InstanceNotFound, InstanceCompleted: there is none with this id, or it has ended.
@@ -113,6 +114,7 @@ def _removal(record: InstanceRecord, row: InstanceRow, messages: list[MessageRow
             history_bytes=row.history_bytes,
             summary=record.summary,
         ),
-        consumed=tuple(message.sequence for message in messages),
+        consumed=tuple(message.sequence for message in messages if message.aside is None),
+        unkept=tuple(message.sequence for message in messages if message.aside is not None),
         hold=row.hold,
     )

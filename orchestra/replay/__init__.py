@@ -39,6 +39,7 @@ from orchestra.replay.turns import (
     Identity,
     Input,
     LogEntry,
+    SetAside,
     Turn,
     TurnHeld,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Inbox",
     "Input",
     "LogEntry",
+    "SetAside",
     "Turn",
     "TurnHeld",
 ]

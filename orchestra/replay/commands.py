@@ -126,6 +126,7 @@ class Commands:
         "_random",
         "boundary",
         "counts",
+        "decoded",
         "execution_id",
         "fault",
         "has_begun",
@@ -175,6 +176,8 @@ class Commands:
         self.counts: dict[int, int] = {}
         """How many of them there are of each kind."""
         self.waits: Waits = Waits()
+        self.decoded: tuple[Payload, Any] | None = None
+        """The payload of the event that comes next, and its value."""
         self.unawaited: Unawaited = {}
         self.time: ExecutionTime = ExecutionTime(self.pending)
         self.has_begun: Callable[[int], bool] = has_not_begun

@@ -53,7 +53,7 @@ from orchestra.replay.inputs import deliver, next_input
 from orchestra.replay.journal import Drift, Journal, describe, read_history
 from orchestra.replay.mail import Mail
 from orchestra.replay.timers import ExecutionTime
-from orchestra.replay.turns import Identity, Input, Turn, TurnHeld
+from orchestra.replay.turns import Identity, Input, SetAside, Turn, TurnHeld
 from orchestra.retry import type_name
 from orchestra.scheduler import Scheduler, Task
 from orchestra.store.kinds import HoldKind
@@ -187,6 +187,7 @@ class Execution:
         cancel: str | None = None,
         has_begun: Callable[[int], bool] = has_not_begun,
         request: BoundaryRequest | None = None,
+        may_hold: Callable[[], bool] | None = None,
     ) -> Turn:
         """Take in what has happened until ``now``, and run the code until it waits.
 
@@ -201,6 +202,8 @@ class Execution:
                 if it is cancelled.
             request: that the execution reaches its boundary. It is delivered once, after a cancel
                 and before all else.
+            may_hold: whether a message that does not decode is delivered, and its error holds the
+                execution if the code lets it pass. By default such messages are set aside.
 
         Raises:
             TurnHeld: the code has raised an error that is no declared failure, or the execution is
@@ -223,10 +226,11 @@ class Execution:
         while self.ending is None and not self._over_limit:
             if (mail.open or commands.waits.opened) and (to_read := mail.to_read()):
                 break  # one of them may have come before all that is in memory
-            event = next_input(commands, ends, mail)
+            event = next_input(commands, ends, mail, may_hold)
             if event is None:
                 break
-            self._feed(event)
+            if not isinstance(event, SetAside):
+                self._feed(event)
         commands.has_begun = has_not_begun
         if self.ending is None and self._over_limit:
             self._end_over_limit()

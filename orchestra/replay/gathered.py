@@ -12,7 +12,7 @@ from orchestra.events import (
     EventRecord,
     TerminalEvent,
 )
-from orchestra.replay.turns import LogEntry, Turn
+from orchestra.replay.turns import LogEntry, SetAside, Turn
 from orchestra.store.messages import MessageRow
 
 __all__ = ["Gathered"]
@@ -35,6 +35,7 @@ class Gathered:
         "recalled",
         "received",
         "scheduled",
+        "set_aside",
         "started",
         "stopping",
         "unreadable",
@@ -55,6 +56,7 @@ class Gathered:
         self.unreadable: dict[BaseException, MessageRow] = {}
         """The delivered messages that do not decode, by their errors."""
         self.stopping: list[int] = []
+        self.set_aside: list[SetAside] = []
         self.patches: list[str] = []
 
     def turn(
@@ -99,5 +101,6 @@ class Gathered:
             stopping=()
             if ended or not self.stopping
             else tuple([number for number in self.stopping if number in pending]),
+            set_aside=tuple(self.set_aside),
             patches=tuple(self.patches),
         )

@@ -1,10 +1,19 @@
-"""What has happened: in which order it becomes events, and which future gets it."""
+"""What has happened: in which order it becomes events, and which future gets it.
+
+A message that the code awaits and cannot decode is set aside, and the wait goes on with the next
+one. History has no event for it: the code never gets it, so a replay needs nothing to repeat. The
+turn's write moves it out of the inbox.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Final
 
-from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo
+from orchestra.codec import JSON
+from orchestra.error_info import storable
+from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo, PayloadError
 from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
@@ -18,16 +27,25 @@ from orchestra.events import (
 )
 from orchestra.replay.commands import Answer, Commands
 from orchestra.replay.mail import Mail
-from orchestra.replay.turns import ActivityDied, ActivityDone, Input
+from orchestra.replay.turns import ActivityDied, ActivityDone, Input, SetAside
 from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow
 
 __all__ = ["deliver", "next_input"]
 
+_REASON: Final = 1_000
+"""Characters of an error that are kept of a message that was set aside."""
 
-def next_input(commands: Commands, ends: deque[Input], mail: Mail) -> InputEvent | None:
+
+def next_input(
+    commands: Commands, ends: deque[Input], mail: Mail, may_hold: Callable[[], bool] | None = None
+) -> InputEvent | SetAside | None:
     """Return what happened first: an activity or a child has ended, a timer is due, or an
-    awaited message has come.
+    awaited message has come. A message that does not decode is set aside, and is no event.
+
+    Args:
+        may_hold: returns whether such a message holds the execution instead, because other code may
+            read it.
     """
     time, pending = commands.time, commands.pending
     timer = time.next_timer if time.timers else None
@@ -57,13 +75,41 @@ def next_input(commands: Commands, ends: deque[Input], mail: Mail) -> InputEvent
             return TimerFired(number, time.now, source)
         case _:
             assert message is not None
-            _consume(commands, message, mail)
             if message.kind is not MessageKind.EVENT:
+                _consume(commands, message, mail)
                 return _report_event(message, number, time.now)
             source = commands.waits.first(message.name)
+            aside = _unfit(commands, message, source, may_hold)
+            if aside is not None:
+                mail.take(message)
+                commands.gathered.consumed.append(message.sequence)
+                commands.gathered.set_aside.append(aside)
+                return aside
+            _consume(commands, message, mail)
             return EventReceived(
                 number, time.now, source, message.name, message.sequence, message.payload
             )
+
+
+def _unfit(
+    commands: Commands, message: MessageRow, source: int, may_hold: Callable[[], bool] | None
+) -> SetAside | None:
+    """Return why an event does not decode; ``None``: it does, or it holds the execution.
+
+    What decodes is decoded only once: :func:`deliver` finds the value.
+    """
+    payload = message.payload
+    if payload.encoding != JSON:
+        return None  # the reader lacks something here; the message may be as it should
+    try:
+        commands.decoded = payload, commands.pending[source].future.read(payload)
+    except PayloadError as error:
+        if may_hold is not None and may_hold():
+            return None
+        # No store takes a zero character in a text.
+        reason = storable(str(error), _REASON).replace(chr(0), repr(chr(0))[1:-1])
+        return SetAside(message, reason)
+    return None
 
 
 def _consume(commands: Commands, message: MessageRow, mail: Mail) -> None:
@@ -92,6 +138,10 @@ def deliver(commands: Commands, event: Answer) -> None:
         case TimerFired():
             future.complete(None)
         case EventReceived():
+            decoded, commands.decoded = commands.decoded, None
+            if decoded is not None and decoded[0] is event.payload:
+                future.complete(decoded[1])
+                return
             error = future.deliver(event.payload)
             if error is not None and not commands.journal.replaying:
                 # Its sender stands in no history. So the hold names it, and not the error.

@@ -24,6 +24,7 @@ __all__ = [
     "Identity",
     "Input",
     "LogEntry",
+    "SetAside",
     "Turn",
     "TurnHeld",
 ]
@@ -100,6 +101,14 @@ class TurnHeld(Exception):
 
 
 @frozen
+class SetAside:
+    """An event that the code awaits and cannot decode, and why."""
+
+    message: MessageRow
+    reason: str
+
+
+@frozen
 class Turn:
     """What a step of an execution has decided: what to store, and what to do after that.
 
@@ -112,9 +121,10 @@ class Turn:
     Children that were given up in the same turn are not among them. ``recalled`` are children of
     earlier turns that were given up.
 
-    Messages: ``received`` were delivered, or are late ends of children. ``consumed`` are their
-    sequence numbers. ``to_read`` are awaited names of which the store may have messages that are
-    not in memory. The turn has stopped before them, and has not taken the inputs in ``left``.
+    Messages: ``received`` were delivered, or are late ends of children. ``set_aside`` do not
+    decode. ``consumed`` are the sequence numbers of both. ``to_read`` are awaited names of which
+    the store may have messages that are not in memory. The turn has stopped before them, and has
+    not taken the inputs in ``left``.
 
     ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
     """
@@ -134,4 +144,5 @@ class Turn:
     to_read: tuple[str, ...] = ()
     left: tuple[Input, ...] = ()
     stopping: tuple[int, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
     patches: tuple[str, ...] = ()

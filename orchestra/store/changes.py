@@ -15,7 +15,7 @@ from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.instances import Hold, InstanceState, ParentLink, Pin
 from orchestra.store.kinds import Status
-from orchestra.store.messages import InboxPage, MessageRow
+from orchestra.store.messages import Aside, InboxPage, MessageRow
 from orchestra.store.routes import Kind, Route
 from orchestra.store.tasks import ActivityRow
 
@@ -176,7 +176,9 @@ class Write:
     messages to remove, ``completed`` the event ids of the current execution's stored activities to
     forget. Closing an execution forgets all of its activities. Ending the instance removes its
     inbox, records what was unread, and sets its expiry, if its name has one. ``stops`` come after
-    ``activities``; the ends that they cause arrive behind the write. ``prune`` happens last. With
+    ``activities``; the ends that they cause arrive behind the write. Those of ``consumed`` that
+    ``set_aside`` names are kept apart with the reason, as long as there is room; ``unkept`` are
+    numbers of such messages to delete for good. ``prune`` happens last. With
     ``has_parent`` false the owner knows that there is no parent, and the store looks for none.
 
     After all owners' writes of a group, each granted write affects other instances, in the order of
@@ -214,6 +216,8 @@ class Write:
     pin: Pin | None = None
     leaves_children: bool = False
     restart: Start | None = None
+    set_aside: tuple[Aside, ...] = ()
+    unkept: tuple[int, ...] = ()
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -333,6 +337,7 @@ def size_of(change: Change) -> int:
     match change:
         case Write():
             size = 512 + len(change.state.summary)
+            size += sum(len(aside.reason) for aside in change.set_aside)
             for delta in change.executions:
                 for record in delta.events:
                     size += len(record.envelope)

@@ -56,6 +56,7 @@ __all__ = [
     "pin_from_bytes",
     "pin_to_bytes",
     "read_activity",
+    "read_aside",
     "read_cancel",
     "read_counts",
     "read_event",
@@ -141,6 +142,24 @@ def read_message(columns: Columns, dialect: Dialect) -> MessageRow:
     read = dialect.library.messages.read(kind)
     return MessageRow(
         sequence, message_id, name, payload, sent_at, read, source, traceparent, sender
+    )
+
+
+def read_aside(columns: Columns) -> MessageRow:
+    """Return a message that was set aside, from its columns without the instance."""
+    sequence, message_id, sender, name, data, encoding, sent_at, traceparent, *aside = columns
+    reason, aside_at = aside
+    payload = Payload(data, encoding)
+    return MessageRow(
+        sequence,
+        message_id,
+        name,
+        payload,
+        sent_at,
+        traceparent=traceparent,
+        sender=sender,
+        aside=UserText(reason),
+        aside_at=aside_at,
     )
 
 

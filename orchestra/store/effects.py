@@ -58,7 +58,10 @@ class Effects:
         activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. Its former node
             loses it.
         stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark.
+        set_aside: the reason, the instance and the number of messages that are kept apart. They are
+            among the consumed ones.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
+        unkept: messages that were set aside, by instance and number, to delete.
         dropped: instances whose inboxes lose all ends of children: the ends belong to the execution
             that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
@@ -69,8 +72,8 @@ class Effects:
         restored: :data:`~orchestra.store.tables.MESSAGE`, to be added at their old numbers.
         pruned: executions to delete.
         ended: instances whose inboxes are emptied, without tombstones: a repeated message then
-            learns that it was not read (rule 19). The number of unread messages of each name is
-            kept.
+            learns that it was not read (rule 19). What was set aside goes as well. The number of
+            messages of each name that are deleted by that is kept.
     """
 
     dialect: Dialect
@@ -84,7 +87,9 @@ class Effects:
     completed: list[ActivityId] = field(default_factory=lambda: [])
     activities: _Values = field(default_factory=lambda: [])
     stopped: _Values = field(default_factory=lambda: [])
+    set_aside: _Values = field(default_factory=lambda: [])
     consumed: list[tuple[str, int]] = field(default_factory=lambda: [])
+    unkept: list[tuple[str, int]] = field(default_factory=lambda: [])
     dropped: list[str] = field(default_factory=lambda: [])
     custom_statuses: _Values = field(default_factory=lambda: [])
     holds: _Values = field(default_factory=lambda: [])
@@ -111,6 +116,10 @@ class Effects:
             self._add_delta(instance_id, delta)
         for sequence in write.consumed:
             self.consumed.append((instance_id, sequence))
+        for aside in write.set_aside:
+            self.set_aside.append((aside.reason, instance_id, aside.sequence))
+        for sequence in write.unkept:
+            self.unkept.append((instance_id, sequence))
         if write.custom_status is not None:
             self.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:

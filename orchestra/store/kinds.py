@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL_LEVEL",
     "DELAYED_START_LEVEL",
     "NUDGE_LEVEL",
+    "SET_ASIDE_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
     "ExecutionEnd",
@@ -189,6 +190,11 @@ THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 2})
 control: a library that knows nothing of their holds would release them.
 """
 
+
+SET_ASIDE_LEVEL: Final = 2
+"""The write level of the store from which on messages are set aside. Older libraries would leave
+them behind when they delete an instance.
+"""
 
 DELAYED_START_LEVEL: Final = 2
 """The level that a library must read to run a delayed start: an older one would not wait."""

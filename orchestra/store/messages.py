@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from orchestra.codec import Payload
+from orchestra.codec import Payload, UserText
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import MessageKind
 
-__all__ = ["InboxPage", "MessageRow", "Unread"]
+__all__ = ["KEPT_ASIDE", "NAMES_SHOWN", "Aside", "InboxPage", "MessageRow", "Unread"]
 
 
 @frozen
@@ -21,6 +22,8 @@ class MessageRow:
 
     For the end of a child, ``name`` and ``sender`` are its id, ``payload`` its output or error, and
     ``source`` the event that started it.
+
+    ``aside`` says why the message was set aside, at ``aside_at``; ``None``: it waits.
     """
 
     sequence: int
@@ -32,6 +35,16 @@ class MessageRow:
     source: int = 0
     traceparent: str | None = None
     sender: str = ""
+    aside: UserText | None = None
+    aside_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Set a message aside: the code that awaits it cannot decode it. ``sequence`` is its number."""
+
+    sequence: int
+    reason: UserText
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +67,10 @@ class Unread:
 
     messages: tuple[MessageRow, ...]
     whole_to: int
+
+
+KEPT_ASIDE: Final = InboxPage(1_000, 16 * 1024 * 1024)
+"""How much of an instance's messages that were set aside is kept: the newest, and at least one."""
+
+NAMES_SHOWN: Final = 16
+"""Of how many names an instance's unread messages are counted one by one: those with the most."""

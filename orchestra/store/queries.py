@@ -159,10 +159,12 @@ class InstanceRecord:
     """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is
     deleted after its end.
 
-    ``unread_messages`` counts events only. ``unserved`` is the route without a living node by which
-    an activity waits, among the routes of the query; single reads do not tell it. ``activities``
-    and ``reports`` (commands whose child's end waits unread, by event id) are read for single
-    instances, not in lists.
+    ``unread_messages`` counts events only, and not those that were set aside. ``unserved`` is the
+    route without a living node by which an activity waits, among the routes of the query; single
+    reads do not tell it. ``unread_by_name`` counts the unread events and those that were set aside,
+    of at most :data:`~orchestra.store.messages.NAMES_SHOWN` names, those with the most first. It,
+    ``activities`` and ``reports`` (commands whose child's end waits unread, by event id) are read
+    for single instances, not in lists.
     """
 
     row: InstanceRow
@@ -181,3 +183,5 @@ class InstanceRecord:
     expires_at: int | None = None
     reports: tuple[int, ...] = ()
     unserved: Route | None = None
+    set_aside: int = 0
+    unread_by_name: Mapping[str, int] = field(default_factory=dict[str, int])

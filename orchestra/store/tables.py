@@ -25,6 +25,7 @@ __all__ = [
     "OPENING",
     "PATCHED",
     "REPORT",
+    "SET_ASIDE",
     "WRITTEN_ROW",
     "Column",
     "Columns",
@@ -238,6 +239,16 @@ MESSAGE: Final = _columns(
     traceparent="text",
     sender="text",
 )
+
+SET_ASIDE: Final = Columns(
+    (
+        *MESSAGE.only("instance_id", "sequence", "message_id", "sender", "name"),
+        *MESSAGE.only("payload", "encoding", "sent_at", "traceparent"),
+        Column("reason", "text"),
+        Column("set_aside_at", "number"),
+    )
+)
+"""A message whose payload the code that awaited it could not decode."""
 
 ACTIVITY: Final = _columns(
     instance_id="text",

@@ -15,9 +15,18 @@ from orchestra.telemetry.logs import (
 )
 from orchestra.telemetry.open_telemetry import library_version, recorder_for
 from orchestra.telemetry.recorder import Attempt, Moment, Recorder
-from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Root, Subject, TurnRecord
+from orchestra.telemetry.records import (
+    AsideRecord,
+    EndRecord,
+    HoldRecord,
+    Record,
+    Root,
+    Subject,
+    TurnRecord,
+)
 
 __all__ = [
+    "AsideRecord",
     "Attempt",
     "ContextFilter",
     "EndRecord",

@@ -107,6 +107,13 @@ INSTRUMENTS: Final = (
         (NAME, HOLD_REASON),
     ),
     InstrumentSpec(
+        "orchestra.messages.set_aside",
+        "counter",
+        "{message}",
+        "events that the code awaited and could not decode",
+        _CODE,
+    ),
+    InstrumentSpec(
         "orchestra.turn.duration",
         "histogram",
         "s",

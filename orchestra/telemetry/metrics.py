@@ -13,7 +13,14 @@ from orchestra.store.instances import HeldRow, shown_hold
 from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.instruments import INSTRUMENTS
-from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Subject, TurnRecord
+from orchestra.telemetry.records import (
+    AsideRecord,
+    EndRecord,
+    HoldRecord,
+    Record,
+    Subject,
+    TurnRecord,
+)
 
 __all__ = ["Metrics"]
 
@@ -63,6 +70,8 @@ class Metrics:
                 self.ended(subject.name, subject.version, outcome)
             case HoldRecord(subject=subject, reason=reason):
                 self._add("orchestra.holds", 1, {**_code(subject), names.HOLD_REASON: reason})
+            case AsideRecord(subject=subject, count=count):
+                self._add("orchestra.messages.set_aside", count, _code(subject))
 
     def _turn(self, record: TurnRecord, now: int) -> None:
         subject = record.subject

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from orchestra.errors import ErrorInfo
 
-__all__ = ["EndRecord", "HoldRecord", "Record", "Root", "Subject", "TurnRecord"]
+__all__ = ["AsideRecord", "EndRecord", "HoldRecord", "Record", "Root", "Subject", "TurnRecord"]
 
 
 class Subject(Protocol):
@@ -84,4 +84,12 @@ class HoldRecord:
     reason: str
 
 
-Record = TurnRecord | EndRecord | HoldRecord
+@dataclass(frozen=True, slots=True)
+class AsideRecord:
+    """Events that an instance's code could not decode, and that were set aside."""
+
+    subject: Subject
+    count: int
+
+
+Record = TurnRecord | EndRecord | HoldRecord | AsideRecord

@@ -237,14 +237,11 @@ def test_what_happened_first_is_told_first():
 def test_an_event_is_decoded_by_the_type_that_the_wait_names():
     async def subject(ctx, _):
         moment = await ctx.wait_for_event("x", datetime)
-        try:
-            await ctx.wait_for_event("x", datetime)
-        except Exception as error:
-            return [moment.year, type(error).__name__]
+        return [moment.year, await ctx.wait_for_event("x", str)]
 
     assert Drive(
         subject, inbox=[("x", datetime(2030, 1, 1, tzinfo=UTC)), ("x", "text")]
-    ).output == [2030, "DecodeError"]
+    ).output == [2030, "text"]
 
 
 def test_a_received_event_names_its_message_and_its_wait():

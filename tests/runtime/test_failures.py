@@ -112,18 +112,20 @@ async def test_a_parent_sees_why_its_child_is_held(database):
 
 
 @bounded
-async def test_a_message_that_does_not_decode_holds_and_names_the_event_and_the_field(database):
+async def test_a_message_that_does_not_decode_is_set_aside_and_names_the_event_and_the_field(
+    database,
+):
     async def job(ctx, _):
         return await ctx.wait_for_event("refuse", Refusal)
 
     async with virtual(database, job) as node:
         handle = await node.client.start("job", instance_id="one")
         await handle.raise_event("refuse", {"code": "four", "retry": True})
-        info = await info_when(handle, lambda info: info.held_reason)
-        assert info.held_reason.startswith("state: ")
-        assert "event 'refuse'" in info.held_reason
-        assert "code" in info.held_reason
-        assert info.unread_messages == 1
+        info = await info_when(handle, lambda info: info.set_aside_messages)
+        assert (info.held_reason, info.unread_messages) == (None, 0)
+        (message,) = await node.client.list_messages("one")
+        assert "event 'refuse'" in message.set_aside
+        assert "code" in message.set_aside
 
 
 async def test_failures_that_are_no_exceptions_are_refused_at_registration():

@@ -124,7 +124,8 @@ def rows_of_the_port():
     )
     for module in modules:
         for name in module.__all__:
-            if dataclasses.is_dataclass(kind := getattr(module, name)):
+            kind = getattr(module, name)
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
                 yield kind
 
 

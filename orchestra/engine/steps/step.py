@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from orchestra.clock import micros
-from orchestra.codec import Packed, Payload
+from orchestra.codec import Packed, Payload, UserText
 from orchestra.engine.attempts import PendingActivity
 from orchestra.engine.messages import STOPPED, ActivityEnded, InstanceEnded, RunActivity, ToShell
 from orchestra.engine.owned import OwnedInstance
@@ -23,12 +23,13 @@ from orchestra.events import (
     error_to_bytes,
     to_record,
 )
-from orchestra.replay import Drift
+from orchestra.replay import Drift, SetAside
 from orchestra.retention import Retention
 from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
 from orchestra.store.executions import PRUNED_AT_ONCE, Closing, ExecutionDelta, Prune
 from orchestra.store.instances import Hold, InstanceState, ParentLink
 from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.messages import Aside
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import Record
@@ -77,6 +78,7 @@ class Step:
         "outbox",
         "records",
         "retain",
+        "set_aside",
         "starts",
         "status",
         "unresolved",
@@ -104,6 +106,8 @@ class Step:
         """What the shell does once the step's write stands."""
         self.records: list[Record] = []
         self.consumed: list[int] = []
+        self.set_aside: list[SetAside] = []
+        """Messages that do not decode. They are consumed as well."""
         self.completed: list[int] = []
         self.starts: list[ChildStart] = []
         self.cancels: list[ChildCancel] = []
@@ -219,6 +223,11 @@ def write_of(
         cancels=tuple(step.cancels),
         has_parent=instance.parent is not None,
         stops=tuple([Stop(number, _WITHDRAWN) for number in unmarked]) if unmarked else (),
+        set_aside=tuple(
+            [Aside(one.message.sequence, UserText(one.reason)) for one in step.set_aside]
+        )
+        if step.set_aside
+        else (),
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from orchestra.activities import Activity
@@ -26,19 +27,25 @@ from orchestra.engine.steps.boundaries import (
 from orchestra.engine.steps.children import child_cancel, child_link, child_start
 from orchestra.engine.steps.holding import hold, hold_for, kept_rows
 from orchestra.engine.steps.opening import Opener, Unservable, restore_activities
-from orchestra.engine.steps.records import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.steps.records import (
+    UNOBSERVED,
+    Observed,
+    hold_record,
+    turn_record,
+)
 from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
 from orchestra.errors import NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Turn
+from orchestra.resolution import has_untried_code
 from orchestra.retention import Retention
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
-from orchestra.store.kinds import THIS_LIBRARY, Library, Status
+from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, Library, Status
 from orchestra.store.routes import Route
-from orchestra.telemetry import EndRecord, Moment, Recorder
+from orchestra.telemetry import AsideRecord, EndRecord, Moment, Recorder
 
 __all__ = ["Stepper"]
 
@@ -275,6 +282,7 @@ class Stepper:
             cancel=cancel,
             has_begun=instance.attempts.has_begun,
             request=instance.request,
+            may_hold=partial(_other_code_may_read, instance, catalogue),
         )
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         instance.to_read, instance.inputs = turn.to_read, list(turn.left)
@@ -304,6 +312,10 @@ class Stepper:
         if turn.started or turn.recalled:
             self._start_children(instance, step, turn, catalogue)
         step.consumed.extend(turn.consumed)
+        if turn.set_aside:
+            step.set_aside.extend(turn.set_aside)
+            if self._recorder.recording:
+                step.records.append(AsideRecord(instance.identity, len(turn.set_aside)))
         step.custom_status = turn.custom_status or step.custom_status
         if turn.logs:
             step.outbox.append(
@@ -443,3 +455,19 @@ class Stepper:
         return step.retain and not (
             step.deltas or step.completed or step.consumed or instance.attempts.any_changed
         )
+
+
+def _other_code_may_read(instance: OwnedInstance, catalogue: Catalogue) -> bool:
+    """Return whether a message that does not decode holds its instance, so that other code gets it.
+
+    A living node may have other code of this version, which has not tried yet. Once all code of the
+    version has tried, the message is set aside. It is not while a library that knows nothing of
+    that may work on the store.
+    """
+    assert instance.execution is not None
+    if catalogue.levels.write < SET_ASIDE_LEVEL:
+        return True
+    tried = {instance.execution.fingerprint}
+    if instance.hold is not None:
+        tried.update(instance.hold.tried)
+    return has_untried_code(catalogue, instance.kind, instance.current.version, tried)

@@ -28,6 +28,7 @@ from orchestra.store.decoding import (
     operator_hold_from_bytes,
     pin_from_bytes,
     read_activity,
+    read_aside,
     read_event,
     read_execution,
     read_message,
@@ -40,7 +41,7 @@ from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import InstanceRow, ParentLink
 from orchestra.store.kinds import Dialect, MessageKind
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN, MessageRow
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import Kind, Route
 from orchestra.store.tables import Column, Columns
@@ -100,6 +101,7 @@ class Database:
         self.executions: Table = Table(tables.EXECUTION, 2, self._undo)
         self.events: Table = Table(tables.EVENT, 3, self._undo)
         self.messages: Table = Table(tables.MESSAGE, 2, self._undo, self._message_changed)
+        self.aside: Table = Table(tables.SET_ASIDE, 2, self._undo)
         self.tombstones: Table = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
         self.activities: Table = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
         self.children: Table = Table(_CHILD, 3, self._undo)
@@ -255,6 +257,10 @@ class Database:
         values = dict(zip(_DETAIL_NAMES, detail, strict=True))
         summary, created_at, expires_at = stored[_HOT_WIDTH:]
         messages = self.messages_of(instance_id, dialect)
+        aside = self.aside_of(instance_id)
+        names = Counter(message.name for message in aside)
+        names.update(message.name for message in messages if message.kind is MessageKind.EVENT)
+        most = sorted(names.items(), key=lambda named: (-named[1], named[0]))[:NAMES_SHOWN]
         unread_at_end = values["unread_at_end"]
         return InstanceRecord(
             row=self.instance(row, dialect),
@@ -276,6 +282,8 @@ class Database:
                     message.source for message in messages if message.kind is not MessageKind.EVENT
                 )
             ),
+            set_aside=len(aside),
+            unread_by_name=dict(most),
         )
 
     def summary(self, instance_id: str) -> Packed:
@@ -323,8 +331,30 @@ class Database:
         """
         removed = self.messages.remove_all(instance_id)
         unread = Counter(self.messages.value(row, "name") for row in removed if self.is_event(row))
+        aside = self.aside.remove_all(instance_id)
+        unread.update(self.aside.value(row, "name") for row in aside)
         if unread:
             self.change_detail(instance_id, unread_at_end=pack(dict(unread)))
+
+    def set_aside(self, instance_id: str, sequence: int, reason: str, now: int) -> None:
+        """Keep an unread event apart, with the reason. The oldest ones go if they are too many."""
+        row = self.messages.get(instance_id, sequence)
+        if row is None or not self.is_event(row):
+            return
+        names = tables.SET_ASIDE.without("reason", "set_aside_at").names
+        self.aside.put((*(self.messages.value(row, name) for name in names), reason, now))
+        size = 0
+        for place, kept in enumerate(reversed(self.aside.of(instance_id)), 1):
+            size += len(self.aside.value(kept, "payload"))
+            if place > KEPT_ASIDE.messages or (place > 1 and size > KEPT_ASIDE.bytes):
+                self.aside.remove(*kept[:2])
+
+    def aside_of(self, instance_id: str, after: int = 0) -> list[MessageRow]:
+        """Return the messages that were set aside and have come after a number, in the order of
+        their arrival.
+        """
+        rows = self.aside.between((instance_id, after + 1), (instance_id, _BEYOND))
+        return [read_aside(row[1:]) for row in rows]
 
     def is_event(self, row: Row) -> bool:
         """Return whether a message is an event that was sent."""
@@ -340,6 +370,7 @@ class Database:
             self.messages,
             self.tombstones,
             self.activities,
+            self.aside,
         ):
             table.remove_all(instance_id)
         self.details.remove(instance_id)

@@ -15,6 +15,7 @@ from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
+from orchestra.store.decoding import in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
@@ -54,7 +55,13 @@ class MemoryDirectory:
         found, order = self._matching(query), query.order
         found.sort(key=lambda record: _place_of(record, order), reverse=order.is_descending)
         return [
-            replace(record, activities=(), reports=(), unserved=_unserved_route(record, query))
+            replace(
+                record,
+                activities=(),
+                reports=(),
+                unread_by_name={},
+                unserved=_unserved_route(record, query),
+            )
             for record in found[: query.limit]
         ]
 
@@ -102,7 +109,9 @@ class MemoryDirectory:
     def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
         with self._database.guard:
             found = self._database.messages_of(instance_id, self._dialect, after)
-        return [one for one in found if one.kind is MessageKind.EVENT][:limit]
+            aside = self._database.aside_of(instance_id, after)
+        unread = [one for one in found if one.kind is MessageKind.EVENT]
+        return list(in_order(aside, unread)[:limit])
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:

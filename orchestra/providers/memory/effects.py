@@ -128,6 +128,10 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.activities.change(
             (instance_id, execution, event_id), tables.REPORT, tuple(activity)
         )
+    for reason, instance_id, sequence in effects.set_aside:
+        database.set_aside(instance_id, sequence, reason, now)
+    for key in effects.unkept:
+        database.aside.remove(*key)
     for key in effects.consumed:
         _consume(database, database.messages.remove(*key), now)
     for instance_id in effects.dropped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from orchestra.events import EventRecord
@@ -18,7 +19,9 @@ from orchestra.store.census import Census
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
+    in_order,
     read_activity,
+    read_aside,
     read_counts,
     read_event,
     read_execution,
@@ -51,9 +54,12 @@ class PostgresDirectory:
             (sql.READ_RECORD, (instance_id,)),
             (sql.READ_ACTIVITIES, (Texts([instance_id]),)),
         ]
-        reads.append((sql.LIST_REPORTS, (instance_id,)))
-        records, activities, reports = self._calls.read_all(reads, one_moment=True)
-        return _read_record(records[0], activities, reports, self._dialect) if records else None
+        reads += [(sql.LIST_REPORTS, (instance_id,)), (sql.COUNT_NAMES, (instance_id,))]
+        records, activities, reports, names = self._calls.read_all(reads, one_moment=True)
+        if not records:
+            return None
+        record = _read_record(records[0], activities, reports, self._dialect)
+        return replace(record, unread_by_name=dict(cast("list[tuple[str, int]]", names)))
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         statement = Statement.listing(query, self._dialect)
@@ -90,8 +96,12 @@ class PostgresDirectory:
         return [EventRecord(*row) for row in rows]
 
     def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
-        rows = self._calls.read(sql.LIST_MESSAGES, instance_id, after, limit)
-        return [read_message(row, self._dialect) for row in rows]
+        asked = instance_id, after, limit
+        rows, aside = self._calls.read_all(
+            [(sql.LIST_MESSAGES, asked), (sql.LIST_ASIDE, asked)], one_moment=True
+        )
+        unread = [read_message(row, self._dialect) for row in rows]
+        return list(in_order(unread, [read_aside(row) for row in aside])[:limit])
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls, self._dialect)
@@ -142,6 +152,7 @@ def _read_record(
         label_keys,
         label_values,
         expires_at,
+        set_aside,
         unserved,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
@@ -160,5 +171,6 @@ def _read_record(
         activities=tuple(read_activity(activity[1:]) for activity in activities),
         expires_at=expires_at,
         reports=tuple(report[0] for report in reports),
+        set_aside=set_aside,
         unserved=None if unserved is None else Route(*unserved),
     )

@@ -87,6 +87,11 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.SETTLE_ACTIVITIES, sql.ACTIVITY_ID, effects.completed)
     _add(script, sql.PUT_ACTIVITIES, tables.ACTIVITY, effects.activities)
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, effects.stopped, counted=True)
+    if effects.set_aside:
+        script.add(sql.SET_ASIDE, *arrays(sql.ASIDE, effects.set_aside), now)
+        kept_at = dict.fromkeys(instance_id for _, instance_id, _ in effects.set_aside)
+        script.add(sql.PRUNE_ASIDE, Texts(kept_at))
+    _add(script, sql.REMOVE_ASIDE, sql.MESSAGE_ID, effects.unkept)
     if effects.consumed:
         script.add(
             sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now

@@ -78,7 +78,7 @@ class Group:
         writes = [
             change
             for change in self._changes
-            if isinstance(change, Write) and change.owner and not change.consumed
+            if isinstance(change, Write) and change.owner and not (change.consumed or change.unkept)
         ]
         if any(write.concerns_others or write.stops for write in writes):
             return False

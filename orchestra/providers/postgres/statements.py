@@ -13,6 +13,7 @@ from orchestra.providers.postgres.rendering import exactly, given, insert, updat
 from orchestra.store import tables
 from orchestra.store.executions import PRUNED_AT_ONCE
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
+from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.tables import Column, Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -36,6 +37,7 @@ _ACTIVITY_COLUMNS: Final = Columns(
 
 ACTIVITY_ID: Final = tables.ACTIVITY.only("instance_id", "execution", "event_id")
 MESSAGE_ID: Final = tables.MESSAGE.only("instance_id", "sequence")
+ASIDE: Final = Columns((*tables.SET_ASIDE.only("reason"), *MESSAGE_ID))
 ADDRESS: Final = tables.MESSAGE.only("instance_id", "message_id")
 ROOM: Final = Columns(
     (
@@ -264,6 +266,29 @@ SETTLE_ACTIVITIES: Final = f"""
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
 FORGET_ACTIVITIES: Final = "DELETE FROM @activity WHERE instance_id = ANY($1::text[])"
 
+_COPIED: Final = tables.SET_ASIDE.without("reason", "set_aside_at")
+_OVERWRITTEN: Final = ", ".join(
+    f"{name} = excluded.{name}"
+    for name in tables.SET_ASIDE.without("instance_id", "sequence").names
+)
+# ON CONFLICT: a library that did not know the table may have left a row of an earlier instance.
+SET_ASIDE: Final = f"""
+    INSERT INTO @set_aside ({_COPIED.listed()}, reason, set_aside_at)
+    SELECT {_COPIED.listed("m")}, u.reason, $4::bigint FROM {given(ASIDE)}
+    JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1
+    ON CONFLICT (instance_id, sequence) DO UPDATE SET {_OVERWRITTEN}"""
+# The newest stay, and at least one.
+PRUNE_ASIDE: Final = f"""
+    DELETE FROM @set_aside a USING (
+        SELECT s.instance_id, s.sequence, row_number() OVER newest AS place,
+            sum(octet_length(s.payload)) OVER newest AS total
+        FROM @set_aside s WHERE s.instance_id = ANY($1::text[])
+        WINDOW newest AS (PARTITION BY s.instance_id ORDER BY s.sequence DESC)) AS o
+    WHERE a.instance_id = o.instance_id AND a.sequence = o.sequence
+        AND (o.place > {KEPT_ASIDE.messages} OR (o.place > 1 AND o.total > {KEPT_ASIDE.bytes}))"""
+REMOVE_ASIDE: Final = f"""
+    DELETE FROM @set_aside a USING {given(MESSAGE_ID)}
+    WHERE a.instance_id = u.instance_id AND a.sequence = u.sequence"""
 # ON CONFLICT: the same id may have been sent again after its first tombstone expired.
 BURY_MESSAGES: Final = f"""
     WITH removed AS (
@@ -280,7 +305,10 @@ DROP_REPORTS: Final = """
     DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0 AND kind = ANY($2::bigint[])"""
 EMPTY_INBOXES: Final = """
     WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name, kind),
-        counted AS (SELECT instance_id, name, count(*) AS number FROM removed WHERE kind = 0 GROUP BY instance_id, name),
+        aside AS (DELETE FROM @set_aside WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name),
+        unread AS (
+            SELECT instance_id, name FROM removed WHERE kind = 0 UNION ALL SELECT instance_id, name FROM aside),
+        counted AS (SELECT instance_id, name, count(*) AS number FROM unread GROUP BY instance_id, name),
         gathered AS (
             SELECT instance_id, array_agg(name ORDER BY name) AS names, array_agg(number ORDER BY name) AS counts
             FROM counted GROUP BY instance_id)
@@ -578,6 +606,15 @@ READ_UNREAD: Final = f"""
 LIST_MESSAGES: Final = f"""
     SELECT {_M_COLUMNS} FROM @message m
     WHERE m.instance_id = $1::text AND m.kind = 0 AND m.sequence > $2::bigint ORDER BY m.sequence LIMIT $3::bigint"""
+LIST_ASIDE: Final = f"""
+    SELECT {tables.SET_ASIDE.without("instance_id").listed("a")} FROM @set_aside a
+    WHERE a.instance_id = $1::text AND a.sequence > $2::bigint ORDER BY a.sequence LIMIT $3::bigint"""
+COUNT_NAMES: Final = f"""
+    SELECT n.name, sum(n.number)::bigint AS total FROM (
+        SELECT m.name, count(*) AS number FROM @message m WHERE m.instance_id = $1::text AND m.kind = 0 GROUP BY m.name
+        UNION ALL
+        SELECT a.name, count(*) FROM @set_aside a WHERE a.instance_id = $1::text GROUP BY a.name) AS n
+    GROUP BY n.name ORDER BY total DESC, n.name LIMIT {NAMES_SHOWN}"""
 READ_ENDED: Final = f"""
     SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @instance i
     JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution
@@ -776,7 +813,8 @@ RECORD_COLUMNS: Final = f"""
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
-        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at"""
+        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at,
+        (SELECT count(*) FROM @set_aside a WHERE a.instance_id = i.instance_id)"""
 FROM_HOT_ROWS: Final = """
     FROM @instance i
     JOIN @kind k ON k.kind_id = i.kind"""
@@ -839,6 +877,7 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM @message WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @tombstone WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @activity WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @set_aside WHERE instance_id = ANY($1::text[])",
 )
 FIND_EXPIRED: Final = """
     SELECT instance_id, incarnation FROM @instance

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from orchestra.codec import unpack
@@ -27,7 +27,9 @@ from orchestra.store.census import Census
 from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
+    in_order,
     read_activity,
+    read_aside,
     read_counts,
     read_event,
     read_execution,
@@ -129,7 +131,12 @@ class SqliteDirectory:
             row = connection.execute(sql.READ_RECORD, (instance_id,)).fetchone()
             activities = connection.execute(sql.READ_ACTIVITIES % "?", (instance_id,)).fetchall()
             reports = connection.execute(sql.LIST_REPORTS, (instance_id,)).fetchall()
-        return None if row is None else _read_record(row, activities, reports, self._dialect)
+            names = connection.execute(sql.COUNT_NAMES, (instance_id,)).fetchall()
+        if row is None:
+            return None
+        return replace(
+            _read_record(row, activities, reports, self._dialect), unread_by_name=dict(names)
+        )
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         statement, values = list_statement(query, self._dialect)
@@ -173,9 +180,12 @@ class SqliteDirectory:
         return [EventRecord(*row) for row in rows]
 
     def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
-        with self._readers.reading() as connection:
-            rows = connection.execute(sql.LIST_MESSAGES, (instance_id, after, limit)).fetchall()
-        return [read_message(row, self._dialect) for row in rows]
+        asked = instance_id, after, limit
+        with self._readers.reading() as connection, _one_moment(connection):
+            rows = connection.execute(sql.LIST_MESSAGES, asked).fetchall()
+            aside = connection.execute(sql.LIST_ASIDE, asked).fetchall()
+        unread = [read_message(row, self._dialect) for row in rows]
+        return list(in_order(unread, [read_aside(row) for row in aside])[:limit])
 
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
@@ -244,6 +254,7 @@ def _read_record(
         unread_at_end,
         labels,
         expires_at,
+        set_aside,
         unserved,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
@@ -262,5 +273,6 @@ def _read_record(
         activities=tuple(read_activity(activity[1:]) for activity in activities),
         expires_at=expires_at,
         reports=tuple(report[0] for report in reports),
+        set_aside=set_aside,
         unserved=None if unserved is None else Route(**unpack(unserved)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,9 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     _run(connection, sql.SETTLE_ACTIVITY, effects.completed)
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
     _run(connection, sql.REPORT_ACTIVITY, effects.stopped)
+    if effects.set_aside:
+        _set_aside(connection, effects, now)
+    _run(connection, sql.REMOVE_ASIDE, effects.unkept)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])
     _run_each_once(
         connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there"
@@ -209,13 +213,27 @@ def _prune(connection: sqlite3.Connection, pruning: Pruning) -> None:
         )
 
 
+def _set_aside(connection: sqlite3.Connection, effects: Effects, now: int) -> None:
+    _run(
+        connection,
+        sql.SET_ASIDE,
+        [(reason, now, *message) for reason, *message in effects.set_aside],
+    )
+    kept_at = dict.fromkeys(instance_id for _, instance_id, _ in effects.set_aside)
+    _run(connection, sql.PRUNE_ASIDE, [(instance_id,) for instance_id in kept_at])
+
+
 def _empty_inbox(connection: sqlite3.Connection, instance_id: str) -> None:
     left = connection.execute(sql.COUNT_UNREAD_BY_NAME, (instance_id,)).fetchall()
-    unread = {name: count for kind, name, count in left if kind == 0}
+    unread: Counter[str] = Counter()
+    for kind, name, count in left:
+        if kind <= 0:  # ends of children are above
+            unread[name] += count
     if unread:
         connection.execute(sql.SET_UNREAD_AT_END, (pack(unread), instance_id))
     if left:
         connection.execute(sql.EMPTY_INBOX, (instance_id,))
+        connection.execute(sql.EMPTY_ASIDE, (instance_id,))
 
 
 def _run(connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]]) -> None:

@@ -12,6 +12,7 @@ from orchestra.providers.sqlite.rendering import insert, update
 from orchestra.store import tables
 from orchestra.store.executions import PRUNED_AT_ONCE
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
+from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.tables import Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -141,6 +142,20 @@ FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 BURY_MESSAGE: Final = """
     INSERT OR REPLACE INTO tombstone (instance_id, message_id, sequence, removed_at)
     SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
+_ASIDE: Final = tables.SET_ASIDE.without("reason", "set_aside_at").listed()
+# OR REPLACE: a library that did not know the table may have left a row of an earlier instance.
+SET_ASIDE: Final = f"""
+    INSERT OR REPLACE INTO set_aside ({_ASIDE}, reason, set_aside_at)
+    SELECT {_ASIDE}, ?, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
+# The newest stay, and at least one.
+PRUNE_ASIDE: Final = f"""
+    DELETE FROM set_aside WHERE instance_id = ?1 AND sequence IN (
+        SELECT a.sequence FROM (
+            SELECT sequence, row_number() OVER newest AS place, sum(length(payload)) OVER newest AS total
+            FROM set_aside WHERE instance_id = ?1 WINDOW newest AS (ORDER BY sequence DESC)) AS a
+        WHERE a.place > {KEPT_ASIDE.messages} OR (a.place > 1 AND a.total > {KEPT_ASIDE.bytes}))"""
+REMOVE_ASIDE: Final = "DELETE FROM set_aside WHERE instance_id = ? AND sequence = ?"
+EMPTY_ASIDE: Final = "DELETE FROM set_aside WHERE instance_id = ?"
 REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
 EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
 # Only the known kinds of children's ends: rows of a newer library stay for it.
@@ -154,9 +169,9 @@ PRUNE_TOMBSTONES: Final = """
 SET_CUSTOM_STATUS: Final = """
     UPDATE instance_detail SET custom_status = ?, custom_status_encoding = ? WHERE instance_id = ?"""
 SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
-COUNT_UNREAD_BY_NAME: Final = (
-    "SELECT kind, name, count(*) FROM message WHERE instance_id = ? GROUP BY kind, name"
-)
+COUNT_UNREAD_BY_NAME: Final = """
+    SELECT kind, name, count(*) FROM message WHERE instance_id = ?1 GROUP BY kind, name
+    UNION ALL SELECT -1, name, count(*) FROM set_aside WHERE instance_id = ?1 GROUP BY name"""
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
 # From the oldest on, so that it reads only the rows to delete, and one more. It deletes a part of a
@@ -306,6 +321,14 @@ READ_INBOX: Final = f"""
 LIST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
     WHERE instance_id = ? AND kind = 0 AND sequence > ? ORDER BY sequence LIMIT ?"""
+LIST_ASIDE: Final = f"""
+    SELECT {tables.SET_ASIDE.without("instance_id").listed()} FROM set_aside
+    WHERE instance_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
+COUNT_NAMES: Final = f"""
+    SELECT name, sum(number) AS total FROM (
+        SELECT name, count(*) AS number FROM message WHERE instance_id = ?1 AND kind = 0 GROUP BY name
+        UNION ALL SELECT name, count(*) FROM set_aside WHERE instance_id = ?1 GROUP BY name)
+    GROUP BY name ORDER BY total DESC, name LIMIT {NAMES_SHOWN}"""
 
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
@@ -450,7 +473,8 @@ RECORD_COLUMNS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_at_end,
-        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at"""
+        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at,
+        (SELECT count(*) FROM set_aside a WHERE a.instance_id = i.instance_id)"""
 FROM_HOT_ROWS: Final = """
     FROM instance i
     JOIN kind k ON k.kind_id = i.kind"""
@@ -502,6 +526,7 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM message WHERE instance_id = ?",
     "DELETE FROM tombstone WHERE instance_id = ?",
     "DELETE FROM activity WHERE instance_id = ?",
+    "DELETE FROM set_aside WHERE instance_id = ?",
 )
 ANY_EXPIRED: Final = "SELECT 1 FROM instance WHERE expires_at <= ? LIMIT 1"
 FIND_EXPIRED: Final = """

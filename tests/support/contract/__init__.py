@@ -18,6 +18,7 @@ are written with is in :mod:`~tests.support.contract.shorthand`.
 from __future__ import annotations
 
 from tests.support.contract.ages import AgeTests
+from tests.support.contract.asides import AsideTests
 from tests.support.contract.cancels import CancelTests
 from tests.support.contract.children import ChildTests
 from tests.support.contract.claims import ClaimTests
@@ -53,6 +54,7 @@ class ProviderContract(
     GroupTests,
     FenceTests,
     MessageTests,
+    AsideTests,
     ClaimTests,
     LifetimeTests,
     ExecutionTests,

@@ -40,7 +40,7 @@ from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, 
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import InstanceRow, ParentLink, Pin
 from orchestra.store.kinds import ExecutionEnd, HoldKind, Status
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import Aside, MessageRow
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.routes import Route
@@ -343,6 +343,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         ending = not boundary and not data.draw(_mostly)
         deltas = self.deltas(data, record, boundary=boundary, ending=ending)
         messages = self.unread(instance_id) if record.status is Status.OPEN else ()
+        consumed = tuple(sequence for sequence in messages if data.draw(some.booleans()))
         # An activity is asked for by an event of the execution that goes on.
         is_asked_for = not boundary and (
             row.history_events > 0 or any(event.id == 1 for event in deltas[0].events)
@@ -373,7 +374,13 @@ class ComparedWithModel(RuleBasedStateMachine):
             if operators
             else data.draw(some.sampled_from((row.owner, row.owner, None, "n1"))),
             executions=deltas,
-            consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
+            consumed=consumed,
+            set_aside=tuple(
+                Aside(sequence, UserText(f"unfit {sequence}"))
+                for sequence in consumed
+                if not data.draw(_mostly)
+            ),
+            unkept=() if data.draw(_mostly) else self.set_aside(instance_id),
             activities=() if data.draw(_mostly) else (self.activity(data, state.execution, route),),
             completed=(1,) if not data.draw(_mostly) else (),
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
@@ -508,6 +515,10 @@ class ComparedWithModel(RuleBasedStateMachine):
         world = self.model.world
         return tuple(message.sequence for message in world.instances[instance_id].messages)
 
+    def set_aside(self, instance_id: str) -> tuple[int, ...]:
+        world = self.model.world
+        return tuple(message.sequence for message in world.instances[instance_id].aside)
+
     # --- comparing ------------------------------------------------------------------------
 
     def commit(self, changes: Sequence[Change]) -> None:
@@ -522,6 +533,8 @@ class ComparedWithModel(RuleBasedStateMachine):
         for instance_id in _INSTANCES:
             self.both(lambda provider, key=instance_id: provider.directory.get(key))
             self.both(lambda provider, key=instance_id: provider.directory.executions(key))
+            self.both(lambda provider, key=instance_id: provider.directory.messages(key))
+            self.both(lambda provider, key=instance_id: provider.directory.messages(key, 2, 2))
             record = self.model.directory.get(instance_id)
             for number in range(1, 1 if record is None else record.row.execution + 1):
                 self.both(

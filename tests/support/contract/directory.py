@@ -243,7 +243,9 @@ class DirectoryTests(ContractBase):
             ),
             Granted,
         )
-        assert provider.directory.list(InstanceQuery(held=True)) == [read(provider)]
+        assert provider.directory.list(InstanceQuery(held=True)) == [
+            replace(read(provider), unread_by_name={})
+        ]
 
     def test_readers_see_which_of_some_instances_go_on(self, provider: Provider) -> None:
         assert provider.directory.going_among([]) == set()

@@ -24,7 +24,16 @@ from tests.support.crashes.stores import (
 )
 from tests.support.crashes.traffic import Promises
 
-BELONGING = ("instance_detail", "label", "execution", "event", "message", "tombstone", "activity")
+BELONGING = (
+    "instance_detail",
+    "label",
+    "execution",
+    "event",
+    "message",
+    "tombstone",
+    "activity",
+    "set_aside",
+)
 """The tables whose rows belong to an instance."""
 
 ORPHANS = {

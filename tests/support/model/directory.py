@@ -102,6 +102,7 @@ class ModelDirectory:
             return []
         found = [read_message(message, self._dialect) for message in instance.messages]
         unread = [one for one in found if one.kind is MessageKind.EVENT and one.sequence > after]
+        unread += [one for one in instance.aside if one.sequence > after]
         return sorted(unread, key=lambda one: one.sequence)[:limit]
 
     def catalogue(self) -> Catalogue:
@@ -218,9 +219,8 @@ def _abandoned(record: InstanceRecord, query: InstanceQuery) -> list[ActivityRow
 
 def _shown(record: InstanceRecord, query: InstanceQuery) -> InstanceRecord:
     abandoned = _abandoned(record, query)
-    return replace(
-        record, activities=(), reports=(), unserved=abandoned[0].route if abandoned else None
-    )
+    route = abandoned[0].route if abandoned else None
+    return replace(record, activities=(), reports=(), unread_by_name={}, unserved=route)
 
 
 def _cause(record: InstanceRecord, query: InstanceQuery) -> object:

@@ -138,6 +138,7 @@ class Group:
             return Refused()
         for delta in write.executions:
             instance = self._apply_delta(instance, delta)
+        instance = self._set_aside(instance, write)
         instance = self._consume(instance, write.consumed)
         if write.closed_with_children:
             # Only the kinds that are ends of children: what a newer library has sent stays for it.
@@ -187,11 +188,15 @@ class Group:
         if write.pin is not None:
             instance = replace(instance, row=replace(instance.row, pin=write.pin))
         if not is_open:
-            unread = Counter(message.name for message in instance.unread_events)
+            unread = Counter(dict(instance.names))
             after = self._expiries.get(state.kind.name)
             expires_at = None if after is None else self._now + after
             instance = replace(
-                instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at
+                instance,
+                messages=(),
+                aside=(),
+                unread_at_end=dict(unread),
+                expires_at=expires_at,
             )
         instance = restore(instance, write.restored)
         if write.prune is not None:
@@ -255,6 +260,21 @@ class Group:
             )
             activities = {}
         return replace(instance, executions=executions, events=events, activities=activities)
+
+    def _set_aside(self, instance: ModelInstance, write: Write) -> ModelInstance:
+        kept = [one for one in instance.aside if one.sequence not in write.unkept]
+        for aside in write.set_aside:
+            kept += [
+                replace(message, aside=aside.reason, aside_at=self._now)
+                for message in instance.unread_events
+                if message.sequence == aside.sequence
+            ]
+        kept.sort(key=lambda message: message.sequence)
+        while kept[1_000:] or (
+            kept[1:] and sum(len(one.payload.data) for one in kept) > 16 * 1024 * 1024
+        ):
+            del kept[0]
+        return replace(instance, aside=tuple(kept))
 
     def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
         removed = [message for message in instance.messages if message.sequence in consumed]

@@ -52,6 +52,7 @@ class ModelInstance:
     activities: Mapping[tuple[int, int], ActivityRow] = field(
         default_factory=dict[tuple[int, int], ActivityRow]
     )
+    aside: tuple[MessageRow, ...] = ()
     unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
     expires_at: int | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
@@ -103,7 +104,14 @@ class ModelInstance:
                     if message.kind is not MessageKind.EVENT
                 )
             ),
+            set_aside=len(self.aside),
+            unread_by_name=dict(self.names[:16]),
         )
+
+    @property
+    def names(self) -> list[tuple[str, int]]:
+        counted = Counter(message.name for message in (*self.unread_events, *self.aside))
+        return sorted(counted.items(), key=lambda named: (-named[1], named[0]))
 
 
 def page_of(

@@ -1,5 +1,6 @@
 """The client: start, ask, signal, cancel, and look."""
 
+from orchestra.client.audit import OperationInfo, OperationPage
 from orchestra.client.client import Client, Handle
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
@@ -40,6 +41,8 @@ __all__ = [
     "InstancePage",
     "InstanceStatus",
     "NodeInfo",
+    "OperationInfo",
+    "OperationPage",
     "OrderBy",
     "ParentInfo",
     "PendingActivity",

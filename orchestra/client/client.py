@@ -27,6 +27,7 @@ from typing_extensions import TypeForm
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_provider, check_registry
+from orchestra.client.audit import Audit, OperationPage
 from orchestra.client.control import Control
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
@@ -127,6 +128,7 @@ class Client:
         self._versions = Versions(self._access)
         self._selecting = Selecting(self._access)
         self._control = Control(self._access)
+        self._audit = Audit(self._access)
         self._maintenance = Maintenance(self._access)
 
     @classmethod
@@ -712,6 +714,32 @@ class Client:
             by=by,
             request_id=request_id,
         )
+
+    async def list_operations(
+        self,
+        *,
+        subject: str | None = None,
+        action: str | None = None,
+        by: str | None = None,
+        limit: int = 100,
+        page: str | None = None,
+    ) -> OperationPage:
+        """Return what operators did, the newest first; every condition that is given must hold.
+
+        The store keeps the last 100,000 acts, each from the transaction that did it: ``cancel``,
+        ``terminate``, ``release``, ``pin``, ``unpin``, ``nudge``, ``rerun``, ``delete``, ``purge``,
+        ``drop messages``, ``set policy`` and others. What was refused, or had been done before, is
+        not among them.
+
+        Args:
+            subject: the id of an instance, or the name of an orchestration.
+            limit: how many at most, 1 or more.
+            page: ``next_page`` of the page before.
+
+        Raises:
+            InvalidArgument: ``page`` is no page, ``limit`` is below 1, or a condition is no text.
+        """
+        return await self._audit.list(subject, action, by, limit, page)
 
     async def purge(
         self,

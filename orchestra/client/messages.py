@@ -15,6 +15,7 @@ from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted, Inv
 from orchestra.operations.lookup import not_found
 from orchestra.operations.messages import drop_messages
 from orchestra.options import check_count
+from orchestra.store.audit import Record
 from orchestra.store.changes import Append, Cancel
 from orchestra.store.inbox_limits import Full, InboxLimits
 from orchestra.store.outcomes import AppendRefused, Refusal
@@ -93,7 +94,14 @@ class Messages:
             )
         access = self._access
         dropped = await access.perform(
-            drop_messages(instance_id, access.provider.library, name=name, message_ids=message_ids)
+            drop_messages(
+                instance_id,
+                access.provider.library,
+                name=name,
+                message_ids=message_ids,
+                by=access.name,
+                reason=reason,
+            )
         )
         if dropped:
             engine_logger.info(
@@ -110,7 +118,10 @@ class Messages:
         """Ask an instance to stop; see :meth:`Client.cancel`."""
         check_id(instance_id)
         check_reason(reason)
-        await self._send(Cancel(instance_id, UserText(reason), self._access.name), AlreadyCompleted)
+        by = self._access.name
+        record = Record(by, "cancel", instance_id, {"reason": reason})
+        change = Cancel(instance_id, UserText(reason), by, record=record)
+        await self._send(change, AlreadyCompleted)
 
     async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
         outcome = await self._access.port.submit(change)

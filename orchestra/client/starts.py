@@ -34,6 +34,7 @@ from orchestra.options import check_moment
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import LOWEST_VERSION
 from orchestra.signatures import called, plain_function
+from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Append, Start
 from orchestra.store.inbox_limits import InboxLimits
@@ -176,6 +177,8 @@ class Starts:
             labels=record.labels,
             created_by=f"rerun of {instance_id}",
         )
+        entry = Record(access.name, "rerun", instance_id, {"instance_id": change.instance_id})
+        change = replace(change, record=entry)
         await self._begin(change, (), "error", "error")
         return change.instance_id
 

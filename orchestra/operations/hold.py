@@ -7,6 +7,7 @@ from orchestra.errors import InstanceNotHeld
 from orchestra.operations.known import require_known, require_level
 from orchestra.operations.lookup import has_ended, not_found, open_instance
 from orchestra.operations.steps import Operation, ReadCatalogue, Submit
+from orchestra.store.audit import Record
 from orchestra.store.changes import Release, Resume, Suspend
 from orchestra.store.kinds import CONTROL_LEVEL, Library
 from orchestra.store.outcomes import AppendRefused, Granted, Outcome, Refusal
@@ -25,11 +26,14 @@ def hold(instance_id: str, library: Library, *, by: str, reason: str) -> Operati
     record = yield from open_instance(instance_id)
     require_known(record, library)
     require_level((yield from ReadCatalogue()), CONTROL_LEVEL, f"{instance_id!r} cannot be held")
-    outcome = yield from Submit(Suspend(instance_id, by, UserText(reason), record.row.incarnation))
+    entry = Record(by, "hold", instance_id, {"reason": reason})
+    outcome = yield from Submit(
+        Suspend(instance_id, by, UserText(reason), record.row.incarnation, entry)
+    )
     return _granted(instance_id, outcome)
 
 
-def release(instance_id: str, library: Library, *, by: str) -> Operation[None]:
+def release(instance_id: str, library: Library, *, by: str, reason: str = "") -> Operation[None]:
     """End what holds an instance: the operator's hold, a stored one, or both.
 
     Raises:
@@ -42,12 +46,13 @@ def release(instance_id: str, library: Library, *, by: str) -> Operation[None]:
     record = yield from open_instance(instance_id)
     require_known(record, library)
     row = record.row
+    entry = Record(by, "release", instance_id, {"reason": reason})
     if row.paused:
-        outcome = yield from Submit(Resume(instance_id, by, row.incarnation))
+        outcome = yield from Submit(Resume(instance_id, by, row.incarnation, entry))
         if _granted(instance_id, outcome):
             return
     elif record.held:
-        outcome = yield from Submit(Release(instance_id, row.incarnation, row.revision))
+        outcome = yield from Submit(Release(instance_id, row.incarnation, row.revision, entry))
         if isinstance(outcome, Granted):
             return
     raise InstanceNotHeld(

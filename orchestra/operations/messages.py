@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from orchestra.errors import OutcomeUnknown
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import FindMessages, Operation, Pause, Submit
+from orchestra.store.audit import Record
 from orchestra.store.changes import Recover, Write
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import Library, Status
@@ -26,6 +28,9 @@ _TRIES: Final = 20
 
 _PAUSE: Final = 0.01
 
+_NAMED: Final = 20
+"""How many ids of dropped messages the audit names."""
+
 
 def drop_messages(
     instance_id: str,
@@ -33,6 +38,8 @@ def drop_messages(
     *,
     name: str | None,
     message_ids: Collection[str] | None,
+    by: str,
+    reason: str,
 ) -> Operation[int]:
     """Remove unread events of an instance, those included that were set aside. Return how many
     were removed.
@@ -52,7 +59,9 @@ def drop_messages(
             if record.status is not Status.OPEN:
                 raise has_ended(instance_id, record.status)
             require_known(record, library)
-            if not (yield from _write(record, chosen, library, raced=tries > 0)):
+            detail = {"count": len(chosen), "first": _named(chosen), "reason": reason}
+            entry = Record(by, "drop messages", instance_id, detail)
+            if not (yield from _write(record, chosen, library, entry, raced=tries > 0)):
                 tries += 1
                 if tries > _TRIES:
                     raise OutcomeUnknown(
@@ -75,8 +84,17 @@ def _is_chosen(message: MessageRow, name: str | None, wanted: Collection[str] | 
     )
 
 
+def _named(messages: list[MessageRow]) -> list[str]:
+    return [message.message_id for message in messages[:_NAMED]]
+
+
 def _write(
-    record: InstanceRecord, messages: list[MessageRow], library: Library, *, raced: bool
+    record: InstanceRecord,
+    messages: list[MessageRow],
+    library: Library,
+    entry: Record,
+    *,
+    raced: bool,
 ) -> Operation[bool]:
     row = record.row
     if raced and row.owner is not None:
@@ -88,7 +106,7 @@ def _write(
         if row.incarnation != record.row.incarnation:
             return False
     raise_unless_known(row, library)
-    outcome = yield from Submit(_removal(record, row, messages))
+    outcome = yield from Submit(replace(_removal(record, row, messages), record=entry))
     return isinstance(outcome, Granted)
 
 

@@ -33,6 +33,7 @@ from orchestra.operations.steps import (
     Submit,
 )
 from orchestra.resolution import policy_of, resolution_level
+from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ChildCancel, IfEnded, Recover, Start, Write
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
@@ -197,6 +198,7 @@ def _rewind_open(
         uncancels=True,
         pin=_pin(following, asked, now),
         leaves_children=True,
+        record=_entry(following, asked),
     )
     if not isinstance((yield from Submit(write)), Granted):
         return None
@@ -226,6 +228,7 @@ def _rewind_ended(
         looks=True,
         restored=messages,
         pin=_pin(following, asked, catalogue.now),
+        record=_entry(following, asked),
     )
     outcome = yield from Submit(start)
     if isinstance(outcome, StartExists) and outcome.same:
@@ -265,6 +268,16 @@ def _following(
 
 def _pin(following: ExecutionRow, asked: Rewinding, now: int) -> Pin | None:
     return Pin(following.version, now, asked.by, asked.reason) if asked.pins else None
+
+
+def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
+    detail = {
+        "to": asked.execution,
+        "execution": following.number,
+        "version": following.version,
+        "reason": asked.reason,
+    }
+    return Record(asked.by, "rewind", asked.instance_id, detail)
 
 
 def _consumed_since(

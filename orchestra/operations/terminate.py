@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Final
 
 from orchestra.codec import UserText
@@ -11,11 +12,12 @@ from orchestra.events import EventWriter, ExecutionTerminated, error_to_bytes, t
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
+from orchestra.store.audit import Record
 from orchestra.store.changes import Cancel, Recover, Write
 from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import ExecutionEnd, Library, Status
-from orchestra.store.outcomes import Granted, Recovered
+from orchestra.store.outcomes import Appended, Granted, Recovered
 from orchestra.store.queries import InstanceRecord
 from orchestra.summary import EMPTY_SUMMARY
 
@@ -45,6 +47,7 @@ def terminate(
     first = yield from existing(instance_id)
     require_known(first, library)
     record: InstanceRecord | None = first
+    is_recorded = False
     for number in itertools.count():
         if (
             record is None
@@ -53,20 +56,23 @@ def terminate(
         ):
             _require_end_by_mark(first, record, is_marked=number > _WRITES_BEFORE_MARK)
             return None
-        if (yield from _write_end(record, reason, library, raced=number > 0)):
+        entry = None if is_recorded else Record(by, "terminate", instance_id, {"reason": reason})
+        if (yield from _write_end(record, reason, library, entry, raced=number > 0)):
             return record
         if number == _WRITES_BEFORE_MARK:
             # Its owner writes it all the time. A mark races with no write: an owner that sees it
             # stops running its code.
-            yield from Submit(
+            outcome = yield from Submit(
                 Cancel(
                     instance_id,
                     UserText(reason),
                     by,
                     terminate=True,
                     incarnation=first.row.incarnation,
+                    record=entry,
                 )
             )
+            is_recorded = isinstance(outcome, Appended) and outcome.fresh
         if number >= _WRITES_BEFORE_MARK:
             yield from Pause(
                 min(_LONGEST_PAUSE, _SHORTEST_PAUSE * (number - _WRITES_BEFORE_MARK + 1))
@@ -91,7 +97,12 @@ def _require_end_by_mark(
 
 
 def _write_end(
-    record: InstanceRecord, reason: str, library: Library, *, raced: bool
+    record: InstanceRecord,
+    reason: str,
+    library: Library,
+    entry: Record | None,
+    *,
+    raced: bool,
 ) -> Operation[bool]:
     """Write the end of an instance, if it is still as it was read. Return whether this write has
     ended it.
@@ -110,9 +121,8 @@ def _write_end(
     raise_unless_known(row, library)
     catalogue = yield from ReadCatalogue()
     writer = library.events.writer(row.kind.format, catalogue.levels.write)
-    outcome = yield from Submit(
-        termination(row, reason, max(catalogue.now, record.updated_at), writer)
-    )
+    end = termination(row, reason, max(catalogue.now, record.updated_at), writer)
+    outcome = yield from Submit(replace(end, record=entry))
     return isinstance(outcome, Granted)
 
 

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from orchestra.codec import Packed, Payload, UserText
 from orchestra.events import OnParentClose
 from orchestra.frozen import frozen
+from orchestra.store.audit import Record
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.instances import Hold, InstanceState, ParentLink, Pin
@@ -36,6 +37,7 @@ __all__ = [
     "Stop",
     "Suspend",
     "Write",
+    "record_of",
     "size_of",
 ]
 
@@ -92,6 +94,7 @@ class Start:
     gives_events: bool = True
     restored: tuple[MessageRow, ...] = ()
     pin: Pin | None = None
+    record: Record | None = None
 
     @property
     def concerns_standing(self) -> bool:
@@ -151,6 +154,7 @@ class Cancel:
     by: str = ""
     terminate: bool = False
     incarnation: str | None = None
+    record: Record | None = None
 
 
 @frozen
@@ -218,6 +222,7 @@ class Write:
     restart: Start | None = None
     set_aside: tuple[Aside, ...] = ()
     unkept: tuple[int, ...] = ()
+    record: Record | None = None
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -296,6 +301,7 @@ class Release:
     instance_id: str
     incarnation: str
     revision: int
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +318,7 @@ class Suspend:
     by: str
     reason: UserText
     incarnation: str | None = None
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +330,7 @@ class Resume:
     instance_id: str
     by: str
     incarnation: str | None = None
+    record: Record | None = None
 
 
 ClientChange = Start | Append | Cancel | Write | Release | Recover | Suspend | Resume
@@ -330,6 +338,15 @@ ClientChange = Start | Append | Cancel | Write | Release | Recover | Suspend | R
 
 
 Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report | Suspend | Resume
+
+
+def record_of(change: Change) -> Record | None:
+    """Return the entry that a change leaves in the audit, if it is granted."""
+    return (
+        change.record
+        if isinstance(change, Start | Cancel | Write | Release | Suspend | Resume)
+        else None
+    )
 
 
 def size_of(change: Change) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestra.codec import Payload
 from orchestra.events import OnParentClose
+from orchestra.store.audit import Record
 from orchestra.store.changes import (
     Append,
     Cancel,
@@ -27,6 +28,7 @@ from orchestra.store.changes import (
     Start,
     Suspend,
     Write,
+    record_of,
 )
 from orchestra.store.effects import Effects
 from orchestra.store.facts import (
@@ -102,6 +104,7 @@ class Decision:
             ``steps``.
         touched: instances whose owner must act, with that owner.
         hands_out: whether an activity became available for other nodes.
+        records: what the audit keeps of granted changes.
     """
 
     steps: list[Effects | Recovery] = field(default_factory=lambda: [])
@@ -114,6 +117,7 @@ class Decision:
     outcomes: dict[int, Outcome] = field(default_factory=lambda: {})
     touched: set[tuple[str, str | None]] = field(default_factory=set[tuple[str, str | None]])
     hands_out: bool = False
+    records: list[Record] = field(default_factory=lambda: [])
 
     @property
     def changed_rows(self) -> list[HotRow]:
@@ -143,8 +147,19 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
         deciding.follow(position, change)
     for position, change in changes.items():
         deciding.decide_arrival(position, change)
+    for position, change in changes.items():
+        record, outcome = record_of(change), deciding.decision.outcomes.get(position)
+        if record is not None and _has_changed(outcome):
+            deciding.decision.records.append(record)
     deciding.decision.unmade.extend(facts.made - deciding.decision.started.keys())
     return deciding.decision
+
+
+def _has_changed(outcome: Outcome | None) -> bool:
+    """Return whether an operator's change has changed something. The audit keeps nothing else."""
+    if isinstance(outcome, Appended):
+        return outcome.fresh
+    return isinstance(outcome, Granted | Started)
 
 
 def hands_out(write: Write) -> bool:

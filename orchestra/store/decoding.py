@@ -13,6 +13,7 @@ from orchestra.codec import Packed, Payload, UserText, pack, pack_value, unpack
 from orchestra.errors import LevelTooLow
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
+from orchestra.store.audit import OperationRow
 from orchestra.store.census import OpenCode
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
@@ -65,6 +66,7 @@ __all__ = [
     "read_instance",
     "read_message",
     "read_open_code",
+    "read_operation",
     "read_payload",
     "read_queue",
     "read_task",
@@ -237,6 +239,15 @@ def _read_group_value(key: str, stored: Any, dialect: Dialect) -> Any:
             return None if stored is None else dialect.library.holds.read(stored)
         case _:
             return stored
+
+
+# --- the audit --------------------------------------------------------------------------------
+
+
+def read_operation(columns: Columns) -> OperationRow:
+    """Return an entry of the audit from its columns and its key."""
+    at, by, action, subject, detail, number = columns
+    return OperationRow(at, by, action, subject, unpack(detail), str(number))
 
 
 # --- activities -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Protocol
 from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
 from orchestra.levels import Levels
+from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, NodeRecord, PolicyRow, Renewal
 from orchestra.store.census import Census
 from orchestra.store.changes import Change
@@ -261,6 +262,10 @@ class Directory(Protocol):
 
         Parked instances cost nothing.
         """
+        ...
+
+    def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
+        """Return entries of the audit, the newest first."""
         ...
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:

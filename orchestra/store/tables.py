@@ -23,6 +23,7 @@ __all__ = [
     "MESSAGE",
     "NEW_INSTANCE",
     "OPENING",
+    "OPERATION",
     "PATCHED",
     "REPORT",
     "SET_ASIDE",
@@ -291,3 +292,8 @@ REPORT: Final = Columns(
     )
 )
 """The columns that a report or a stop mark changes."""
+
+# --- operators --------------------------------------------------------------------------------
+
+OPERATION: Final = _columns(at="number", actor="text", action="text", subject="text", detail="blob")
+"""An entry of the audit. Its key is the provider's own."""

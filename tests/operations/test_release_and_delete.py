@@ -15,6 +15,7 @@ from orchestra.levels import Unknown
 from orchestra.operations.delete import Purged, delete, ended_before, purge
 from orchestra.operations.hold import release
 from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Submit
+from orchestra.store.audit import Record
 from orchestra.store.changes import Release
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.store.outcomes import Granted, Refused
@@ -35,7 +36,10 @@ def released(*answers):
 def test_a_release_is_conditional_on_the_revision_that_was_read():
     steps, result = released(a_record(held=True), Granted(0))
     assert result is None
-    assert steps == [Get("i"), Submit(Release("i", "a", 3))]
+    assert steps == [
+        Get("i"),
+        Submit(Release("i", "a", 3, Record("me", "release", "i", {"reason": ""}))),
+    ]
 
 
 def test_what_nothing_holds_is_not_written():

@@ -16,6 +16,7 @@ from orchestra.events import EVENTS, ExecutionTerminated, from_record
 from orchestra.levels import Unknown
 from orchestra.operations.steps import Get, Pause, ReadCatalogue, Submit
 from orchestra.operations.terminate import terminate, termination
+from orchestra.store.audit import Record
 from orchestra.store.changes import Cancel, Recover, Write
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.store.outcomes import Appended, Granted, Recovered, Refused
@@ -24,6 +25,7 @@ from tests.support.script import NOW, a_catalogue, a_record, performed
 
 WRITER = EVENTS.writer(1, 1)
 READ = a_catalogue()
+ENTRY = Record("me", "terminate", "i", {"reason": "enough"})
 MARKED = Appended(1, "n1", fresh=True)
 
 
@@ -48,7 +50,7 @@ def test_an_instance_that_is_not_written_meanwhile_is_ended_by_one_write():
     assert steps == [
         Get("i"),
         ReadCatalogue(),
-        Submit(termination(record.row, "enough", NOW, WRITER)),
+        Submit(replace(termination(record.row, "enough", NOW, WRITER), record=ENTRY)),
     ]
     assert steps[2].change.revision == record.row.revision
 
@@ -108,7 +110,7 @@ def test_an_instance_that_its_owner_has_left_meanwhile_is_read_again_before_it_i
 def test_after_nine_late_writes_it_marks_the_instance_and_the_owner_ends_it():
     steps, result = ended([*late(9), MARKED, None, a_record(status=Status.TERMINATED)])
     assert result is None, "it was not this operation's write that ended it"
-    mark = Cancel("i", "enough", "me", terminate=True, incarnation="a")
+    mark = Cancel("i", "enough", "me", terminate=True, incarnation="a", record=ENTRY)
     assert [
         step.change
         for step in steps
@@ -116,6 +118,16 @@ def test_after_nine_late_writes_it_marks_the_instance_and_the_owner_ends_it():
     ] == [mark]
     assert kinds_of(steps).count(Write) == 9
     assert kinds_of(steps)[-3:] == [Cancel, Pause, Get]
+
+
+def test_an_end_is_recorded_once_by_its_mark_or_by_the_write_after_it():
+    looks = [*late(9), MARKED, None, a_record(), READ, Granted(0)]
+    steps, _ = ended(looks)
+    recorded = [step.change.record for step in steps if isinstance(step, Submit)][-2:]
+    assert recorded == [ENTRY, None], "the mark was the act"
+    steps, _ = ended([*late(9), replace(MARKED, fresh=False), *looks[-4:]])
+    recorded = [step.change.record for step in steps if isinstance(step, Submit)][-2:]
+    assert recorded == [ENTRY, ENTRY], "another operator's mark is another act"
 
 
 def test_after_the_mark_it_looks_and_writes_again_ever_less_often():

@@ -26,4 +26,6 @@ class TestMemory(ProviderContract):
         )
 
     def read_audit(self, provider):
-        return provider.database.operations
+        return [
+            (one.by, one.action, one.subject, one.detail) for one in provider.database.operations
+        ]

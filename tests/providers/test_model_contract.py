@@ -26,4 +26,4 @@ class TestModel(ProviderContract):
         )
 
     def read_audit(self, provider):
-        return provider.world.operations
+        return [operation for _, operation in provider.world.operations]

@@ -290,6 +290,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         ):
             connection.execute(f"DROP INDEX {index}")
         connection.execute("DROP INDEX instance_boundary")
+        connection.execute("DROP INDEX operation_at")
+        connection.execute("DROP INDEX operation_subject")
         connection.execute("DROP INDEX activity_claim")
         for table, columns in {
             "instance": ("paused", "boundary_due", "not_before"),
@@ -342,7 +344,7 @@ def test_many_processes_that_open_an_empty_store_make_it_once(path):
     """
     processes = [run_python(script, path, f"i{number}") for number in range(6)]
     answers = [process.communicate()[0] for process in processes]
-    assert answers == [b"Started()\n"] * 6
+    assert answers == [f"{Started()!r}\n".encode()] * 6
     provider = SqliteProvider(path)
     provider.open()
     assert len(provider.directory.list(InstanceQuery())) == 6

@@ -8,6 +8,7 @@ from typing import Any, Final
 from orchestra.clock import Clock
 from orchestra.codec import UserText
 from orchestra.providers.memory.database import Database
+from orchestra.store.audit import Record
 from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
 from orchestra.store.nudges import Nudged, decide_nudge
@@ -15,7 +16,6 @@ from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["MemoryAdmin"]
 
-_KEPT_OPERATIONS: Final = 10_000
 _NAMED: Final = 100
 """How many ids of deleted instances the audit names."""
 
@@ -51,7 +51,7 @@ class MemoryAdmin:
                 kept = (one for one in former if one.revision >= oldest_kept(row))
                 database.set(database.former_policies, name, tuple(kept))
             database.set(database.policies, name, row)
-        self._record(by, "set policy", name, {"value": value, "reason": reason})
+            self._record(now, by, "set policy", name, {"value": value, "reason": reason})
         return PolicyOutcome(granted=True, row=row)
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
@@ -63,10 +63,11 @@ class MemoryAdmin:
             self._database.store_row(row)
             pin = None if version is None else pin_to_bytes(Pin(version, now, by, reason))
             self._database.change_detail(instance_id, pin=pin)
-        if version is None:
-            self._record(by, "unpin", instance_id, {"reason": reason})
-        else:
-            self._record(by, "pin", instance_id, {"version": version, "reason": reason})
+            if version is None:
+                self._record(now, by, "unpin", instance_id, {"reason": reason})
+            else:
+                detail = {"version": version, "reason": reason}
+                self._record(now, by, "pin", instance_id, detail)
         return True
 
     def nudge(
@@ -81,33 +82,30 @@ class MemoryAdmin:
                 database.store_row(row)
                 nudge = nudge_to_bytes(Nudge(execution, now, by, UserText(reason)))
                 database.change_detail(instance_id, nudge=nudge)
-        if outcome is Nudged.ASKED:
-            self._record(by, "nudge", instance_id, {"execution": execution, "reason": reason})
+                detail = {"execution": execution, "reason": reason}
+                self._record(now, by, "nudge", instance_id, detail)
         return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
-        with self._database.transaction(self._store, self._clock):
+        with self._database.transaction(self._store, self._clock) as now:
             deleted = self._delete(instance_id, incarnation)
-        if deleted:
-            self._record(by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
+            if deleted:
+                detail = {"incarnation": incarnation, "reason": reason}
+                self._record(now, by, "delete", instance_id, detail)
         return deleted
 
     def delete_all(
         self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
     ) -> list[str]:
-        with self._database.transaction(self._store, self._clock):
+        with self._database.transaction(self._store, self._clock) as now:
             deleted = [
                 instance_id
                 for instance_id, incarnation in instances
                 if self._delete(instance_id, incarnation)
             ]
-        if deleted:
-            self._record(
-                by,
-                "purge",
-                "",
-                {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason},
-            )
+            if deleted:
+                detail = {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason}
+                self._record(now, by, "purge", "", detail)
         return deleted
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:
@@ -122,6 +120,7 @@ class MemoryAdmin:
         self._database.delete(instance_id)
         return True
 
-    def _record(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
-        self._database.operations.append((actor, action, subject, dict(detail)))
-        del self._database.operations[:-_KEPT_OPERATIONS]
+    def _record(
+        self, now: int, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+    ) -> None:
+        self._database.leave_records(now, [Record(actor, action, subject, dict(detail))])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from orchestra.events import EventRecord
 from orchestra.levels import Levels, Stored
 from orchestra.providers.memory.tables import Queue, Row, Table, Undo
 from orchestra.store import tables
+from orchestra.store.audit import KEPT_OPERATIONS, OperationRow, Record
 from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.store.census import SeenCode
 from orchestra.store.changes import Start
@@ -47,10 +48,7 @@ from orchestra.store.routes import Kind, Route
 from orchestra.store.tables import Column, Columns
 from orchestra.store.tasks import ActivityRow, Task
 
-__all__ = ["Database", "Operation", "require"]
-
-Operation = tuple[str, str, str, Mapping[str, Any]]
-"""An entry of the audit: who did what to which subject, and the details."""
+__all__ = ["Database", "require"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -113,7 +111,9 @@ class Database:
         self.seen: dict[tuple[str, str, str], SeenCode] = {}
         """Code that nodes had, by name, version and fingerprint."""
         self._levels: dict[str, Levels] = {}
-        self.operations: list[Operation] = []
+        self.operations: list[OperationRow] = []
+        """The audit, the oldest first."""
+        self._recorded = 0
         self.running: set[str] = set()
         """Nodes whose process lives; other stores know this by locks."""
         self.writes: Counter[int] = Counter()
@@ -147,6 +147,21 @@ class Database:
     def time(self, clock: Clock) -> int:
         """Return the store's time (protocol rule 25)."""
         return followed(self._last, clock.now())
+
+    def leave_records(self, now: int, records: Sequence[Record]) -> None:
+        """Leave entries in the audit, within a transaction."""
+        if len(self.operations) > 2 * KEPT_OPERATIONS:
+            del self.operations[:KEPT_OPERATIONS]
+        before = len(self.operations)
+        for one in records:
+            self._recorded += 1
+            self.operations.append(
+                OperationRow(
+                    now, one.by, one.action, one.subject, one.detail, f"{self._recorded:012}"
+                )
+            )
+        if len(records):
+            self._undo.add(lambda: self.operations.__delitem__(slice(before, None)))
 
     def set(self, mapping: dict[K, V], key: K, value: V | None) -> None:
         """Change a mapping of this database within a transaction; ``None`` removes the key."""

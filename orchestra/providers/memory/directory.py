@@ -13,6 +13,7 @@ from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
+from orchestra.store.audit import KEPT_OPERATIONS, OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
 from orchestra.store.decoding import in_order
@@ -133,6 +134,19 @@ class MemoryDirectory:
         with self._database.guard:
             return read_census(self._database, failed_since, name, self._dialect)
 
+    def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
+        with self._database.guard:
+            rows = self._database.operations[-KEPT_OPERATIONS:]
+        found = [
+            row
+            for row in rows
+            if query.subject in (None, row.subject)
+            and query.action in (None, row.action)
+            and query.by in (None, row.by)
+            and (query.after is None or _age(row) < query.after)
+        ]
+        return sorted(found, key=_age, reverse=True)[: query.limit]
+
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._database.guard:
             return {node_id: len(self._database.owned(node_id)) for node_id in node_ids}
@@ -141,6 +155,10 @@ class MemoryDirectory:
         with self._database.guard:
             rows = [self._database.hot_row(instance_id) for instance_id in instance_ids]
         return {row.instance_id for row in rows if row is not None and row.is_open and not row.held}
+
+
+def _age(row: OperationRow) -> tuple[int, str]:
+    return row.at, row.number
 
 
 def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:

@@ -54,6 +54,7 @@ def write_decision(
         _deliver(database, instance_id, message, dialect)
     for row in decision.changed_rows:
         database.store_row(row)
+    database.leave_records(now, decision.records)
     for step in decision.steps:
         if isinstance(step, Effects):
             _set_expiry(database, step, now)

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Final
 
-from orchestra.clock import new_id
-from orchestra.codec import UserText, pack
+from orchestra.codec import UserText
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.audit import record_all
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.deletion import delete_instances
 from orchestra.providers.postgres.effects import write_rows
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
+from orchestra.store.audit import Record
 from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.hot_row import HotRow
@@ -24,7 +25,6 @@ from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["PostgresAdmin"]
 
-_KEPT_OPERATIONS: Final = 10_000
 _NAMED: Final = 100
 """How many ids of deleted instances the audit names."""
 
@@ -196,5 +196,4 @@ def _record(
     subject: str,
     detail: Mapping[str, object],
 ) -> None:
-    script.add(sql.ADD_OPERATION, new_id(), transaction.now, actor, action, subject, pack(detail))
-    script.add(sql.PRUNE_OPERATIONS, _KEPT_OPERATIONS)
+    record_all(script, [Record(actor, action, subject, detail)], transaction.now)

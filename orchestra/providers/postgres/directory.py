@@ -14,6 +14,7 @@ from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.census import read_census, tally_of
 from orchestra.providers.postgres.conditions import Statement
 from orchestra.providers.postgres.kinds import read_kind
+from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
 from orchestra.store.decoding import (
@@ -27,6 +28,7 @@ from orchestra.store.decoding import (
     read_execution,
     read_instance,
     read_message,
+    read_operation,
     read_payload,
 )
 from orchestra.store.executions import ExecutionRow
@@ -114,6 +116,13 @@ class PostgresDirectory:
 
     def census(self, failed_since: int, name: str | None = None) -> Census:
         return read_census(self._calls, failed_since, name, self._dialect)
+
+    def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
+        at, number = (None, None) if query.after is None else query.after
+        rows = self._calls.read(
+            sql.LIST_OPERATIONS, query.subject, query.action, query.by, at, number, query.limit
+        )
+        return [read_operation(row) for row in rows]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(

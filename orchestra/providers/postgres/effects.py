@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.audit import record_all
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.facts import new_instances
 from orchestra.providers.postgres.rendering import arrays
@@ -63,6 +64,7 @@ def add_decision(
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
     write_rows(script, decision.changed_rows, now)
+    record_all(script, decision.records, now)
     return recovered
 
 

@@ -84,6 +84,7 @@ PRUNED: Final = Columns(
         ),
     )
 )
+OPERATION: Final = Columns((Column("operation_id", "text"), *tables.OPERATION))
 FENCE: Final = tables.HOT_ROW.only("instance_id", "incarnation", "revision", "owner")
 _FENCED: Final = tables.HOT_ROW.only(
     "kind",
@@ -888,13 +889,17 @@ SET_EXPIRY: Final = """
     INSERT INTO @expiry (name, after) VALUES ($1::text, $2::bigint) ON CONFLICT (name) DO UPDATE SET after = excluded.after"""
 REMOVE_EXPIRY: Final = "DELETE FROM @expiry WHERE name = $1::text"
 LIST_EXPIRIES: Final = "SELECT name, after FROM @expiry"
-ADD_OPERATION: Final = """
-    INSERT INTO @operation (operation_id, at, actor, action, subject, detail)
-    VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bytea)"""
+ADD_OPERATIONS: Final = insert("operation", OPERATION)
+LIST_OPERATIONS: Final = """
+    SELECT at, actor, action, subject, detail, operation_id FROM @operation
+    WHERE ($1::text IS NULL OR subject = $1::text) AND ($2::text IS NULL OR action = $2::text)
+        AND ($3::text IS NULL OR actor = $3::text)
+        AND ($4::bigint IS NULL OR (at, operation_id) < ($4::bigint, $5::text))
+    ORDER BY at DESC, operation_id DESC LIMIT $6::bigint"""
 # The audit is bounded too: people ask about the latest entries.
 PRUNE_OPERATIONS: Final = """
     DELETE FROM @operation o USING (
         SELECT operation_id FROM @operation
         WHERE at < (SELECT k.at FROM @operation k ORDER BY k.at DESC OFFSET $1::bigint LIMIT 1)
-        ORDER BY at LIMIT 100 FOR UPDATE SKIP LOCKED) AS old
+        ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED) AS old
     WHERE o.operation_id = old.operation_id"""

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Final
 
-from orchestra.codec import UserText, pack
+from orchestra.codec import UserText
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.audit import record_all
 from orchestra.providers.sqlite.deletion import delete_instance
 from orchestra.providers.sqlite.effects import write_row
 from orchestra.providers.sqlite.facts import read_row
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.audit import Record
 from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
@@ -20,7 +22,6 @@ from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
 __all__ = ["SqliteAdmin"]
 
-_KEPT_OPERATIONS: Final = 10_000
 _NAMED: Final = 100
 """How many ids of deleted instances the audit names."""
 
@@ -134,7 +135,4 @@ class SqliteAdmin:
 def _record(
     transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]
 ) -> None:
-    transaction.connection.execute(
-        sql.ADD_OPERATION, (transaction.now, actor, action, subject, pack(detail))
-    )
-    transaction.connection.execute(sql.PRUNE_OPERATIONS, (_KEPT_OPERATIONS,))
+    record_all(transaction, [Record(actor, action, subject, detail)])

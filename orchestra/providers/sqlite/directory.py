@@ -22,6 +22,7 @@ from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.writer import StoreClock
+from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
 from orchestra.store.decoding import (
@@ -35,6 +36,7 @@ from orchestra.store.decoding import (
     read_execution,
     read_instance,
     read_message,
+    read_operation,
     read_payload,
 )
 from orchestra.store.executions import ExecutionRow
@@ -203,6 +205,24 @@ class SqliteDirectory:
     def census(self, failed_since: int, name: str | None = None) -> Census:
         with self._readers.reading() as connection, _one_moment(connection):
             return read_census(connection, failed_since, name, self._dialect)
+
+    def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
+        conditions, values = ["1"], list[Any]()
+        for column, wanted in (
+            ("subject = ?", query.subject),
+            ("action = ?", query.action),
+            ("actor = ?", query.by),
+        ):
+            if wanted is not None:
+                conditions.append(column)
+                values.append(wanted)
+        if query.after is not None:
+            conditions.append("(at, operation_id) < (?, CAST(? AS INTEGER))")
+            values += query.after
+        statement = sql.LIST_OPERATIONS.format(" AND ".join(conditions))
+        with self._readers.reading() as connection:
+            rows = connection.execute(statement, (*values, query.limit)).fetchall()
+        return [read_operation(row) for row in rows]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):

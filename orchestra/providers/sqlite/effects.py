@@ -10,6 +10,7 @@ from typing import Any
 from orchestra.codec import pack
 from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.audit import record_all
 from orchestra.providers.sqlite.facts import make_instance
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
@@ -55,6 +56,7 @@ def write_decision(
     for step in decision.steps:
         if isinstance(step, Effects):
             set_expiry(transaction, step)
+    record_all(transaction, decision.records)
     return recovered
 
 

@@ -176,5 +176,6 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
         and change.owner is not None
         and not change.concerns_others
         and not change.stops
+        and change.record is None
         and times_named[change.instance_id] == 1
     }

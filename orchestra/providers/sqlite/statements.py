@@ -539,6 +539,9 @@ LIST_EXPIRIES: Final = "SELECT name, after FROM expiry"
 ADD_OPERATION: Final = (
     "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"
 )
+LIST_OPERATIONS: Final = """
+    SELECT at, actor, action, subject, detail, operation_id FROM operation
+    WHERE {} ORDER BY at DESC, operation_id DESC LIMIT ?"""
 # The audit is bounded too: people ask about the latest entries.
 PRUNE_OPERATIONS: Final = (
     "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"

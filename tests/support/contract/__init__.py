@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from tests.support.contract.ages import AgeTests
 from tests.support.contract.asides import AsideTests
+from tests.support.contract.audit import AuditTests
 from tests.support.contract.cancels import CancelTests
 from tests.support.contract.children import ChildTests
 from tests.support.contract.claims import ClaimTests
@@ -65,6 +66,7 @@ class ProviderContract(
     BeginAgainTests,
     GoingBackTests,
     OperatorTests,
+    AuditTests,
     NudgeTests,
     PolicyTests,
     RetentionTests,

@@ -129,7 +129,7 @@ class ModelAdmin:
         return True
 
     def _record(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
-        self._world.operations.append((actor, action, subject, dict(detail)))
+        self._world.record(actor, action, subject, detail)
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:
         with self._world.transaction(self._store, self._clock):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.store import policies
+from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census, OpenCode, SeenCode, in_order
 from orchestra.store.executions import ExecutionRow
@@ -170,6 +171,21 @@ class ModelDirectory:
                 if asked(key[0])
             ),
         )
+
+    def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
+        entries = [
+            OperationRow(at, *operation, f"{number:09}")
+            for number, (at, operation) in enumerate(self._world.operations)
+        ]
+        found = [
+            entry
+            for entry in entries
+            if (query.subject is None or entry.subject == query.subject)
+            and (query.action is None or entry.action == query.action)
+            and (query.by is None or entry.by == query.by)
+            and (query.after is None or (entry.at, entry.number) < query.after)
+        ]
+        return sorted(found, key=lambda entry: (entry.at, entry.number))[::-1][: query.limit]
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}

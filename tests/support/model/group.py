@@ -91,6 +91,8 @@ class Group:
             if phase == _OWNERS:
                 for position, outcome in outcomes.items():
                     outcomes[position] = self._follow(changes[position], outcome)
+        for position, change in enumerate(changes):
+            self._record(change, outcomes.get(position))
         claims = [
             (position, change)
             for position, change in enumerate(changes)
@@ -100,6 +102,12 @@ class Group:
         for (position, claim), tasks in zip(claims, taken, strict=True):
             outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))
+
+    def _record(self, change: Change, outcome: Outcome | None) -> None:
+        record = getattr(change, "record", None)
+        done = isinstance(outcome, Granted | Started) or getattr(outcome, "fresh", False)
+        if record is not None and done:
+            self._world.record(record.by, record.action, record.subject, record.detail)
 
     def _apply_one(
         self,

@@ -164,7 +164,7 @@ class ModelWorld:
     kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
     expiries: dict[str, int] = field(default_factory=dict[str, int])
     levels: Levels = Levels()  # noqa: RUF009 - it is immutable
-    operations: list[Operation] = field(default_factory=list["Operation"])
+    operations: tuple[tuple[int, Operation], ...] = ()
     """What operators did: the audit, the oldest first."""
     seen: dict[tuple[str, str, str], tuple[int, str, int, str]] = field(
         default_factory=dict[tuple[str, str, str], tuple[int, str, int, str]]
@@ -187,12 +187,14 @@ class ModelWorld:
                 dict(self.expiries),
             )
             levels, policy_log, seen = self.levels, self.policy_log, dict(self.seen)
+            operations = self.operations
             self.now = self.time(clock)
             try:
                 yield self.now
             except BaseException:
                 self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
                 self.levels, self.policy_log, self.seen = levels, policy_log, seen
+                self.operations = operations
                 raise
             self.writes[id(writer)] += 1
 
@@ -208,6 +210,10 @@ class ModelWorld:
                 (name, version, code), (now, node.node_id, now, node.node_id)
             )
             self.seen[name, version, code] = first, where, max(last, now), node.node_id
+
+    def record(self, by: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        """Leave an entry in the audit."""
+        self.operations += ((self.now, (by, action, subject, dict(detail))),)
 
     def time(self, clock: Clock) -> int:
         """Return the time: it follows the clock, and stands still where that goes back by less than

@@ -53,6 +53,7 @@ from orchestra.errors import (
     Attempt,
     Cancelled,
     ChildFailed,
+    CodeChanged,
     ContinueAsNewSwallowed,
     Deadlock,
     DecodeError,
@@ -98,6 +99,7 @@ from orchestra.errors import (
     RegistrationError,
     RuntimeClosed,
     SchemaMismatch,
+    StartRefused,
     StoreAliased,
     StoreBusy,
     StoreCorrupt,
@@ -117,6 +119,12 @@ from orchestra.errors import (
 )
 from orchestra.futures import DurableFuture, Future
 from orchestra.migrations import MigrationInfo
+from orchestra.operations.preflight import (
+    PreflightFinding,
+    PreflightFindingKind,
+    PreflightMove,
+    PreflightReport,
+)
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.retention import Retention
@@ -139,6 +147,7 @@ __all__ = [
     "ChildFailed",
     "ChildInfo",
     "Client",
+    "CodeChanged",
     "Condition",
     "ContextFilter",
     "ContinueAsNewSwallowed",
@@ -210,6 +219,10 @@ __all__ = [
     "PlainFormatter",
     "PolicyChangedMeanwhile",
     "PolicyInfo",
+    "PreflightFinding",
+    "PreflightFindingKind",
+    "PreflightMove",
+    "PreflightReport",
     "ProviderInUse",
     "PurgeReport",
     "RaceResult",
@@ -226,6 +239,7 @@ __all__ = [
     "Selection",
     "Semaphore",
     "SqliteProvider",
+    "StartRefused",
     "StoreAliased",
     "StoreBusy",
     "StoreCorrupt",

@@ -51,6 +51,8 @@ copied.
     ├── RuntimeClosed
     ├── WrongEventLoop                    the call would block what it waits for
     ├── ProviderInUse                     another runtime runs on the same provider object
+    ├── StartRefused                      a runtime would strand instances (``preflight="refuse"``); ``.findings``
+    │   └── CodeChanged                   ... has other code under a version (``strict=True``); ``.name``, ``.version``
     └── StoreError
         ├── StoreBusy                     another writer holds the store; retry
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
@@ -92,6 +94,7 @@ __all__ = [
     "Attempt",
     "Cancelled",
     "ChildFailed",
+    "CodeChanged",
     "ContinueAsNew",
     "ContinueAsNewSwallowed",
     "Deadlock",
@@ -139,6 +142,7 @@ __all__ = [
     "RegistrationError",
     "RuntimeClosed",
     "SchemaMismatch",
+    "StartRefused",
     "StoreAliased",
     "StoreBusy",
     "StoreCorrupt",
@@ -621,6 +625,30 @@ class ProviderInUse(OrchestraError):
 
 
 # --- the store --------------------------------------------------------------------------------
+
+
+class StartRefused(OrchestraError):
+    """A runtime does not start: it would strand instances. It ran nothing.
+
+    ``findings`` holds the :class:`~orchestra.PreflightFinding` values.
+    """
+
+    def __init__(self, message: str, *, findings: tuple[Any, ...]) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
+class CodeChanged(StartRefused):
+    """A strict runtime does not start: open executions, or living nodes, have other code for a
+    version of its registry. ``name`` and ``version`` are the first of ``findings``.
+
+    Register changed code under a new version.
+    """
+
+    def __init__(self, message: str, *, findings: tuple[Any, ...], name: str, version: str) -> None:
+        super().__init__(message, findings=findings)
+        self.name = name
+        self.version = version
 
 
 class StoreError(OrchestraError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Final
 
@@ -13,6 +14,7 @@ from orchestra.engine.messages import Reply, Submit, ToEngine, ToShell
 from orchestra.errors import (
     LibraryTooOld,
     NodeBuried,
+    OrchestraError,
     OutcomeUnknown,
     SchemaMismatch,
     StoreCorrupt,
@@ -22,6 +24,7 @@ from orchestra.errors import (
 )
 from orchestra.levels import Levels
 from orchestra.resolution import next_level
+from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Change
 from orchestra.store.outcomes import Outcome
 from orchestra.store.port import Store
@@ -95,8 +98,10 @@ class Cycle:
         *,
         poll: float = 1.0,
         recorder: Recorder | None = None,
+        check_joined: Callable[[Catalogue], None] = lambda _: None,
     ) -> None:
         self._store = store
+        self._check_joined = check_joined
         self._engine = engine
         self._membership = membership
         self._clock = clock
@@ -120,11 +125,18 @@ class Cycle:
 
         Raises:
             StoreError: the store cannot be used.
+            OrchestraError: ``check_joined`` refuses the start; the node has left again.
         """
         self._engine.heard_time(self._membership.join())
         catalogue = self._store.catalogue()
         if self._membership.bury_the_dead(catalogue):
             catalogue = self._store.catalogue()
+        try:
+            self._check_joined(catalogue)
+        except OrchestraError:
+            with suppress(StoreError):  # else its lease runs out
+                self._membership.leave()
+            raise
         self._recorder.taken_over(self._membership.sweep(at_once=True))
         self._engine.refresh(catalogue)
         self._membership.levels = catalogue.levels

@@ -65,7 +65,9 @@ _SEVERITY: dict[PreflightFindingKind, Severity] = {
 
 @dataclass(frozen=True, slots=True)
 class PreflightFinding:
-    """One kind of fault of one version. ``instance_id`` is the first of its ``instances``."""
+    """One kind of fault of one version. ``instance_id`` is the first of its ``instances``; empty at
+    the start of a node, which counts them.
+    """
 
     kind: PreflightFindingKind
     severity: Severity
@@ -77,9 +79,11 @@ class PreflightFinding:
     instances: int = 1
 
     def __str__(self) -> str:
+        text = f"{self.severity}: {self.name} {self.version}: {self.message}"
+        if not self.instance_id:
+            return f"{text} ({self.instances:,} instances)" if self.instances else text
         more = "" if self.instances == 1 else f", and {self.instances - 1:,} more"
-        where = f"({self.instance_id}{more})"
-        return f"{self.severity}: {self.name} {self.version}: {self.message} {where}"
+        return f"{text} ({self.instance_id}{more})"
 
 
 @dataclass(frozen=True, slots=True)

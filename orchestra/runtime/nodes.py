@@ -26,6 +26,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
 from orchestra.runtime.arguments import activity_fingerprint
+from orchestra.runtime.start_checks import PreflightMode, StartCheck
 from orchestra.store.catalogue import Capability, Catalogue, NodeRecord
 from orchestra.store.port import Provider, Store
 from orchestra.store.routes import DEFAULT_QUEUE
@@ -59,6 +60,8 @@ class NodeSettings:
     slots: int = 256
     lease: int = 10_000_000
     poll: float = 1.0
+    preflight: PreflightMode = "off"
+    strict: bool = False
 
 
 class Node:
@@ -87,6 +90,7 @@ class Node:
         self._settings = settings
         store = store or provider.store
         record = record or node_record(node_id, provider, settings)
+        self._start_check = StartCheck(record, settings.preflight, strict=settings.strict)
         self.engine: Engine = Engine(
             store,
             settings.registry,
@@ -107,12 +111,17 @@ class Node:
             clock,
             poll=settings.poll,
             recorder=recorder,
+            check_joined=self._start_check.after_joining,
         )
 
     def prepare_store(self) -> None:
-        """Store what the registry says of its names, where the store does not know it yet. It
-        blocks.
+        """Check the store, and store what the registry says of its names, where the store does not
+        know it yet. It blocks.
+
+        Raises:
+            StartRefused: the node would strand instances, or run them on other code.
         """
+        self._start_check.before_joining(self._provider.directory)
         set_first_policies(self._provider, self._settings.registry, self.engine.node.node_id)
         _set_expiries(self._provider, self._settings)
 

@@ -48,6 +48,7 @@ from orchestra.runtime.nodes import Node, NodeSettings, activities_by_name, writ
 from orchestra.runtime.outside import Outside, OutsideWatch
 from orchestra.runtime.owner import Owner
 from orchestra.runtime.readers import ReadDone, Readers
+from orchestra.runtime.start_checks import PREFLIGHTS, PreflightMode
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
 from orchestra.store.changes import ClientChange, size_of
@@ -123,6 +124,12 @@ class Runtime:
         inbox_bytes: bytes of the payloads of its unread messages; likewise.
         blocked_after: how long a turn of orchestration code may block. The node then logs its line,
             and continues with the other instances.
+        preflight: what becomes of open instances that need a version which neither a living node
+            nor this registry has, and of versions whose code is other than what open executions
+            began with. ``"warn"``: a log line each. ``"refuse"``: entering the runtime raises
+            ``StartRefused`` where instances would be stranded. ``"off"``: nothing is looked at.
+        strict: whether entering the runtime raises ``CodeChanged`` if open executions, or living
+            nodes, have other code for a version of the registry.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             runtime is entered.
         meter_provider: where metrics go; likewise.
@@ -156,6 +163,8 @@ class Runtime:
         inbox_limit: int = 10_000,
         inbox_bytes: int = 256 * 1024 * 1024,
         blocked_after: timedelta = timedelta(seconds=1),
+        preflight: PreflightMode = "warn",
+        strict: bool = False,
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -172,6 +181,12 @@ class Runtime:
         check_duration(grace, "grace")
         check_duration(poll, "poll", least=_SHORTEST)
         check_duration(blocked_after, "blocked_after", least=_SHORTEST)
+        if preflight not in PREFLIGHTS:
+            raise InvalidArgument(
+                f'preflight is one of "warn", "refuse" and "off", not {preflight!r}'
+            )
+        if not isinstance(strict, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - users
+            raise InvalidArgument(f"strict is true or false, not {strict!r}")
         check_kind(limits, "limits", Limits, optional=True)
         check_kind(retention, "retention", Retention, optional=True)
         self._provider = provider
@@ -194,6 +209,8 @@ class Runtime:
             slots=max_concurrent_activities,
             lease=micros(lease),
             poll=poll.total_seconds(),
+            preflight=preflight,
+            strict=strict,
         )
         self._grace = grace
         self._blocked_after = blocked_after
@@ -240,6 +257,8 @@ class Runtime:
 
         Raises:
             StoreError: the store cannot be used.
+            StartRefused: it would strand instances (``preflight="refuse"``), or run them on other
+                code (``strict=True``: ``CodeChanged``).
             ProviderInUse: another runtime runs on this provider object.
             RuntimeClosed: this runtime has been entered before.
         """

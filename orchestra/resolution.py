@@ -220,14 +220,15 @@ def boundary_version(
 ) -> tuple[str, Resolution]:
     """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
-    The code's own version comes first, then an operator's pin, then the policy. Only ``Exact`` goes
+    The code's own version comes first, then an operator's pin that has not expired, then the
+    policy. Only ``Exact`` goes
     down. If the policy chooses no living version, the execution stays on its version. If this
     library cannot read the policy, it stays until a node that can opens it.
     """
     policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
         return explicit, Resolution(ResolvedBy.EXPLICIT, node, revision)
-    if pin is not None:
+    if pin is not None and pin.holds(catalogue.now):
         return pin.version, Resolution(ResolvedBy.PIN, node, revision)
     resolved = resolve(policy, catalogue.versions(kind.name, kind.queue))
     if resolved is None:

@@ -861,11 +861,25 @@ class Client:
         """
         return await self._versions.list_policies(name)
 
-    async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
+    async def pin(
+        self,
+        instance_id: str,
+        version: str,
+        until: datetime | None = None,
+        *,
+        reason: str = "",
+        by: str = "",
+    ) -> None:
         """Pin an instance to a version from its next boundary on, against the policy.
 
         An execution that has not begun yet (no node has its version, or it is held) takes the
         pinned version at once, unless the caller or the code had named one. That releases its hold.
+        At a boundary from ``until`` on, by the store's clock, the pin does not count any more.
+
+        Args:
+            until: when the pin expires; by default never.
+            reason: why, for ``info.pin`` and the audit.
+            by: who; by default the client or the node.
 
         Raises:
             InvalidVersion: ``version`` is not semver.
@@ -873,9 +887,9 @@ class Client:
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
-        await self._versions.pin(instance_id, version, reason)
+        await self._versions.pin(instance_id, version, until, reason, by)
 
-    async def unpin(self, instance_id: str, *, reason: str = "") -> None:
+    async def unpin(self, instance_id: str, *, reason: str = "", by: str = "") -> None:
         """Let the policy choose again. An execution that has not begun yet, with the pinned
         version, follows at once.
 
@@ -884,7 +898,7 @@ class Client:
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
-        await self._versions.unpin(instance_id, reason)
+        await self._versions.unpin(instance_id, reason, by)
 
     async def nudge(
         self,

@@ -15,6 +15,7 @@ from orchestra.client.info import RewindInfo
 from orchestra.clock import new_id
 from orchestra.operations.hold import hold, release
 from orchestra.operations.rewind import OnRewind, Rewinding, rewind
+from orchestra.store.instances import hold_in_force, shown_hold
 from orchestra.telemetry import engine_logger
 from orchestra.versions import parse_version
 
@@ -34,10 +35,11 @@ class Control:
         check_author(by)
         access = self._access
         who = by or access.name
-        is_new = await access.perform(
+        held = await access.perform(
             hold(instance_id, access.provider.library, by=who, reason=reason)
         )
-        if is_new:
+        if held is not None:
+            access.recorder.held_by_operator(held.execution.name, held.execution.version)
             access.port.written_past()
             engine_logger.info(
                 "%s holds instance %r: %s", who, instance_id, reason or "no reason given"
@@ -49,7 +51,11 @@ class Control:
         check_author(by)
         access = self._access
         who = by or access.name
-        await access.perform(release(instance_id, access.provider.library, by=who))
+        record = await access.perform(release(instance_id, access.provider.library, by=who))
+        row, execution = record.row, record.execution
+        held = hold_in_force(row.hold, row.operator_hold, paused=row.paused)
+        if held is not None:
+            access.recorder.released(execution.name, execution.version, shown_hold(held))
         access.port.written_past()
         engine_logger.info("%s has released instance %r", who, instance_id)
 

@@ -15,6 +15,7 @@ from orchestra.client.info import (
     NodeInfo,
     ParentInfo,
     PendingActivity,
+    PinInfo,
     WaitingOn,
 )
 from orchestra.client.values import shown
@@ -28,7 +29,7 @@ from orchestra.operations.holds import hold_of, releases_when, why_unserved
 from orchestra.resolution import boundary_version, is_living
 from orchestra.store.catalogue import Capability, Catalogue
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.instances import hold_text
+from orchestra.store.instances import Pin, hold_text
 from orchestra.store.kinds import Status
 from orchestra.store.messages import NAMES_SHOWN
 from orchestra.store.queries import InstanceRecord, Standing
@@ -119,7 +120,7 @@ def instance_info(
         history_bytes=row.history_bytes if is_open else execution.bytes,
         unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
         owner=row.owner,
-        pinned_version=row.pin.version if row.pin else None,
+        pin=_pin_info(row.pin, catalogue),
         cancel_requested=row.cancel is not None,
         labels=record.labels,
         incarnation=row.incarnation,
@@ -131,8 +132,6 @@ def instance_info(
         if children is None
         else tuple(_child_info(child, catalogue) for child in children),
         expires_at=_moment(record.expires_at),
-        # Old libraries stored pins without their time.
-        pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
         boundary_requested=_boundary_requested(record),
         not_before=_moment(row.not_before),
         set_aside_messages=record.set_aside,
@@ -152,6 +151,15 @@ def _most(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Return the names with the most messages, those with more first."""
     named = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return dict(named[:NAMES_SHOWN])
+
+
+def _pin_info(pin: Pin | None, catalogue: Catalogue) -> PinInfo | None:
+    if pin is None:
+        return None
+    # Old libraries stored pins without their time.
+    at = from_micros(pin.at) if pin.at else None
+    has_expired = not pin.holds(catalogue.now)
+    return PinInfo(pin.version, at, pin.by, pin.reason, _moment(pin.until), has_expired)
 
 
 def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:

@@ -24,6 +24,7 @@ __all__ = [
     "NodeInfo",
     "ParentInfo",
     "PendingActivity",
+    "PinInfo",
     "PolicyInfo",
     "PurgeReport",
     "RewindInfo",
@@ -83,6 +84,20 @@ class Hold:
     releases_when: str
     text: str = field(repr=False, default="")
     """The kind and the detail in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinInfo:
+    """An operator's pin of an instance to a version. ``at`` is when it was set, on the store's
+    clock; ``None``: an old library set it.
+    """
+
+    version: str
+    at: datetime | None
+    by: str
+    reason: str
+    until: datetime | None
+    has_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +193,8 @@ class InstanceInfo:
     history_bytes: int
     unread_messages: int
     owner: str | None
-    pinned_version: str | None
+    pin: PinInfo | None
+    """An operator's pin, also one that has expired."""
     cancel_requested: bool
     labels: Mapping[str, str]
     incarnation: str
@@ -188,8 +204,6 @@ class InstanceInfo:
     children: tuple[ChildInfo, ...]
     expires_at: datetime | None = None
     """When the store deletes it, after its end; ``None``: the store keeps it."""
-    pinned_at: datetime | None = None
-    """When it was pinned, on the store's clock."""
     boundary_requested: BoundaryRequest | None = None
     """Who has asked its current execution to reach its boundary soon, when and why."""
     not_before: datetime | None = None
@@ -203,6 +217,11 @@ class InstanceInfo:
     names, those with the most. Of an ended instance, what was unread at its end. Lists of open
     instances do not count them.
     """
+
+    @property
+    def pinned_version(self) -> str | None:
+        """The version to which it is pinned now."""
+        return None if self.pin is None or self.pin.has_expired else self.pin.version
 
     @property
     def held_reason(self) -> str | None:

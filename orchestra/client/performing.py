@@ -81,9 +81,9 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             return await port.submit(change)
         case SubmitAll(changes):
             return await _submit_all(changes, port)
-        case SetPin(instance_id, version, by, reason):
+        case SetPin(instance_id, version, by, reason, until):
             is_open = await port.call(
-                lambda: admin.set_pin(instance_id, version, by=by, reason=reason)
+                lambda: admin.set_pin(instance_id, version, by=by, reason=reason, until=until)
             )
             if is_open:
                 port.written_past()

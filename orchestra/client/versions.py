@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import (
@@ -15,10 +16,11 @@ from orchestra.client.arguments import (
     check_revision,
 )
 from orchestra.client.info import PolicyInfo
-from orchestra.clock import from_micros
+from orchestra.clock import from_micros, to_micros
 from orchestra.errors import PolicyChangedMeanwhile
 from orchestra.operations.nudge import nudge
 from orchestra.operations.retarget import check_target, follow_policy, pin
+from orchestra.options import check_moment
 from orchestra.resolution import stored_policy
 from orchestra.store.catalogue import PolicyRow
 from orchestra.versions import Latest, Policy, parse_version, policy_from_text
@@ -92,12 +94,24 @@ class Versions:
         policy = policy_from_text(row.value, self._access.provider.library.policies)
         return PolicyInfo(row.name, policy, row.revision, row.by, row.reason, from_micros(row.at))
 
-    async def pin(self, instance_id: str, version: str, reason: str) -> None:
+    async def pin(
+        self, instance_id: str, version: str, until: datetime | None, reason: str, by: str
+    ) -> None:
         """Tie an instance to a version; see :meth:`Client.pin`."""
         check_id(instance_id)
         parse_version(version)
+        check_moment(until, "until", optional=True)
         check_reason(reason)
-        await self._access.perform(pin(instance_id, version, by=self._access.name, reason=reason))
+        check_author(by)
+        await self._access.perform(
+            pin(
+                instance_id,
+                version,
+                by=by or self._access.name,
+                reason=reason,
+                until=None if until is None else to_micros(until),
+            )
+        )
 
     async def nudge(self, instance_id: str, execution_id: int | None, reason: str, by: str) -> bool:
         """Ask an execution to reach its boundary soon; see :meth:`Client.nudge`."""
@@ -110,11 +124,14 @@ class Versions:
             nudge(instance_id, execution=execution_id, by=by or self._access.name, reason=reason)
         )
 
-    async def unpin(self, instance_id: str, reason: str) -> None:
+    async def unpin(self, instance_id: str, reason: str, by: str) -> None:
         """Let the policy choose again; see :meth:`Client.unpin`."""
         check_id(instance_id)
         check_reason(reason)
-        await self._access.perform(pin(instance_id, None, by=self._access.name, reason=reason))
+        check_author(by)
+        await self._access.perform(
+            pin(instance_id, None, by=by or self._access.name, reason=reason)
+        )
 
 
 def _changed_meanwhile(

@@ -16,10 +16,10 @@ from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.resolution import opening_version
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Release
-from orchestra.store.instances import HeldRow
+from orchestra.store.instances import HeldRow, shown_hold
 from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library
 from orchestra.store.port import Store
-from orchestra.telemetry import Recorder
+from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["OwnershipCheck"]
 
@@ -114,6 +114,7 @@ class OwnershipCheck:
         rows = self._store.held(self._registry.names)
         self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
+        released: list[str] = []
         for held in rows:
             if held.hold.kind is HoldKind.OPERATOR:
                 continue  # only a release ends it (rule 32)
@@ -122,6 +123,15 @@ class OwnershipCheck:
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
             if definition is not None and self._trials(definition).isdisjoint(held.hold.tried):
                 self._queue(Release(held.instance_id, held.incarnation, held.revision))
+                kind = held.kind
+                self._recorder.released(kind.name, kind.version, shown_hold(held.hold))
+                released.append(held.instance_id)
+        if released:
+            engine_logger.info(
+                "%d held instances are tried with the code of this node, %r among them",
+                len(released),
+                released[0],
+            )
         self.holds_due = False
 
     def _reads(self, held: HeldRow) -> bool:

@@ -11,12 +11,15 @@ from orchestra.store.audit import Record
 from orchestra.store.changes import Release, Resume, Suspend
 from orchestra.store.kinds import CONTROL_LEVEL, Library
 from orchestra.store.outcomes import AppendRefused, Granted, Outcome, Refusal
+from orchestra.store.queries import InstanceRecord
 
 __all__ = ["hold", "release"]
 
 
-def hold(instance_id: str, library: Library, *, by: str, reason: str) -> Operation[bool]:
-    """Put an operator's hold on an instance. Return whether it had none.
+def hold(
+    instance_id: str, library: Library, *, by: str, reason: str
+) -> Operation[InstanceRecord | None]:
+    """Put an operator's hold on an instance. Return the instance; ``None``: it had one already.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
@@ -30,11 +33,14 @@ def hold(instance_id: str, library: Library, *, by: str, reason: str) -> Operati
     outcome = yield from Submit(
         Suspend(instance_id, by, UserText(reason), record.row.incarnation, entry)
     )
-    return _granted(instance_id, outcome)
+    return record if _granted(instance_id, outcome) else None
 
 
-def release(instance_id: str, library: Library, *, by: str, reason: str = "") -> Operation[None]:
-    """End what holds an instance: the operator's hold, a stored one, or both.
+def release(
+    instance_id: str, library: Library, *, by: str, reason: str = ""
+) -> Operation[InstanceRecord]:
+    """End what holds an instance: the operator's hold, a stored one, or both. Return the instance
+    as it was before.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
@@ -50,11 +56,11 @@ def release(instance_id: str, library: Library, *, by: str, reason: str = "") ->
     if row.paused:
         outcome = yield from Submit(Resume(instance_id, by, row.incarnation, entry))
         if _granted(instance_id, outcome):
-            return
+            return record
     elif record.held:
         outcome = yield from Submit(Release(instance_id, row.incarnation, row.revision, entry))
         if isinstance(outcome, Granted):
-            return
+            return record
     raise InstanceNotHeld(
         f"instance {instance_id!r} has no hold to release", instance_id=instance_id
     )

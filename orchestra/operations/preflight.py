@@ -212,7 +212,7 @@ class Preflight:
     def _target(self, record: InstanceRecord) -> str | None:
         """Return the version that an instance takes next, if every node runs the registry."""
         row, execution = record.row, record.execution
-        if row.pin is not None:
+        if row.pin is not None and row.pin.holds(self._catalogue.now):
             return row.pin.version
         if not row.opened and not row.kind.floating:
             return execution.version

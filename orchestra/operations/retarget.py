@@ -49,7 +49,9 @@ _PAGE: Final = 100
 """Held instances that are read, and written in one group, at once."""
 
 
-def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Operation[None]:
+def pin(
+    instance_id: str, version: str | None, *, by: str, reason: str, until: int | None = None
+) -> Operation[None]:
     """Pin an instance to a version, or unpin it (``None``), and have an execution that has not
     begun follow at once.
 
@@ -57,7 +59,7 @@ def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Opera
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
         StoreError: it is pinned, but it is written so often that the execution did not follow.
     """
-    if not (yield from SetPin(instance_id, version, by, reason)):
+    if not (yield from SetPin(instance_id, version, by, reason, until)):
         yield from existing(instance_id)
         raise has_ended(instance_id)
     yield from follow_pin(instance_id, by)
@@ -178,7 +180,7 @@ def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write 
         or execution.resolution.how is ResolvedBy.EXPLICIT
     ):
         return None
-    if row.pin is not None:
+    if row.pin is not None and row.pin.holds(catalogue.now):
         version = row.pin.version
         resolution = Resolution(ResolvedBy.PIN, by, policy_of(catalogue, execution.name)[1])
     elif execution.resolution.how is ResolvedBy.PIN:
@@ -197,7 +199,8 @@ def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | 
     themselves, which they do upwards only (rule 16).
     """
     row, execution = record.row, record.execution
-    by_policy = execution.resolution.how is ResolvedBy.POLICY and row.pin is None
+    is_pinned = row.pin is not None and row.pin.holds(catalogue.now)
+    by_policy = execution.resolution.how is ResolvedBy.POLICY and not is_pinned
     if (
         row.opened
         or not by_policy

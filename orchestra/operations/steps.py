@@ -132,6 +132,7 @@ class SetPin(Step[bool]):
     version: str | None
     by: str
     reason: str
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -671,13 +671,15 @@ def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
 
 def pin_to_bytes(pin: Pin) -> bytes:
     """Return the stored form of a pin."""
-    return pack({"version": pin.version, "at": pin.at, "by": pin.by, "reason": pin.reason})
+    values = {"version": pin.version, "at": pin.at, "by": pin.by, "reason": pin.reason}
+    return pack(values if pin.until is None else {**values, "until": pin.until})
 
 
 def pin_from_bytes(data: bytes) -> Pin:
     """Return the pin that :func:`pin_to_bytes` wrote."""
     values = unpack(data)
-    return Pin(values["version"], values["at"], values["by"], values["reason"])
+    head = values["version"], values["at"], values["by"], values["reason"]
+    return Pin(*head, values.get("until"))
 
 
 def operator_hold_to_bytes(hold: OperatorHold) -> bytes:

@@ -74,14 +74,19 @@ class ParentLink:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator's pin to a version, from the next boundary on. ``at`` is the time of the pin, on
-    the store's clock.
+    """An operator's pin to a version, from the next boundary on, or up to a time. ``at`` is the
+    time of the pin, on the store's clock.
     """
 
     version: str
     at: int
     by: str
     reason: str
+    until: int | None = None
+
+    def holds(self, now: int) -> bool:
+        """Return whether it counts at a time."""
+        return self.until is None or now < self.until
 
 
 @dataclass(frozen=True, slots=True)

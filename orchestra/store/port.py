@@ -303,9 +303,17 @@ class Admin(Protocol):
         """
         ...
 
-    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
-        """Pin an open instance to a version from its next boundary on, or unpin it. Return whether
-        it is open.
+    def set_pin(
+        self,
+        instance_id: str,
+        version: str | None,
+        *,
+        by: str,
+        reason: str,
+        until: int | None = None,
+    ) -> bool:
+        """Pin an open instance to a version from its next boundary on, and up to a time if one is
+        given, or unpin it. Return whether it is open.
         """
         ...
 

@@ -97,6 +97,13 @@ INSTRUMENTS: Final = (
         (*_CODE, HOLD_REASON),
     ),
     InstrumentSpec(
+        "orchestra.releases",
+        "counter",
+        "{instance}",
+        "times that a hold was ended",
+        (*_CODE, HOLD_REASON),
+    ),
+    InstrumentSpec(
         "orchestra.held",
         "gauge",
         "{instance}",

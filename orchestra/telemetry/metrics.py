@@ -10,6 +10,7 @@ from opentelemetry.metrics import Meter
 
 from orchestra.store.changes import Change, Claim
 from orchestra.store.instances import HeldRow, shown_hold
+from orchestra.store.kinds import HoldKind
 from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.instruments import INSTRUMENTS
@@ -112,6 +113,18 @@ class Metrics:
         self._add(
             "orchestra.ends", 1, {names.NAME: name, names.VERSION: version, names.OUTCOME: outcome}
         )
+
+    def held_by_operator(self, name: str, version: str) -> None:
+        """Count an operator's hold."""
+        self._held_or_released("orchestra.holds", name, version, HoldKind.OPERATOR)
+
+    def released(self, name: str, version: str, reason: str) -> None:
+        """Count the end of a hold."""
+        self._held_or_released("orchestra.releases", name, version, reason)
+
+    def _held_or_released(self, metric: str, name: str, version: str, reason: str) -> None:
+        labels = {names.NAME: name, names.VERSION: version, names.HOLD_REASON: reason}
+        self._add(metric, 1, labels)
 
     # --- claims ---
 

@@ -237,6 +237,16 @@ class OpenTelemetryRecorder(Recorder):
         if self._metrics is not None:
             self._metrics.ended(name, version, "terminated")
 
+    @_harmless
+    def held_by_operator(self, name: str, version: str) -> None:
+        if self._metrics is not None:
+            self._metrics.held_by_operator(name, version)
+
+    @_harmless
+    def released(self, name: str, version: str, reason: str) -> None:
+        if self._metrics is not None:
+            self._metrics.released(name, version, reason)
+
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:

@@ -109,3 +109,9 @@ class Recorder:
 
     def terminated(self, name: str, version: str) -> None:
         """Record that an instance was terminated."""
+
+    def held_by_operator(self, name: str, version: str) -> None:
+        """Record that an operator has held an instance."""
+
+    def released(self, name: str, version: str, reason: str) -> None:
+        """Record that a hold was ended: by an operator, or as new code tries the instance."""

@@ -1220,10 +1220,10 @@ async def test_a_pin_decides_at_the_next_boundary_until_it_is_taken_away(path):
         before = await info_when(
             handle, lambda info: info.waiting_on
         )  # it has begun, so that the pin is for the next one
-        assert before.pinned_at is None
+        assert before.pin is None
         await client.pin(handle.instance_id, "1.1.0", reason="trouble")
         info = await handle.info()
-        assert before.updated_at < info.pinned_at <= info.updated_at
+        assert before.updated_at < info.pin.at <= info.updated_at
         assert (info.pinned_version, info.version, info.target_version) == (
             "1.1.0",
             "1.2.0",

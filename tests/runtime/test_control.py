@@ -1,6 +1,6 @@
 """Instances under an operator's control: hold and release, begin again, go back."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -377,3 +377,28 @@ async def test_a_loop_that_never_waits_is_rewound_and_held_as_well(store):
         row = (await client.list_executions(handle.instance_id, after=done.execution_id - 1))[0]
         assert row.input == 1
         await handle.terminate()
+
+
+# --- pins ---
+
+
+@bounded
+async def test_a_pin_counts_up_to_its_time_and_shows_who_set_it(store):
+    versions = registry(*(("counts", version, counts) for version in ("1.0.0", "1.1.0", "1.2.0")))
+    async with Runtime(store(), versions) as node:
+        client = node.client
+        handle = await client.start("counts", [], version="1.0.0")
+        await is_in(handle, 1)
+        ahead = datetime.now(UTC) + timedelta(hours=1)
+        await client.pin(handle.instance_id, "1.1.0", ahead, reason="beta", by="anna")
+        info = await handle.info()
+        assert (info.pinned_version, info.target_version) == ("1.1.0", "1.1.0")
+        assert (info.pin.by, info.pin.reason, info.pin.until) == ("anna", "beta", ahead)
+        await client.pin(handle.instance_id, "1.1.0", ahead - timedelta(hours=2))
+        info = await handle.info()
+        assert (info.pinned_version, info.target_version) == (None, "1.2.0")
+        assert info.pin.has_expired
+        await handle.raise_event("next", "a")
+        assert (await is_in(handle, 2)).version == "1.2.0"
+        with pytest.raises(InvalidArgument):
+            await client.pin(handle.instance_id, "1.1.0", datetime(2026, 1, 1))  # noqa: DTZ001

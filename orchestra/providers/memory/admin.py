@@ -54,14 +54,22 @@ class MemoryAdmin:
             self._record(now, by, "set policy", name, {"value": value, "reason": reason})
         return PolicyOutcome(granted=True, row=row)
 
-    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+    def set_pin(
+        self,
+        instance_id: str,
+        version: str | None,
+        *,
+        by: str,
+        reason: str,
+        until: int | None = None,
+    ) -> bool:
         with self._database.transaction(self._store, self._clock) as now:
             row = self._database.hot_row(instance_id)
             if row is None or not row.is_open:
                 return False
             row.revoke(now)
             self._database.store_row(row)
-            pin = None if version is None else pin_to_bytes(Pin(version, now, by, reason))
+            pin = None if version is None else pin_to_bytes(Pin(version, now, by, reason, until))
             self._database.change_detail(instance_id, pin=pin)
             if version is None:
                 self._record(now, by, "unpin", instance_id, {"reason": reason})

@@ -74,7 +74,15 @@ class PostgresAdmin:
 
         return self._calls.transaction(work)
 
-    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+    def set_pin(
+        self,
+        instance_id: str,
+        version: str | None,
+        *,
+        by: str,
+        reason: str,
+        until: int | None = None,
+    ) -> bool:
         def work(transaction: Transaction) -> bool:
             transaction.begin()
             script = transaction.script()
@@ -90,7 +98,9 @@ class PostgresAdmin:
                     transaction, by, "pin", instance_id, {"version": version, "reason": reason}
                 )
             pin = (
-                None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+                None
+                if version is None
+                else pin_to_bytes(Pin(version, transaction.now, by, reason, until))
             )
             script.add(sql.SET_PIN, pin, instance_id)
             transaction.commit(script)

@@ -58,7 +58,15 @@ class SqliteAdmin:
             _record(transaction, by, "set policy", name, {"value": value, "reason": reason})
         return PolicyOutcome(granted=True, row=row)
 
-    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+    def set_pin(
+        self,
+        instance_id: str,
+        version: str | None,
+        *,
+        by: str,
+        reason: str,
+        until: int | None = None,
+    ) -> bool:
         with self._writer.transaction() as transaction:
             if (
                 transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount
@@ -66,7 +74,9 @@ class SqliteAdmin:
             ):
                 return False
             pin = (
-                None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+                None
+                if version is None
+                else pin_to_bytes(Pin(version, transaction.now, by, reason, until))
             )
             transaction.connection.execute(sql.SET_PIN, (pin, instance_id))
             if version is None:

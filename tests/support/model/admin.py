@@ -51,14 +51,22 @@ class ModelAdmin:
             self._record(by, "set policy", name, {"value": value, "reason": reason})
             return PolicyOutcome(granted=True, row=row)
 
-    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+    def set_pin(
+        self,
+        instance_id: str,
+        version: str | None,
+        *,
+        by: str,
+        reason: str,
+        until: int | None = None,
+    ) -> bool:
         with self._world.transaction(self._store, self._clock) as now:
             instance = self._world.instances.get(instance_id)
             if instance is None or instance.status is not Status.OPEN:
                 return False
             row = instance.row
             wake_at = row.wake_at if row.owner is None else 0
-            pin = None if version is None else Pin(version, now, by, reason)
+            pin = None if version is None else Pin(version, now, by, reason, until)
             row = replace(row, pin=pin, revision=row.revision + 1, owner=None, wake_at=wake_at)
             self._world.instances[instance_id] = replace(instance, row=row, updated_at=now)
             if version is None:

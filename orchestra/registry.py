@@ -19,10 +19,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import CodeType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from orchestra.activities import Activity
+from orchestra.boundaries import BoundaryDue, WhenDue
 from orchestra.codec import PLAIN, Decoder
 from orchestra.errors import (
     DuplicateVersion,
@@ -152,7 +154,14 @@ class OrchestrationDefinition:
 class OrchestrationRegistry:
     """An immutable set of orchestrations. Make one with :meth:`builder`."""
 
-    __slots__ = ("_definitions", "_migrations", "_policies", "_retentions", "_shapes")
+    __slots__ = (
+        "_boundaries",
+        "_definitions",
+        "_migrations",
+        "_policies",
+        "_retentions",
+        "_shapes",
+    )
 
     def __init__(
         self,
@@ -160,7 +169,9 @@ class OrchestrationRegistry:
         policies: Mapping[str, Policy],
         retentions: Mapping[str, Retention],
         migrations: Mapping[str, Migrations] | None = None,
+        boundaries: Mapping[str, BoundaryDue] | None = None,
     ) -> None:
+        self._boundaries: Mapping[str, BoundaryDue] = boundaries or {}
         self._definitions = definitions
         self._policies = policies
         self._retentions = retentions
@@ -204,6 +215,11 @@ class OrchestrationRegistry:
     def retentions(self) -> Mapping[str, Retention]:
         """The builder's retentions, by name; for other names the runtime's own counts."""
         return self._retentions
+
+    @property
+    def boundaries(self) -> Mapping[str, BoundaryDue]:
+        """When boundaries are due, by name; of other names they never are."""
+        return self._boundaries
 
     def resolve(self, name: str) -> str:
         """Return the version that the builder's policy chooses among the registered ones."""
@@ -282,6 +298,7 @@ class RegistryBuilder:
         self._migrations: list[Declared] = []
         self._policies: dict[str, Policy] = {}
         self._retentions: dict[str, Retention] = {}
+        self._boundaries: dict[str, BoundaryDue] = {}
 
     def register(
         self,
@@ -356,6 +373,27 @@ class RegistryBuilder:
         self._retentions[name] = retention
         return self
 
+    def set_boundary(
+        self, name: str, *, due: timedelta, then: WhenDue = "report"
+    ) -> RegistryBuilder:
+        """Say how long an execution of a name may take from its opening to its boundary.
+
+        It is fixed when the execution opens: a later value counts from the next boundary on.
+        ``info.boundary_due_at`` and ``info.boundary_overdue`` show it.
+
+        Args:
+            due: how long.
+            then: what happens to an execution that takes longer. ``"report"``: it is shown and
+                counted. ``"nudge"``: it is asked to reach its boundary, as by ``client.nudge``.
+                ``"cancel"``: its instance is cancelled. ``"hold"``: its instance is held until an
+                operator releases it. The author of each is ``boundary due``.
+
+        Raises:
+            RegistrationError: ``due`` is no positive timedelta, or ``then`` is none of the four.
+        """
+        self._boundaries[name] = BoundaryDue(due, then)
+        return self
+
     def build(self) -> OrchestrationRegistry:
         """Return the registry.
 
@@ -364,8 +402,8 @@ class RegistryBuilder:
             InvalidVersion: a version is not semver.
             InvalidFunction: a function is not ``async def`` with two positional parameters.
             UnresolvableAnnotation: an annotation names no type that can be found or read.
-            RegistrationError: a name is not text of 1 to 1,024 characters, or a policy or a
-                retention names what is not registered.
+            RegistrationError: a name is not text of 1 to 1,024 characters, or a policy, a
+                retention or a boundary names what is not registered.
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
@@ -397,6 +435,9 @@ class RegistryBuilder:
         migrations = self._build_migrations(definitions)
         self._check_policies(definitions)
         self._check_retentions(definitions)
+        for name in self._boundaries:
+            if name not in definitions:
+                raise RegistrationError(f"a boundary is set for {name!r}, which is not registered")
         return OrchestrationRegistry(
             MappingProxyType(
                 {name: MappingProxyType(versions) for name, versions in definitions.items()}
@@ -404,6 +445,7 @@ class RegistryBuilder:
             MappingProxyType(dict(self._policies)),
             MappingProxyType(dict(self._retentions)),
             MappingProxyType(migrations),
+            MappingProxyType(dict(self._boundaries)),
         )
 
     def _build_migrations(

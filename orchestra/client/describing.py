@@ -133,6 +133,10 @@ def instance_info(
         else tuple(_child_info(child, catalogue) for child in children),
         expires_at=_moment(record.expires_at),
         boundary_requested=_boundary_requested(record),
+        boundary_due_at=_moment(row.boundary_due) if is_open else None,
+        boundary_overdue=is_open
+        and row.boundary_due is not None
+        and row.boundary_due <= catalogue.now,
         not_before=_moment(row.not_before),
         set_aside_messages=record.set_aside,
         unread_by_name=record.unread_by_name if is_open else _most(record.unread_at_end),

@@ -206,6 +206,12 @@ class InstanceInfo:
     """When the store deletes it, after its end; ``None``: the store keeps it."""
     boundary_requested: BoundaryRequest | None = None
     """Who has asked its current execution to reach its boundary soon, when and why."""
+    boundary_due_at: datetime | None = None
+    """When its current execution should have reached its boundary (``builder.set_boundary``);
+    ``None``: at no set time, or it has not begun.
+    """
+    boundary_overdue: bool = False
+    """Whether that time has passed."""
     not_before: datetime | None = None
     """Before when its first turn does not run: it was started for later."""
     set_aside_messages: int = 0

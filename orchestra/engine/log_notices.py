@@ -17,7 +17,7 @@ from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, SetAside
-from orchestra.store.instances import Hold
+from orchestra.store.instances import CancelMark, Hold, Nudge, OperatorHold
 from orchestra.store.kinds import HoldKind
 from orchestra.telemetry import escaped, log_instance
 from orchestra.telemetry.quota import Quota
@@ -90,6 +90,8 @@ class LogNotices:
             self._drifted(instance, drift)
         for aside in step.set_aside:
             self._set_aside(instance, aside, step.now)
+        if step.due is not None:
+            self._is_due(instance, step.due)
         if step.hold is not None:
             self._held(instance, step.hold)
         elif step.deltas:
@@ -172,6 +174,24 @@ class LogNotices:
                 _REMEDIES[hold.kind],
                 traceparent=trace,
             )
+
+    def _is_due(self, instance: OwnedInstance, act: Nudge | CancelMark | OperatorHold) -> None:
+        """Log what a boundary does that was due: once for each execution."""
+        match act:
+            case Nudge():
+                what = "is asked to reach its boundary"
+            case CancelMark():
+                what = "is cancelled"
+            case OperatorHold():
+                what = "is held until client.release()"
+        log_instance(
+            logging.WARNING,
+            instance.identity,
+            "%s: %s",
+            what,
+            act.reason,
+            traceparent=instance.current.traceparent,
+        )
 
     def _drifted(self, instance: OwnedInstance, drift: Drift) -> None:
         """Log once for each line of code that it gives another value than history has."""

@@ -14,7 +14,7 @@ from orchestra.engine.messages import ActivityFailure, ActivityKey
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.instances import CancelMark, Hold, Nudge, ParentLink, Pin
+from orchestra.store.instances import CancelMark, Hold, Nudge, OperatorHold, ParentLink, Pin
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.routes import Kind
@@ -56,6 +56,10 @@ class OwnedInstance:
     """The ``traceparent`` of its starter."""
     parent: ParentLink | None = None
     root_id: str | None = None
+    boundary_due: int | None = None
+    """When its execution should have reached its boundary; fixed when it opened."""
+    operator_hold: OperatorHold | None = None
+    """The last hold of an operator, or of a boundary that was due."""
     not_before: int | None = None
     """When the first turn of a delayed start may run."""
     execution: Execution | None = None
@@ -121,6 +125,8 @@ class OwnedInstance:
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
+            boundary_due=row.boundary_due,
+            operator_hold=row.operator_hold,
             not_before=row.not_before,
             # Given here: the fields' factories would be two more calls per claimed instance.
             inputs=[],

@@ -130,6 +130,7 @@ def _removal(record: InstanceRecord, row: InstanceRow, messages: list[MessageRow
             status=Status.OPEN,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
+            boundary_due=row.boundary_due,
             summary=record.summary,
         ),
         consumed=tuple(message.sequence for message in messages if message.aside is None),

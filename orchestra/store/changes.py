@@ -14,7 +14,15 @@ from orchestra.frozen import frozen
 from orchestra.store.audit import Record
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
-from orchestra.store.instances import Hold, InstanceState, ParentLink, Pin
+from orchestra.store.instances import (
+    CancelMark,
+    Hold,
+    InstanceState,
+    Nudge,
+    OperatorHold,
+    ParentLink,
+    Pin,
+)
 from orchestra.store.kinds import Status
 from orchestra.store.messages import Aside, InboxPage, MessageRow
 from orchestra.store.routes import Kind, Route
@@ -193,6 +201,9 @@ class Write:
     execution that asked for it is open. The inbox's limit does not count for it. Otherwise the end
     is dropped.
 
+    ``due`` is what a boundary that was due does to the instance: it is nudged, or gets the cancel
+    mark if it has none, or an operator's hold if it has none.
+
     An operator's write may also put messages back at their numbers (``restored``), remove the
     cancel mark (``uncancels``), set a ``pin``, and leave the children of closing executions alone
     (``leaves_children``). An instance that it has ended may begin again in the same write
@@ -223,6 +234,7 @@ class Write:
     set_aside: tuple[Aside, ...] = ()
     unkept: tuple[int, ...] = ()
     record: Record | None = None
+    due: Nudge | CancelMark | OperatorHold | None = None
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ from orchestra.store.facts import (
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox import Inbox
 from orchestra.store.inbox_limits import Full
-from orchestra.store.instances import PARENT_CLOSED, CancelMark, OperatorHold, ParentLink
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, Nudge, OperatorHold, ParentLink
 from orchestra.store.kinds import Dialect, ExecutionEnd, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
@@ -234,7 +234,22 @@ class _Deciding:
         if not self._effects.can_take(write):
             self._begin_step()
         self._effects.add(write)
+        if write.due is not None and row.is_open:
+            self._is_due(write.due, row)
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
+
+    def _is_due(self, act: Nudge | CancelMark | OperatorHold, row: HotRow) -> None:
+        """Do to an instance what its boundary does that was due."""
+        match act:
+            case Nudge():
+                self._effects.nudge(row.instance_id, act)
+            case CancelMark():
+                if not _stands_against(row.cancel, act.terminate):
+                    row.mark_by_owner(act)
+            case OperatorHold():
+                if not row.paused and not row.cancel_terminate:
+                    row.paused = row.held = True
+                    self._effects.suspend(row.instance_id, act)
 
     def _take_over_activities(self, write: Write, row: HotRow) -> None:
         """Note the activities that a granted write completed or handed out again: their nodes have

@@ -15,6 +15,7 @@ from orchestra.store.decoding import (
     execution_values,
     hold_to_bytes,
     message_values,
+    nudge_to_bytes,
     opening_values,
     operator_hold_to_bytes,
     patches_values,
@@ -24,7 +25,7 @@ from orchestra.store.decoding import (
 )
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.facts import ActivityId
-from orchestra.store.instances import OperatorHold
+from orchestra.store.instances import Nudge, OperatorHold
 from orchestra.store.kinds import Dialect, Status
 from orchestra.store.tasks import ActivityRow
 
@@ -66,6 +67,7 @@ class Effects:
             that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
+        nudges: the stored nudge and the instance.
         operator_holds: likewise. No node may run the activities of these instances.
         resumed: instances whose activities nodes may run again.
         pins: the pin and the instance.
@@ -93,6 +95,7 @@ class Effects:
     dropped: list[str] = field(default_factory=lambda: [])
     custom_statuses: _Values = field(default_factory=lambda: [])
     holds: _Values = field(default_factory=lambda: [])
+    nudges: _Values = field(default_factory=lambda: [])
     operator_holds: _Values = field(default_factory=lambda: [])
     resumed: list[str] = field(default_factory=lambda: [])
     pins: _Values = field(default_factory=lambda: [])
@@ -152,6 +155,10 @@ class Effects:
         """Gather the messages that a start puts back."""
         for message in start.restored:
             self.restored.append(message_values(start.instance_id, message, self.dialect))
+
+    def nudge(self, instance_id: str, nudge: Nudge) -> None:
+        """Gather a nudge of an instance's execution."""
+        self.nudges.append((nudge_to_bytes(nudge), instance_id))
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:
         """Gather the first execution of a new instance."""

@@ -264,12 +264,17 @@ class HotRow:
         first = self.not_before or 0
         return first if first > now and not self.opened and self.cancel_at is None else 0
 
-    def mark(self, mark: CancelMark) -> Appended:
-        """Set the cancel mark and make the instance ready."""
+    def mark_by_owner(self, mark: CancelMark) -> None:
+        """Set a cancel mark that the owner has delivered already."""
+        self.changed = self.marked = True
         self.cancel_at, self.cancel_reason = mark.at, mark.reason
         self.cancel_by, self.cancel_terminate = mark.by, mark.terminate
+        self.cancel_seq = self.inbox_seq
+
+    def mark(self, mark: CancelMark) -> Appended:
+        """Set the cancel mark and make the instance ready."""
+        self.mark_by_owner(mark)
         self.cancel_seq = self.ring(mark.at)
-        self.marked = True
         if mark.terminate and self.held:
             # Terminate beats a hold: the next owner ends it without running code (rule 32).
             self.written = True

@@ -95,6 +95,7 @@ def cross_boundary(
     )
     instance.opened = False
     instance.execution = None
+    instance.boundary_due = None
     instance.put_backs = ()
     instance.history_events = instance.history_bytes = 0
     instance.inbox.drop_reports()

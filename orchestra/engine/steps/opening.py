@@ -11,6 +11,7 @@ from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity, how_it_ended, kept_end
 from orchestra.engine.messages import ActivityEnded, ActivityKey
 from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.steps.due import due_at
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded
 from orchestra.events import EventRecord, EventWriter
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
@@ -18,7 +19,7 @@ from orchestra.replay import Execution, Identity, Input
 from orchestra.resolution import has_readable_policy, opening_version, policy_of
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.executions import Opening, Resolution
-from orchestra.store.kinds import Library, ResolvedBy
+from orchestra.store.kinds import NUDGE_LEVEL, Library, ResolvedBy
 from orchestra.store.routes import kind_of
 
 __all__ = ["Opener", "Unservable", "restore_activities"]
@@ -94,6 +95,9 @@ class Opener:
             raise
         instance.execution = execution
         instance.opened = True
+        instance.boundary_due = due_at(
+            self._registry.boundaries.get(instance.kind.name), now, catalogue
+        )
         instance.hold = None
         event_format = self.format
         instance.kind = kind_of(
@@ -176,7 +180,10 @@ class Opener:
             raise NewerLibraryNeeded(
                 f"event format {event_format}", instance_id=instance.instance_id
             )
-        return self._forms.writer(event_format, catalogue.levels.write)
+        level = catalogue.levels.write
+        if instance.nudge is not None or instance.boundary_due is not None:
+            level = max(level, NUDGE_LEVEL)  # the catalogue may be older than these
+        return self._forms.writer(event_format, level)
 
     def fingerprint(self, instance: OwnedInstance, catalogue: Catalogue) -> str | None:
         """Return the fingerprint of the code that would run now."""

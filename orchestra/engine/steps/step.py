@@ -27,7 +27,14 @@ from orchestra.replay import Drift, SetAside
 from orchestra.retention import Retention
 from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
 from orchestra.store.executions import PRUNED_AT_ONCE, Closing, ExecutionDelta, Prune
-from orchestra.store.instances import Hold, InstanceState, ParentLink
+from orchestra.store.instances import (
+    CancelMark,
+    Hold,
+    InstanceState,
+    Nudge,
+    OperatorHold,
+    ParentLink,
+)
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.messages import Aside
 from orchestra.store.tasks import ActivityRow, Task
@@ -67,6 +74,7 @@ class Step:
         "custom_status",
         "deltas",
         "drifts",
+        "due",
         "early",
         "failure",
         "first",
@@ -116,6 +124,8 @@ class Step:
         self.custom_status: Payload | None = None
         self.status: Status = Status.OPEN
         self.hold: Hold | None = None
+        self.due: Nudge | CancelMark | OperatorHold | None = None
+        """What a boundary that was due does to the instance."""
         self.drifts: Sequence[Drift] = ()
         """Where the code gives other values than its history, which counts."""
         self.failure: ErrorInfo | None = None
@@ -128,6 +138,11 @@ class Step:
         """Whether this node goes on owning the instance."""
         self.handed_over: list[Task] = []
         """The activities that run on here although the instance leaves."""
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the instance is held as by an operator, because its boundary was due."""
+        return isinstance(self.due, OperatorHold)
 
 
 def run_activity(instance: OwnedInstance, activity: PendingActivity) -> RunActivity:
@@ -202,6 +217,7 @@ def write_of(
         history_events=instance.history_events,
         history_bytes=instance.history_bytes,
         summary=summary,
+        boundary_due=instance.boundary_due,
     )
     unmarked = instance.attempts.take_unmarked()
     write = Write(
@@ -228,6 +244,7 @@ def write_of(
         )
         if step.set_aside
         else (),
+        due=step.due,
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

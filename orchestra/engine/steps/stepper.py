@@ -25,6 +25,7 @@ from orchestra.engine.steps.boundaries import (
     terminate,
 )
 from orchestra.engine.steps.children import child_cancel, child_link, child_start
+from orchestra.engine.steps.due import acts_at, due_act, due_hold
 from orchestra.engine.steps.holding import hold, hold_for, kept_rows
 from orchestra.engine.steps.opening import Opener, Unservable, restore_activities
 from orchestra.engine.steps.records import (
@@ -43,7 +44,8 @@ from orchestra.retention import Retention
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
-from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, Library, Status
+from orchestra.store.instances import Hold
+from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, HoldKind, Library, Status
 from orchestra.store.routes import Route
 from orchestra.telemetry import AsideRecord, EndRecord, Moment, Recorder
 
@@ -82,6 +84,7 @@ class Stepper:
         self._opener = Opener(node_id, registry, limits, registered, library)
         self._placement = placement
         self._retentions = registry.retentions
+        self._boundaries = registry.boundaries
         self._shape = registry.shape
         self._limits = limits
         self._keep_owned = keep_owned
@@ -146,6 +149,8 @@ class Stepper:
             )
         if step.hold is not None and self._recorder.recording:
             step.records.append(hold_record(instance, step.hold))
+        if instance.boundary_due is not None and instance.boundary_due <= step.now:
+            self._hold_when_due(instance, step)
         self._begin_activities(instance, step)
         self._park(instance, step)
         if self._is_idle(instance, step):
@@ -175,12 +180,24 @@ class Stepper:
         for _ in range(_LAPS_PER_WRITE):
             if instance.cancel is not None and not instance.opened:
                 break
-            before = instance.current, instance.kind, instance.opened, instance.hold
+            before = (
+                instance.current,
+                instance.kind,
+                instance.opened,
+                instance.hold,
+                instance.boundary_due,
+            )
             try:
                 ending = self._lap(instance, step, created, catalogue, history)
             except Exception:
                 # What this lap did is not stored; what the laps before it did is.
-                instance.current, instance.kind, instance.opened, instance.hold = before
+                (
+                    instance.current,
+                    instance.kind,
+                    instance.opened,
+                    instance.hold,
+                    instance.boundary_due,
+                ) = before
                 if created is not None:
                     step.deltas.append(ExecutionDelta(created.number, create=created))
                 raise
@@ -274,6 +291,9 @@ class Stepper:
     ) -> TerminalEvent | None:
         assert instance.execution is not None
         instance.trying = instance.execution.fingerprint
+        if instance.boundary_due is not None and instance.boundary_due <= step.now:
+            boundary = self._boundaries.get(instance.kind.name)
+            step.due = due_act(instance, boundary, step.now) or step.due
         cancel = None if instance.cancel is None else instance.cancel.reason
         turn = instance.execution.turn(
             step.now,
@@ -380,9 +400,19 @@ class Stepper:
 
     # --- after the turns ---
 
+    def _hold_when_due(self, instance: OwnedInstance, step: Step) -> None:
+        """Hold an instance as an operator does, if its boundary is due and says so."""
+        is_open = step.status is Status.OPEN and instance.opened and not instance.to_read
+        if is_open and step.hold is None and not step.unservable:
+            held = due_hold(instance, self._boundaries.get(instance.kind.name), step.now)
+            step.due = held or step.due
+            if held is not None and self._recorder.recording:
+                hold = Hold(HoldKind.OPERATOR, held.reason, held.since, held.by)
+                step.records.append(hold_record(instance, hold))
+
     def _begin_activities(self, instance: OwnedInstance, step: Step) -> None:
         """Begin the attempts that are due, here once the write stands, or on another node."""
-        if instance.releasing or step.hold is not None or step.unservable:
+        if instance.releasing or step.hold is not None or step.unservable or step.pauses:
             return
         attempts = instance.attempts
         if attempts.narrowed:
@@ -437,10 +467,16 @@ class Stepper:
         attempts = instance.attempts
         timer, due = instance.execution.time.next_due, attempts.next_due
         step.wake_at = due if timer is None else timer if due is None else min(timer, due)
+        if instance.boundary_due is not None:
+            acts = acts_at(instance, self._boundaries.get(instance.kind.name))
+            if acts is not None and not step.pauses:
+                step.wake_at = acts if step.wake_at is None else min(step.wake_at, acts)
         if instance.inputs:
             step.wake_at = step.now  # an activity has died since the turn
         waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
-        step.retain = not instance.releasing and (attempts.any_running or not waits_long)
+        step.retain = not (instance.releasing or step.pauses) and (
+            attempts.any_running or not waits_long
+        )
         if step.retain and step.crowded and (instance.yielding or attempts.few_running):
             step.retain = False
             self._hand_over(instance)
@@ -453,7 +489,11 @@ class Stepper:
     @staticmethod
     def _is_idle(instance: OwnedInstance, step: Step) -> bool:
         return step.retain and not (
-            step.deltas or step.completed or step.consumed or instance.attempts.any_changed
+            step.deltas
+            or step.completed
+            or step.consumed
+            or step.due is not None
+            or instance.attempts.any_changed
         )
 
 

@@ -143,6 +143,8 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.change_detail(
             instance_id, custom_status=custom_status, custom_status_encoding=encoding
         )
+    for nudge, instance_id in effects.nudges:
+        database.change_detail(instance_id, nudge=nudge)
     for hold, instance_id in effects.holds:
         database.change_detail(instance_id, hold=hold)
     for pruning in effects.pruned:

@@ -104,6 +104,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
         )
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
+    _add(script, sql.SET_NUDGES, sql.NUDGE, effects.nudges)
     # A row goes only with its events, and the rows say which go by age. So events are deleted
     # first.
     pruned = [

@@ -80,7 +80,9 @@ class Group:
             for change in self._changes
             if isinstance(change, Write) and change.owner and not (change.consumed or change.unkept)
         ]
-        if any(write.concerns_others or write.stops or write.record for write in writes):
+        if any(
+            write.concerns_others or write.stops or write.record or write.due for write in writes
+        ):
             return False
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
 

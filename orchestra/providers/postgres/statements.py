@@ -73,6 +73,7 @@ CUSTOM_STATUS: Final = Columns(
     (Column("custom_status", "blob"), Column("custom_status_encoding", "number"), *_INSTANCE_ID)
 )
 HOLD: Final = Columns((Column("hold", "blob"), *_INSTANCE_ID))
+NUDGE: Final = Columns((Column("nudge", "blob"), *_INSTANCE_ID))
 OPERATOR_HOLD: Final = Columns((Column("operator_hold", "blob"), *_INSTANCE_ID))
 PIN: Final = Columns((Column("pin", "blob"), *_INSTANCE_ID))
 PRUNED: Final = Columns(
@@ -325,6 +326,8 @@ PRUNE_TOMBSTONES: Final = """
 SET_CUSTOM_STATUSES: Final = f"""
     UPDATE @instance_detail d SET custom_status = u.custom_status, custom_status_encoding = u.custom_status_encoding
     FROM {given(CUSTOM_STATUS)} WHERE d.instance_id = u.instance_id"""
+SET_NUDGES: Final = f"""
+    UPDATE @instance_detail d SET nudge = u.nudge FROM {given(NUDGE)} WHERE d.instance_id = u.instance_id"""
 SET_HOLDS: Final = f"""
     UPDATE @instance_detail d SET hold = u.hold FROM {given(HOLD)} WHERE d.instance_id = u.instance_id"""
 # By number and by age, whichever deletes more; never the current execution, and a bounded number at

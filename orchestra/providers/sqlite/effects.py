@@ -102,6 +102,7 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
 
 def _operate(connection: sqlite3.Connection, effects: Effects) -> None:
     """Carry out what operators have done. The cold rows of new instances are there already."""
+    _run(connection, sql.SET_NUDGE, effects.nudges)
     _run(connection, sql.SET_OPERATOR_HOLD, effects.operator_holds)
     suspended = [(instance_id,) for _, instance_id in effects.operator_holds]
     _run(connection, sql.SUSPEND_ACTIVITIES, suspended)

@@ -166,7 +166,8 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
     """Return the owners' writes that affect only their own instances, which no other change of the
     group names.
 
-    The effect of a stop depends on whether a node has the attempt, so its row must be read.
+    The effect of a stop depends on whether a node has the attempt, so its row must be read. So does
+    that of a boundary that was due, on what operators have done.
     """
     times_named = Counter(change.instance_id for change in changes if not isinstance(change, Claim))
     return {
@@ -177,5 +178,6 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
         and not change.concerns_others
         and not change.stops
         and change.record is None
+        and change.due is None
         and times_named[change.instance_id] == 1
     }

@@ -38,7 +38,7 @@ from tests.support.contract.holds import HoldTests
 from tests.support.contract.lifetimes import LifetimeTests
 from tests.support.contract.messages import MessageTests
 from tests.support.contract.nodes import NodeTests
-from tests.support.contract.nudges import NudgeTests
+from tests.support.contract.nudges import DueTests, NudgeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
@@ -68,6 +68,7 @@ class ProviderContract(
     OperatorTests,
     AuditTests,
     NudgeTests,
+    DueTests,
     PolicyTests,
     RetentionTests,
     StartTests,

@@ -38,7 +38,7 @@ from orchestra.store.changes import (
 )
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, Retargeting
 from orchestra.store.inbox_limits import InboxLimits
-from orchestra.store.instances import InstanceRow, ParentLink, Pin
+from orchestra.store.instances import CancelMark, InstanceRow, Nudge, OperatorHold, ParentLink, Pin
 from orchestra.store.kinds import ExecutionEnd, HoldKind, Status
 from orchestra.store.messages import Aside, MessageRow
 from orchestra.store.port import Provider
@@ -87,6 +87,14 @@ _nodes = some.sampled_from(_NODES)
 _kinds = some.sampled_from(_KINDS)
 _traceparents = some.sampled_from((None, TRACEPARENT))
 _mostly = some.sampled_from((True, True, True, True, False))
+
+
+_ACTS: Final = (
+    Nudge(1, 5, "boundary due", UserText("late")),
+    Nudge(2, 6, "boundary due", UserText("later")),
+    CancelMark(7, UserText("late"), "boundary due"),
+    OperatorHold(8, "boundary due", UserText("late")),
+)
 
 
 class ComparedWithModel(RuleBasedStateMachine):
@@ -393,6 +401,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             if data.draw(_mostly)
             else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
             stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
+            due=None if data.draw(_mostly) else data.draw(some.sampled_from(_ACTS)),
         )
 
     def by_operator(

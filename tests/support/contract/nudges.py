@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from orchestra.codec import UserText
+from orchestra.store.changes import Cancel, Resume
 from orchestra.store.executions import Closing, ExecutionDelta
-from orchestra.store.instances import Nudge
-from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.instances import CancelMark, Nudge, OperatorHold
+from orchestra.store.kinds import ExecutionEnd, HoldKind
 from orchestra.store.nudges import Nudged
-from orchestra.store.outcomes import Granted, Refused, Started
+from orchestra.store.outcomes import Appended, Granted, Refused, Started
 from orchestra.store.port import Provider
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase
@@ -200,3 +202,70 @@ def expect_nudge(provider: Provider) -> Nudge:
     standing = read(provider).row.nudge
     assert standing is not None
     return standing
+
+
+class DueTests(ContractBase):
+    """When a boundary is due, and what the owner's write then does."""
+
+    def test_when_the_boundary_is_due_stands_in_the_row_until_the_next_execution(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        expect(one(provider, a_write(row, a_state(row, boundary_due=77))), Granted)
+        row = read(provider).row
+        assert row.boundary_due == 77
+        expect(one(provider, a_park(replace(row, boundary_due=None))), Granted)
+        assert read(provider).row.boundary_due is None
+        row = begin(provider, "j")
+        expect(one(provider, a_write(row, a_state(row, boundary_due=78))), Granted)
+        expect(one(provider, an_end(read(provider, "j").row)), Granted)
+        assert read(provider, "j").row.boundary_due is None
+
+    def test_the_owner_nudges_with_its_own_write(self, provider: Provider) -> None:
+        row = begin(provider)
+        act = Nudge(1, 5, "boundary due", UserText("it was due"))
+        expect(one(provider, a_write(row, due=act)), Granted)
+        record = read(provider)
+        assert (record.row.nudge, record.row.owner) == (act, "n1"), "it goes on owning it"
+        assert nudge(provider) is Nudged.STANDING
+
+    def test_the_owner_cancels_with_its_own_write(self, provider: Provider) -> None:
+        row = begin(provider)
+        mark = CancelMark(5, UserText("it was due"), "boundary due")
+        granted = expect(one(provider, a_write(row, due=mark)), Granted)
+        record = read(provider)
+        assert (record.row.cancel, record.row.owner) == (mark, "n1")
+        assert record.row.inbox_seq == granted.inbox_seq == row.inbox_seq, "its owner knows it"
+        again = expect(one(provider, Cancel("i", UserText("me too"), "me")), Appended)
+        assert (again.fresh, again.cancel) == (False, mark)
+
+    def test_a_cancel_that_stands_is_not_replaced(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, Cancel("i", UserText("first"), "me")), Appended)
+        mark = CancelMark(5, UserText("it was due"), "boundary due")
+        expect(one(provider, a_write(row, due=mark)), Granted)
+        standing = read(provider).row.cancel
+        assert standing is not None
+        assert (standing.by, standing.reason) == ("me", "first")
+
+    def test_the_owner_holds_with_its_own_write_until_an_operator_releases(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        act = OperatorHold(5, "boundary due", UserText("it was due"))
+        expect(one(provider, a_write(row, a_state(row, owner=None, wake_at=0), due=act)), Granted)
+        record = read(provider)
+        assert (record.held, record.row.paused, record.row.operator_hold) == (True, True, act)
+        assert claim(provider) == ()
+        (held,) = provider.store.held(["watch"])
+        assert (held.hold.kind, held.hold.by) == (HoldKind.OPERATOR, "boundary due")
+        expect(one(provider, Resume("i", "me")), Granted)
+        (snapshot,) = claim(provider)
+        assert snapshot.row.operator_hold == act, "so that its owner knows that it has acted"
+
+    def test_a_write_that_ends_the_instance_leaves_no_trace_of_it(self, provider: Provider) -> None:
+        row = begin(provider)
+        act = OperatorHold(5, "boundary due", UserText("it was due"))
+        expect(one(provider, an_end(row, due=act)), Granted)
+        record = read(provider)
+        assert (record.held, record.row.paused) == (False, False)

@@ -33,6 +33,7 @@ from orchestra.store.instances import (
     PARENT_CLOSED,
     CancelMark,
     InstanceRow,
+    Nudge,
     OperatorHold,
     ParentLink,
 )
@@ -210,10 +211,30 @@ class Group:
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
+        if write.due is not None and is_open:
+            self._is_due(write.instance_id, write.due)
         ends = [stop(self._world, self._now, write, one) for one in write.stops]
         return Granted(
             row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None)
         )
+
+    def _is_due(self, instance_id: str, act: Nudge | CancelMark | OperatorHold) -> None:
+        """Do what a boundary does that was due."""
+        instance = self._instances[instance_id]
+        row = instance.row
+        terminated = row.cancel is not None and row.cancel.terminate
+        if isinstance(act, Nudge):
+            instance = replace(instance, row=replace(row, nudge=act))
+        elif isinstance(act, CancelMark):
+            if row.cancel is None:
+                instance = replace(instance, row=replace(row, cancel=act), cancel_seq=row.inbox_seq)
+        elif not row.paused and not terminated:
+            row = replace(row, paused=True, operator_hold=act)
+            instance = replace(instance, row=row, held=True)
+            self._instances[instance_id] = instance
+            suspend(self._world, instance_id)
+            return
+        self._instances[instance_id] = instance
 
     def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
         number = delta.number

@@ -11,8 +11,7 @@ from orchestra.errors import Cancelled
 from orchestra.events import BoundaryRequested
 from orchestra.store.kinds import Status
 from orchestra.store.nudges import Nudged
-from tests.support.ages import FIRST_LIBRARY
-from tests.support.harness import HOLD, check_rest, registry, several
+from tests.support.harness import HOLD, check_rest, registry
 
 NAP = timedelta(days=365)
 
@@ -292,17 +291,3 @@ def test_many_laps_in_one_write_do_not_take_a_nudge_with_them(any_world):
     any_world.run(5)
     assert any_world.output(instance_id) == "done"
     assert [len(requests(any_world, instance_id, lap)) for lap in range(1, 7)] == [1, 0, 0, 0, 0, 0]
-
-
-def test_a_node_of_an_older_library_keeps_nudges_from_being_made(any_world):
-    """The client refuses them (LevelTooLow). One that stands is heard once that node is gone."""
-    older = any_world.node(several(other=worker), library=FIRST_LIBRARY)
-    any_world.node(registry(sleeper))
-    instance_id = any_world.start(state=1)
-    any_world.run(5)
-    any_world.nudge(instance_id)
-    any_world.run(5)
-    assert requests(any_world, instance_id, 1) == []
-    older.leave()
-    any_world.run(60)
-    assert any_world.record(instance_id).row.execution == 1, "it is heard with its next turn"

@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from orchestra import (
+    HoldKind,
     InstanceCancelled,
+    InstanceStatus,
     OrchestrationRegistry,
     RegistrationError,
     Runtime,
@@ -92,15 +94,20 @@ async def test_what_is_cancelled_names_the_boundary():
 
 
 @bounded
-async def test_what_is_held_waits_for_an_operator_whatever_happens():
+async def test_what_is_held_waits_for_an_operator_who_then_knows_that_it_is_due():
     async with TestRuntime(due(deaf, "hold")) as env:
         handle = await env.client.start("job", 7)
         await env.advance(2 * YEAR)
-        assert (await handle.info()).completed_at is None
+        hold = (await handle.info()).hold
+        assert hold is not None
+        assert (hold.kind, hold.by) == (HoldKind.OPERATOR, "boundary due")
+        assert "its boundary was due at" in hold.detail
         await env.crash()
         await env.advance(2 * YEAR)
         info = await env.client.get_instance_info(handle.instance_id)
-        assert (info.completed_at, info.boundary_overdue) == (None, True)
+        assert (info.status, info.boundary_overdue) == (InstanceStatus.HELD, True)
+        await env.client.release(handle.instance_id)
+        assert await env.client.handle(handle.instance_id).result() == 7
 
 
 @bounded

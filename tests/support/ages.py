@@ -89,7 +89,7 @@ FIRST_LIBRARY: Final[Library] = replace(
     level=1,
     writes=1,
     events=EventForms(
-        kinds=Kinds("event", {kind.value: kind for kind in EventKind if kind.value < 26})
+        kinds=Kinds("event", {kind.value: kind for kind in EventKind if kind.value < 25})
     ),
     holds=Kinds("hold", {kind.value: kind for kind in HoldKind if kind.value != "migration"}),
     policies=Kinds("version policy", {"latest": Latest, "exact": Exact}),

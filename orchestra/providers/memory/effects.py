@@ -139,6 +139,16 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         for row in database.messages.of(instance_id):
             if row[_KIND] in effects.dialect.reports:  # messages of a newer library stay for it
                 database.messages.remove(*row[:2])
+    _change_details(database, effects)
+    for pruning in effects.pruned:
+        _prune(database, pruning)
+    for instance_id in effects.ended:
+        database.end_inbox(instance_id)
+    for message in effects.restored:
+        database.messages.put(message)
+
+
+def _change_details(database: Database, effects: Effects) -> None:
     for custom_status, encoding, instance_id in effects.custom_statuses:
         database.change_detail(
             instance_id, custom_status=custom_status, custom_status_encoding=encoding
@@ -147,12 +157,6 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.change_detail(instance_id, nudge=nudge)
     for hold, instance_id in effects.holds:
         database.change_detail(instance_id, hold=hold)
-    for pruning in effects.pruned:
-        _prune(database, pruning)
-    for instance_id in effects.ended:
-        database.end_inbox(instance_id)
-    for message in effects.restored:
-        database.messages.put(message)
 
 
 def _require_open(

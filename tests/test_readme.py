@@ -114,7 +114,7 @@ def test_the_python_blocks_of_a_guide_on_virtual_time_make_one_test_module(
 @pytest.mark.slow
 def test_the_python_blocks_of_the_operating_guide_run_beside_a_store(tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / "ops" / "operating.md").read_text(encoding="utf-8"))
-    assert len(blocks) == 5
+    assert len(blocks) >= 5
     source = OPERATING.format(blocks=textwrap.indent("\n".join(blocks), " " * 8))
     assert output_of(tmp_path / "operating.py", source).splitlines()[-1] == "done"
 

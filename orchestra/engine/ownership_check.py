@@ -114,6 +114,9 @@ class OwnershipCheck:
         rows = self._store.held(self._registry.names)
         self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
+        if self._recorder.recording and self._registry.boundaries:
+            due = self._store.overdue(tuple(self._registry.boundaries), catalogue.now)
+            self._recorder.overdue(due)
         released: list[str] = []
         for held in rows:
             if held.hold.kind is HoldKind.OPERATOR:

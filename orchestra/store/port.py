@@ -197,6 +197,12 @@ class Store(Protocol):
         """Return the stored holds of these orchestrations."""
         ...
 
+    def overdue(self, names: Sequence[str], at: int) -> Mapping[str, int]:
+        """Return how many open instances of these orchestrations have a boundary that was due by
+        then; no zeros. The cost depends on these numbers alone.
+        """
+        ...
+
 
 class Directory(Protocol):
     """Reads for clients and dashboards. Never blocks a writer."""

@@ -114,6 +114,16 @@ INSTRUMENTS: Final = (
         (NAME, HOLD_REASON),
     ),
     InstrumentSpec(
+        "orchestra.overdue",
+        "gauge",
+        "{instance}",
+        (
+            "open instances whose boundary is overdue, counted once a lease; every node reports "
+            "the same number"
+        ),
+        (NAME,),
+    ),
+    InstrumentSpec(
         "orchestra.messages.set_aside",
         "counter",
         "{message}",

@@ -53,6 +53,7 @@ class Metrics:
         self._made = made
         self._owned = 0
         self._held: Counts[tuple[str, str]] = Counts()
+        self._overdue: Counts[str] = Counts()
 
     def _add(self, name: str, amount: int, labels: Mapping[str, str] | None = None) -> None:
         self._made[name].add(amount, labels)
@@ -154,6 +155,15 @@ class Metrics:
                 now[name, reason], {names.NAME: name, names.HOLD_REASON: reason}
             )
         self._held = now
+
+    def overdue(self, numbers: Mapping[str, int]) -> None:
+        """Set the numbers of instances whose boundaries are overdue, by name; others become
+        zero.
+        """
+        now = Counts(numbers)
+        for name in self._overdue.keys() | now.keys():
+            self._made["orchestra.overdue"].set(now[name], {names.NAME: name})
+        self._overdue = now
 
     def owned(self, instances: int) -> None:
         """Set how many instances the node owns; several nodes of one process add up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -149,6 +149,11 @@ class OpenTelemetryRecorder(Recorder):
     def held(self, rows: Sequence[HeldRow]) -> None:
         if self._metrics is not None:
             self._metrics.held(rows)
+
+    @_harmless
+    def overdue(self, numbers: Mapping[str, int]) -> None:
+        if self._metrics is not None:
+            self._metrics.overdue(numbers)
 
     # --- the cycle ---
 

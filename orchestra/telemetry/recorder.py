@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple, Protocol
 
@@ -68,6 +68,9 @@ class Recorder:
 
     def held(self, rows: Sequence[HeldRow]) -> None:
         """Record the stored holds of this node's orchestrations."""
+
+    def overdue(self, numbers: Mapping[str, int]) -> None:
+        """Record how many instances of each name have a boundary that is overdue; no zeros."""
 
     # --- the cycle ---
 

@@ -9,6 +9,7 @@ import pytest
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Failure, OutcomeUnknown, StoreError, StoreUnavailable
+from orchestra.registry import OrchestrationRegistry
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.outcomes import Refused
 from orchestra.telemetry import Recorder
@@ -414,6 +415,22 @@ def test_holds_are_counted_and_what_is_held_is_looked_up_once_a_lease(world, obs
     world.run(25)
     assert observed.values("orchestra.held") == {("job", reason): 0}
     assert observed.values("orchestra.holds") == {("job", "1.0.0", reason): 1}
+
+
+def test_what_is_overdue_is_counted_once_a_lease(world, observed, node):
+    async def sleeps(ctx, _):
+        await ctx.schedule_timer(timedelta(minutes=2))
+
+    builder = OrchestrationRegistry.builder().register("job", sleeps)
+    node(builder.set_boundary("job", due=timedelta(minutes=1)).build())
+    for _ in range(3):
+        world.start()
+    world.run(50)
+    assert not observed.values("orchestra.overdue").get(("job",))
+    world.run(30)
+    assert observed.values("orchestra.overdue") == {("job",): 3}
+    world.run(80)
+    assert observed.values("orchestra.overdue") == {("job",): 0}
 
 
 def test_commits_tell_their_time_and_how_much_was_in_them(world, observed, node):

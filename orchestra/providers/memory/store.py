@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -270,3 +271,12 @@ class MemoryStore:
             for one in instances
             if (hold := hold_in_force(one.hold, one.operator_hold, paused=one.paused)) is not None
         ]
+
+    def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
+        with self._database.guard:
+            found = Counter(
+                self._database.kind(row.kind).name
+                for row in self._database.hot_rows()
+                if row.is_open and row.boundary_due is not None and row.boundary_due <= at
+            )
+        return {name: count for name, count in found.items() if name in names}

@@ -711,6 +711,9 @@ COUNT_OWNED: Final = """
 GOING_AMONG: Final = """
     SELECT g.instance_id FROM unnest($1::text[]) AS g (instance_id)
     WHERE (SELECT i.status = 0 AND NOT i.held FROM @instance i WHERE i.instance_id = g.instance_id)"""
+COUNT_OVERDUE: Final = """
+    SELECT k.name, count(*) FROM @instance i JOIN @kind k ON k.kind_id = i.kind
+    WHERE i.boundary_due <= $1::bigint AND i.status = 0 GROUP BY k.name"""
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
     FROM @kind k

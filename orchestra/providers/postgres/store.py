@@ -168,6 +168,10 @@ class PostgresStore:
             for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))
         ]
 
+    def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
+        found = self._calls.read(sql.COUNT_OVERDUE, at)
+        return {name: count for name, count in found if name in names}
+
 
 def _read_news(
     rows: list[tuple[Any, ...]],

@@ -405,6 +405,9 @@ common.
 """
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 IS_GOING: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0 AND held = 0"
+COUNT_OVERDUE: Final = """
+    SELECT k.name, count(*) FROM instance i JOIN kind k ON k.kind_id = i.kind
+    WHERE i.boundary_due <= ? AND i.status = 0 GROUP BY k.name"""
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
     FROM kind k

@@ -171,6 +171,11 @@ class SqliteStore:
             ]
         return [_read_held(row, self._settings.dialect) for row in rows]
 
+    def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
+        with self._writer.reading() as reading:
+            found = reading.connection.execute(sql.COUNT_OVERDUE, (at,)).fetchall()
+        return {name: count for name, count in found if name in names}
+
 
 def _read_news(
     reading: Transaction, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage

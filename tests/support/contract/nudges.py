@@ -221,6 +221,18 @@ class DueTests(ContractBase):
         expect(one(provider, an_end(read(provider, "j").row)), Granted)
         assert read(provider, "j").row.boundary_due is None
 
+    def test_overdue_instances_are_counted_by_name(self, provider: Provider) -> None:
+        for number, due in enumerate((10, 20, 30, None)):
+            row = begin(provider, f"i{number}")
+            expect(one(provider, a_write(row, a_state(row, boundary_due=due))), Granted)
+        count = provider.store.overdue
+        assert count(["watch"], 9) == {}
+        assert count(["watch"], 20) == {"watch": 2}
+        assert count(["watch", "other"], 10**17) == {"watch": 3}
+        assert count(["other"], 10**17) == {}
+        expect(one(provider, an_end(read(provider, "i0").row)), Granted)
+        assert count(["watch"], 20) == {"watch": 1}
+
     def test_the_owner_nudges_with_its_own_write(self, provider: Provider) -> None:
         row = begin(provider)
         act = Nudge(1, 5, "boundary due", UserText("it was due"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -301,6 +302,14 @@ class ModelStore:
             and (row := instance.row).kind.name in names
             and (hold := _in_force(row, self._dialect)) is not None
         ]
+
+    def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
+        found = Counter[str]()
+        for instance in self._world.instances.values():
+            due = instance.row.boundary_due
+            if due is not None and due <= at and instance.row.kind.name in names:
+                found[instance.row.kind.name] += 1
+        return dict(found)
 
 
 def _in_force(row: InstanceRow, dialect: Dialect) -> Hold | None:

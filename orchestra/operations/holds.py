@@ -84,7 +84,8 @@ _RELEASES: Final[Mapping[HoldKind, str]] = {
     HoldKind.STATE: "once code is deployed whose type reads the value: that tries it by itself; or "
     "with client.rewind() or client.terminate()",
     HoldKind.MIGRATION: "once code is deployed whose migrations take the state: that tries it by "
-    "itself; or with client.pin() to the version before, client.rewind() or client.terminate()",
+    "itself; or with a version policy or client.pin() that names the version before, "
+    "client.rewind() or client.terminate()",
     HoldKind.STORE: "with client.release(), once the store takes the write",
     HoldKind.INTERNAL: "with client.release(); this is a fault of the library, so please report it",
     HoldKind.OPERATOR: "with client.release()",

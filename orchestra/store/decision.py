@@ -649,7 +649,31 @@ class _Deciding:
         row.suspend(self._now)
         hold = OperatorHold(self._now, suspend.by, suspend.reason)
         self._effects.suspend(row.instance_id, hold)
+        for key, activity in self._handed_out_of(row.instance_id):
+            if not activity.stopping:
+                self._pause(
+                    key,
+                    replace(activity, owner=None, revision=activity.revision + 1, paused=True),
+                )
         return Granted(row.inbox_seq)
+
+    def _handed_out_of(self, instance_id: str) -> list[tuple[ActivityId, ActivityRow]]:
+        """Return the activities of an instance that the group names and that have not ended."""
+        return [
+            (key, activity)
+            for key, activity in self._facts.activities.items()
+            if key.instance_id == instance_id
+            and activity.route is not None
+            and not activity.has_ended
+        ]
+
+    def _pause(self, key: ActivityId, activity: ActivityRow) -> None:
+        """Note what a hold or its end does to an activity. Reports of the group are written behind
+        the hold, so they must write the same.
+        """
+        self._facts.activities[key] = activity
+        if key in self.decision.reported:
+            self.decision.reported[key] = activity
 
     def _resume(self, resume: Resume) -> Granted | Refused | AppendRefused:
         row = self._reachable(resume.instance_id)
@@ -662,6 +686,8 @@ class _Deciding:
         row.resume(self._now)
         self._touch(row)
         self._effects.resumed.append(row.instance_id)
+        for key, activity in self._handed_out_of(row.instance_id):
+            self._pause(key, replace(activity, paused=False))
         self.decision.hands_out = True
         return Granted(row.inbox_seq)
 

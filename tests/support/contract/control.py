@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+import pytest
+
 from orchestra.codec import Payload, UserText
 from orchestra.events import OnParentClose
 from orchestra.store.changes import (
@@ -176,6 +178,32 @@ class HoldByOperatorTests(ContractBase):
         tasks = expect(one(other, Claim("n2", (), 0, (ROUTE,), 5)), Claimed).tasks
         assert [(one.event_id, one.attempt) for one in tasks] == [(1, 1), (2, 1)]
         expect(one(other, Report(*key, tasks[0].revision, "n2", result=Payload(b"1"))), Reported)
+
+    @pytest.mark.parametrize("reports_first", [True, False])
+    def test_a_heartbeat_in_the_same_group_takes_nothing_from_a_hold(
+        self, connect: Open, *, reports_first: bool
+    ) -> None:
+        provider = connect()
+        row = begin(provider)
+        opened = ExecutionDelta(
+            1, opened=Opening(1, "1.0.0", "f1", 1, POLICY), events=(an_event(1),)
+        )
+        activity = ActivityRow(1, 1, 1, None, 1, b"[1]", route=ROUTE)
+        write = a_write(row, executions=(opened,), activities=(activity,))
+        expect(one(provider, write), Granted)
+        (task,) = expect(one(provider, Claim("n2", (), 0, (ROUTE,), 1)), Claimed).tasks
+        key = (task.instance_id, task.incarnation, task.execution, task.event_id)
+        beat = Report(*key, task.revision, "n2", heartbeat=Payload(b"7"))
+        commit = provider.store.commit([beat, WAIT] if reports_first else [WAIT, beat])
+        told = next(one for one in commit.outcomes if not isinstance(one, Granted))
+        assert isinstance(told, Reported if reports_first else Refused)
+        assert provider.store.taken("n2") == [], "the hold has taken it from its node"
+        end = Report(*key, task.revision, "n2", result=Payload(b"1"))
+        assert one(provider, end) == Refused()
+        assert expect(one(provider, Claim("n2", (), 0, (ROUTE,), 5)), Claimed).tasks == ()
+        expect(one(provider, GO), Granted)
+        (again,) = expect(one(provider, Claim("n2", (), 0, (ROUTE,), 5)), Claimed).tasks
+        assert (again.attempt, again.heartbeat) == (1, Payload(b"7") if reports_first else None)
 
     def test_a_cancel_waits_for_the_release_and_a_terminate_mark_does_not(
         self, provider: Provider

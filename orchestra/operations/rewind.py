@@ -26,6 +26,7 @@ from orchestra.operations.lookup import existing
 from orchestra.operations.steps import (
     Find,
     FindExecutions,
+    FindMessages,
     Operation,
     Pause,
     ReadCatalogue,
@@ -159,6 +160,9 @@ def _rewind_open(
             return None
     raise_unless_known(row, library)
     messages, lost = yield from _consumed_since(rows, asked, library)
+    if any(one.end is ExecutionEnd.REWOUND for one in rows):
+        unread = yield from _unread(row.instance_id)
+        messages = tuple(message for message in messages if message.sequence not in unread)
     now = max(catalogue.now, record.updated_at)
     cancels = (yield from _children_since(row, asked)) if asked.children == "cancel" else ()
     kind, following = _following(rows[0], row, asked, catalogue, now, row.execution + 1)
@@ -299,6 +303,18 @@ def _consumed_since(
             if message is not None:
                 messages[message.sequence] = message
     return tuple(messages[number] for number in sorted(messages)), tuple(lost)
+
+
+def _unread(instance_id: str) -> Operation[set[int]]:
+    """Return the numbers of the unread events: an earlier rewind has put some back already."""
+    numbers: set[int] = set()
+    after = 0
+    while True:
+        page = yield from FindMessages(instance_id, after, _PAGE)
+        numbers.update(message.sequence for message in page)
+        if len(page) < _PAGE:
+            return numbers
+        after = page[-1].sequence
 
 
 def _received(record: EventRecord, asked: Rewinding, library: Library) -> MessageRow | None:

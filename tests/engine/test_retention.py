@@ -4,6 +4,7 @@ out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import pytest
 
 from orchestra import OrchestrationRegistry, Retention
 from orchestra.errors import Failure, InvalidArgument, RegistrationError, StoreBusy, StoreError
+from orchestra.store.changes import IfEnded
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.queries import InstanceQuery
 from tests.support.harness import HOLD, SECOND, registry, several
@@ -48,6 +50,23 @@ def kept(world, instance_id):
     for numbers in (rows, histories):
         assert numbers == list(range(numbers[0], current + 1))
     return len(rows) - 1, len(histories) - 1
+
+
+@pytest.mark.parametrize("state", [0, 1])
+def test_an_instance_that_is_begun_again_and_again_keeps_as_many_laps_as_any(any_world, state):
+    """Its lives may have no boundary at all, or one."""
+    any_world.node(registry(spins), retention=Retention(histories=2, executions=3))
+    instance_id = any_world.start(state=state)
+    any_world.run(1)
+    for life in range(12):
+        start = any_world.start_change(state=state, instance_id=instance_id)
+        any_world.store.commit([replace(start, if_ended=IfEnded.RESTART)])
+        any_world.run(1)
+        assert any_world.status(instance_id) is Status.COMPLETED
+        assert any_world.record(instance_id).row.execution == (life + 2) * (state + 1)
+        rows, histories = kept(any_world, instance_id)
+        assert rows <= 5
+        assert histories <= 3
 
 
 @pytest.mark.parametrize("orchestration", [spins, works])

@@ -263,12 +263,22 @@ class World:
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, "a client", policy_of(catalogue, name)[1])
         payload = encode(state, subject="state")
+        request = self.id("request")
         return Start(
             instance_id or self.id("i"),
             self.id("incarnation"),
-            self.id("request"),
+            request,
             Kind(queue, name, chosen, FORMAT, floating=version is None),
-            ExecutionRow(1, name, chosen, resolution, payload, None, created_at=self.clock.now()),
+            ExecutionRow(
+                1,
+                name,
+                chosen,
+                resolution,
+                payload,
+                None,
+                created_at=self.clock.now(),
+                request_id=request,
+            ),
             wake_at=not_before or 0,
             not_before=not_before,
         )

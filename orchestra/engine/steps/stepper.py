@@ -124,7 +124,7 @@ class Stepper:
                 gives up its own.
             early: ends of activities that came before the execution was loaded.
         """
-        step = Step(now, instance.current.number, free, crowded=crowded, early=early)
+        step = Step(now, _first_of(instance), free, crowded=crowded, early=early)
         try:
             if instance.unknown is not None:
                 raise NewerLibraryNeeded(str(instance.unknown), instance_id=instance.instance_id)
@@ -511,3 +511,14 @@ def _other_code_may_read(instance: OwnedInstance, catalogue: Catalogue) -> bool:
     if instance.hold is not None:
         tried.update(instance.hold.tried)
     return has_untried_code(catalogue, instance.kind, instance.current.version, tried)
+
+
+def _first_of(instance: OwnedInstance) -> int:
+    """Return the execution in which a step begins, for what retention deletes.
+
+    A start or a rewind deletes nothing, so the first step of an execution that it has begun counts
+    as a boundary does.
+    """
+    current = instance.current
+    begun = not instance.opened and current.request_id is not None and current.number > 1
+    return current.number - begun

@@ -93,12 +93,14 @@ class WatchedChildren:
         self,
         instances: Mapping[str, WatchedInstance],
         begin: Callable[[Start], WatchedInstance],
+        begin_again: Callable[[Start], WatchedInstance | None],
         counts: Counter[str],
         forms: EventForms = EVENTS,
     ) -> None:
         self._forms = forms
         self._instances = instances
         self._begin = begin
+        self._begin_again = begin_again
         self._counts = counts
         self._commands: set[ParentLink] = set()
         self._now = 0
@@ -118,7 +120,7 @@ class WatchedChildren:
                 self._counts["children given up"] += 1
                 self._mark(child, CancelMark(now, cancel.reason, cancel.parent.instance_id))
         for delta in write.executions:
-            if delta.closed is not None:
+            if delta.closed is not None and not write.leaves_children:
                 self._close(instance, delta.number)
         if instance.status is not Status.OPEN and instance.parent is not None and write.executions:
             closed = write.executions[-1].closed
@@ -182,15 +184,27 @@ class WatchedChildren:
         }
         expected = {link: child_id for link, child_id in recalled.items() if link in given_up}
         cancels = {cancel.parent: cancel.child_id for cancel in write.cancels}
+        if write.leaves_children:
+            expected = {link: child_id for link, child_id in cancels.items() if self._has(link)}
         assert cancels == expected, (
             f"rule 20: {instance.instance_id} cancels {cancels}, and has given up {expected}"
         )
         lost = asked.keys() - given_up
         assert not lost, f"I1: {lost} were asked for and not started"
 
+    def _has(self, link: ParentLink) -> bool:
+        """Return whether an open instance has this parent."""
+        return any(
+            instance.parent == link and instance.status is Status.OPEN
+            for instance in self._instances.values()
+        )
+
     def _start(self, child: ChildStart) -> bool:
-        if child.start is not None and child.child_id not in self._instances:
-            instance = self._begin(child.start)
+        instance: WatchedInstance | None = None
+        if child.start is not None:
+            is_new = child.child_id not in self._instances
+            instance = (self._begin if is_new else self._begin_again)(child.start)
+        if child.start is not None and instance is not None:
             instance.parent, instance.on_parent_close = (
                 child.start.parent,
                 child.start.on_parent_close,
@@ -234,6 +248,8 @@ class WatchedChildren:
         child.cancelled, child.doomed = True, mark.terminate
         child.inbox_seq += 1
         child.doomed_by = child.inbox_seq if mark.terminate else 0
+        if mark.terminate:
+            child.held = child.paused = False
         self._arrivals.append(
             (child.instance_id, Appended(child.inbox_seq, child.owner, fresh=True, cancel=mark))
         )

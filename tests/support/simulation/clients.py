@@ -342,7 +342,8 @@ class Clients:
         delivered = {
             message.message_id: instance.instance_id
             for instance in (*witness.past.values(), *witness.instances.values())
-            for message in instance.delivered
+            for messages in instance.delivered_in.values()
+            for message in messages
         }
         for message_id, refused in self._refused.items():
             if refused == self._asked[message_id] and message_id not in self.doubtful:

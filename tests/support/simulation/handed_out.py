@@ -30,6 +30,8 @@ class HandedOutActivity:
     has_ended: bool = False
     stopping: bool = False
     """Whether it has the stop mark."""
+    paused: bool = False
+    """Whether an operator holds its instance."""
 
 
 class HandedOutActivities:
@@ -128,6 +130,7 @@ class HandedOutActivities:
             assert activity is not None, f"I5: {task} is not handed out"
             assert activity.owner is None, f"I6: {claim.node} has taken what {activity.owner} has"
             assert not activity.has_ended, f"I5: {task} was taken after its end"
+            assert not activity.paused, f"rule 32: {claim.node} has taken {task}, which is held"
             assert activity.route in claim.routes, (
                 "a node was given an activity that it does not have"
             )
@@ -187,10 +190,24 @@ class HandedOutActivities:
                 self._counts["lost with their nodes"] += 1
             activity.owner = None
 
+    def suspended(self, instance: WatchedInstance) -> None:
+        """An operator's hold takes what is handed out from who has it; what is to end goes on."""
+        key = instance.instance_id, instance.incarnation
+        for number, activity in self._of.get(key, {}).items():
+            if not activity.has_ended and not activity.stopping:
+                self._counts["taken by a hold"] += activity.owner is not None
+                activity.owner, activity.paused = None, True
+                self._fences[key][number] += 1
+
+    def resumed(self, instance: WatchedInstance) -> None:
+        """The hold has ended, and what was handed out may be taken again."""
+        for activity in self._of.get((instance.instance_id, instance.incarnation), {}).values():
+            activity.paused = False
+
     def check(self, instance: WatchedInstance, record: InstanceRecord) -> None:
         """What is stored is what is known."""
         stored = {
-            row.event_id: (row.route, row.attempt, row.owner, row.has_ended, row.stopping)
+            row.event_id: (row.route, row.attempt, row.owner, row.has_ended, row.stopping, row.paused)
             for row in record.activities
             if row.route is not None
         }
@@ -201,6 +218,7 @@ class HandedOutActivities:
                 activity.owner,
                 activity.has_ended,
                 activity.stopping,
+                activity.paused,
             )
             for number, activity in self._of.get(
                 (instance.instance_id, instance.incarnation), {}

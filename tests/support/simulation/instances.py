@@ -28,7 +28,14 @@ class WatchedInstance:
         default_factory=dict[str, tuple[int, int | None]]
     )
     """Of each message id its number, and since when it has been read."""
-    delivered: list[MessageRow] = field(default_factory=list[MessageRow])
+    delivered_in: dict[int, list[MessageRow]] = field(
+        default_factory=dict[int, list[MessageRow]]
+    )
+    """What each execution has read, of all lives."""
+    delivered_before: dict[int, list[MessageRow]] = field(
+        default_factory=dict[int, list[MessageRow]]
+    )
+    """What the state of each execution follows from."""
     reports: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
     """Ends of children that have come and are not told yet."""
     parent: ParentLink | None = None
@@ -40,6 +47,18 @@ class WatchedInstance:
     doomed_by: int = 0
     """The number of the mark that says so."""
     held: bool = False
+    paused: bool = False
+    """Whether an operator holds it."""
+    nudged: set[int] = field(default_factory=set[int])
+    """The executions that were asked to reach their boundaries."""
+    heard: set[int] = field(default_factory=set[int])
+    """Those of them whose code has heard it."""
+    lives: dict[str, int] = field(default_factory=dict[str, int])
+    """The former lives, by incarnation, and the first execution of each."""
+    began: int = 1
+    """The first execution of this life."""
+    rewinds: dict[int, int] = field(default_factory=dict[int, int])
+    """Of each execution that a rewind has begun the one whose state it has."""
     number: int = 1
     """Of the execution that is the current one."""
     ended_at: int = 0
@@ -56,3 +75,56 @@ class WatchedInstance:
     commands: dict[int, CommandEvent] = field(default_factory=dict[int, CommandEvent])
     told: bool = False
     ended: bool = False
+
+    @property
+    def delivered(self) -> list[MessageRow]:
+        """What the present execution follows from."""
+        before = self.delivered_before.get(self.number, [])
+        return [*before, *self.delivered_in.get(self.number, [])]
+
+    def goes_on(self, number: int, former: int) -> None:
+        """A new execution goes on behind a former one."""
+        self.delivered_before[number] = [
+            *self.delivered_before.get(former, []),
+            *self.delivered_in.get(former, []),
+        ]
+
+    def begins_again(self, number: int, former: int) -> None:
+        """A new execution has the state of a former one."""
+        self.rewinds[number] = former
+        self.delivered_before[number] = [*self.delivered_before.get(former, [])]
+
+    def next_life(self, incarnation: str, name: str) -> WatchedInstance:
+        """Return the life that begins where this one has ended."""
+        return WatchedInstance(
+            self.instance_id,
+            incarnation,
+            name,
+            revision=self.revision + 1,
+            inbox_seq=self.inbox_seq,
+            known=self.known,
+            delivered_in=self.delivered_in,
+            delivered_before=self.delivered_before,
+            lives={**self.lives, self.incarnation: self.began},
+            began=self.number + 1,
+            rewinds=self.rewinds,
+            number=self.number + 1,
+            execution=self.number + 1,
+            closed_at=self.closed_at,
+            rows_gone=self.rows_gone,
+            histories_gone=self.histories_gone,
+        )
+
+    def restored(self, former: int) -> dict[int, MessageRow]:
+        """Return what a rewind to an execution puts back: what was read since its boundary, is not
+        unread already, and stands in a history that is kept.
+        """
+        since = [
+            message
+            for number, messages in self.delivered_in.items()
+            if number >= max(former, self.histories_gone + 1)
+            for message in messages
+        ]
+        return {
+            message.sequence: message for message in since if message.sequence not in self.inbox
+        }

@@ -19,6 +19,7 @@ from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    BoundaryRequested,
     CancelRequested,
     ChildCompleted,
     ChildFailedEvent,
@@ -29,6 +30,7 @@ from orchestra.events import (
     EventAwaited,
     EventReceived,
     EventRecord,
+    ExecutionRewound,
     ExecutionStarted,
     TerminalEvent,
     TimerCreated,
@@ -37,19 +39,25 @@ from orchestra.events import (
 )
 from orchestra.levels import Unknown
 from orchestra.retention import Retention
+from orchestra.store.audit import Record
 from orchestra.store.changes import (
     Append,
     Cancel,
     Change,
     Claim,
+    IfEnded,
     Recover,
     Release,
     Report,
+    Resume,
     Start,
+    Suspend,
     Write,
 )
+from orchestra.store.executions import ExecutionRow
 from orchestra.store.inbox_limits import Full, Waiting
-from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library, Status
+from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, Status
+from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
     Appended,
     AppendRefused,
@@ -104,8 +112,12 @@ class Witness:
         """
         self.counts: Counter[str] = Counter()
         self.ages: Ages = Ages(library_of, self.counts)
-        self._children = WatchedChildren(self.instances, self._begin, self.counts, library.events)
+        self._children = WatchedChildren(
+            self.instances, self._begin, self._child_begins_again, self.counts, library.events
+        )
         self._handed_out = HandedOutActivities(self.instances, self.counts)
+        self._requests: set[str | None] = set()
+        """The requests of rewinds that were done."""
         self._digest = blake2b(digest_size=8)
 
     @property
@@ -138,6 +150,8 @@ class Witness:
         for change, outcome in pairs:
             if isinstance(change, Write) and isinstance(outcome, Granted):
                 touched.update(dict.fromkeys(self._children.follow(change, outcome, commit.now)))
+                if change.restart is not None:
+                    self._begin_again(change.restart)
         for change, outcome in pairs:
             match change:
                 case Start():
@@ -148,6 +162,10 @@ class Witness:
                     self._cancel(change, outcome)
                 case Release():
                     self._release(change, outcome)
+                case Suspend():
+                    self._suspend(change, outcome)
+                case Resume():
+                    self._resume(change, outcome)
                 case Report():
                     self._handed_out.reported(change, outcome)
                 case _:
@@ -198,7 +216,11 @@ class Witness:
         instance.number = write.state.execution
         instance.status = write.state.status
         instance.owner = write.state.owner if instance.status is Status.OPEN else None
-        instance.held = write.hold is not None and instance.status is Status.OPEN
+        is_open = instance.status is Status.OPEN
+        instance.paused = instance.paused and is_open
+        instance.held = (write.hold is not None or instance.paused) and is_open
+        if write.record is not None and write.record.action == "rewind":
+            self._rewind(instance, write)
         if instance.doomed and write.state.seen_seq >= instance.doomed_by and write.hold is None:
             assert instance.status is Status.TERMINATED, (
                 f"rule 18: {instance.instance_id} was to be terminated, and goes on"
@@ -220,17 +242,23 @@ class Witness:
 
     def _deliver(self, instance: WatchedInstance, write: Write, now: int) -> None:
         """Messages are delivered once, in order within a name, and none is passed over (I1, I8)."""
-        events = [
-            from_record(record, self._forms)
+        placed = [
+            (delta.number, from_record(record, self._forms))
             for delta in write.executions
             for record in delta.events
         ]
+        events = [event for _, event in placed]
         received = [event for event in events if isinstance(event, EventReceived)]
         consumed, read = set(write.consumed), {event.sequence for event in received}
         assert len(consumed) == len(write.consumed), "I8: a message was removed twice"
         assert read <= consumed, "I8: delivered is what was not removed"
         take_reports(instance, write, events, consumed - read)
-        for event in received:
+        begun = [delta.number for delta in write.executions if delta.create is not None]
+        for number, event in placed:
+            if not isinstance(event, EventReceived):
+                continue
+            while begun and begun[0] <= number:
+                instance.goes_on(begun[0], begun.pop(0) - 1)
             message = instance.inbox.pop(event.sequence, None)
             assert message is not None, (
                 f"I8: message {event.sequence} of {instance.instance_id} was delivered and is not there"
@@ -245,7 +273,9 @@ class Witness:
                 f"I8: {event.sequence} passed {min(earlier)}"
             )
             instance.known[message.message_id] = message.sequence, now
-            instance.delivered.append(message)
+            instance.delivered_in.setdefault(number, []).append(message)
+        for number in begun:
+            instance.goes_on(number, number - 1)
 
     def _let_go(self, instance: WatchedInstance, write: Write) -> None:
         """Retention lets go of a prefix, and of as much as it must, but never of more (I3)."""
@@ -279,6 +309,43 @@ class Witness:
                 f"I3: of {instance.instance_id} {closed - gone} of {closed} laps are kept"
             )
 
+    def _rewind(self, instance: WatchedInstance, write: Write) -> None:
+        """A rewind puts back what was read since the boundary, and takes a cancel mark away (rule
+        31).
+        """
+        assert write.record is not None
+        self._rewound(instance, write.executions[-1].create, write.record, write.restored)
+        instance.cancelled, instance.doomed, instance.doomed_by = False, False, 0
+
+    def _rewound(
+        self,
+        instance: WatchedInstance,
+        execution: ExecutionRow | None,
+        record: Record,
+        restored: Sequence[MessageRow],
+    ) -> None:
+        assert execution is not None, "rule 31: a rewind begins an execution"
+        assert execution.request_id not in self._requests, (
+            f"rule 31: {instance.instance_id} was rewound twice for {execution.request_id}"
+        )
+        self._requests.add(execution.request_id)
+        self.counts["rewinds" if record.action == "rewind" else "lives"] += 1
+        former = record.detail["to"]
+        assert isinstance(former, int)
+        expected = instance.restored(former)
+        assert [one.sequence for one in restored] == sorted(expected), (
+            f"rule 31: {instance.instance_id} has {restored} again, and should have {expected}"
+        )
+        for message in restored:
+            was = expected[message.sequence]
+            assert (message.name, message.payload) == (was.name, was.payload), (
+                f"rule 31: {was} came back as {message}"
+            )
+            instance.inbox[message.sequence] = message
+            instance.known[message.message_id] = message.sequence, None
+            self.counts["messages put back"] += 1
+        instance.begins_again(instance.number, former)
+
     def _check_hold(self, instance: WatchedInstance, kind: HoldKind | Unknown, detail: str) -> None:
         self.counts["holds"] += 1
         allowed = PROGRAMS[instance.name].holds
@@ -302,8 +369,19 @@ class Witness:
     def _start(self, start: Start, outcome: Outcome) -> None:
         instance = self.instances.get(start.instance_id)
         if instance is not None:
-            same = instance.incarnation == start.incarnation
-            assert outcome == StartExists(same=same), (
+            began = instance.lives.get(start.incarnation)
+            same = instance.incarnation == start.incarnation or (
+                began is not None and began > instance.rows_gone
+            )
+            if not same and self._may_begin_again(instance, start):
+                assert isinstance(outcome, Started), (
+                    f"I1: {start.instance_id} has ended, and {start} was answered {outcome}"
+                )
+                assert outcome.restarted, f"I1: {start.instance_id} was there"
+                self._begin_again(start)
+                return
+            is_open = instance.status is Status.OPEN if start.looks else None
+            assert outcome == StartExists(same=same, is_open=is_open), (
                 f"I1: {start.instance_id} was there, the answer was {outcome}"
             )
             return
@@ -313,6 +391,11 @@ class Witness:
         self.counts["starts"] += 1
         self._begin(start)
 
+    def _child_begins_again(self, start: Start) -> WatchedInstance | None:
+        """Return the new life of a child that has ended; ``None``: it goes on, or is another's."""
+        instance = self.instances[start.instance_id]
+        return self._begin_again(start) if self._may_begin_again(instance, start) else None
+
     def _begin(self, start: Start) -> WatchedInstance:
         assert (start.instance_id, start.incarnation) not in self.past, (
             f"I1: {start.incarnation} lives twice"
@@ -321,6 +404,47 @@ class Witness:
             start.instance_id, start.incarnation, start.kind.name
         )
         return instance
+
+    @staticmethod
+    def _may_begin_again(instance: WatchedInstance, start: Start) -> bool:
+        if instance.status is Status.OPEN or start.follows not in (
+            None,
+            (instance.incarnation, instance.revision),
+        ):
+            return False
+        match start.if_ended:
+            case IfEnded.LEAVE:
+                return False
+            case IfEnded.RESTART:
+                return True
+            case IfEnded.RESTART_IF_FAILED:
+                return instance.status is not Status.COMPLETED
+            case IfEnded.RESTART_OWN:
+                link, parent = instance.parent, start.parent
+                return (
+                    link is not None
+                    and parent is not None
+                    and (link.instance_id, link.incarnation)
+                    == (parent.instance_id, parent.incarnation)
+                )
+
+    def _begin_again(self, start: Start) -> WatchedInstance:
+        """An instance that has ended begins a new life (rule 31)."""
+        former = self.instances[start.instance_id]
+        assert former.status is not Status.OPEN, f"rule 31: {former.instance_id} has not ended"
+        assert (start.instance_id, start.incarnation) not in self.past, (
+            f"I1: {start.incarnation} lives twice"
+        )
+        former.ended = True
+        self.past[former.instance_id, former.incarnation] = former
+        self.counts["lives begun again"] += 1
+        life = former.next_life(start.incarnation, start.kind.name)
+        self.instances[start.instance_id] = life
+        if start.record is not None:
+            self._rewound(life, start.execution, start.record, start.restored)
+        else:
+            life.delivered_before[life.number] = []
+        return life
 
     @staticmethod
     def _full(instance: WatchedInstance, append: Append) -> Full | None:
@@ -384,12 +508,14 @@ class Witness:
             instance.cancelled = True
             if cancel.terminate:
                 instance.doomed, instance.doomed_by = True, instance.inbox_seq
+                instance.held = instance.paused = False  # terminate beats a hold (rule 32)
 
     def _release(self, release: Release, outcome: Outcome) -> None:
         instance = self.instances.get(release.instance_id)
         fits = (
             instance is not None
             and instance.held
+            and not instance.paused
             and (instance.incarnation, instance.revision) == (release.incarnation, release.revision)
             and instance.status is Status.OPEN
         )
@@ -400,6 +526,62 @@ class Witness:
             self.counts["releases"] += 1
             instance.revision += 1
             instance.held = False
+
+    def _suspend(self, suspend: Suspend, outcome: Outcome) -> None:
+        """An operator's hold takes the instance, and what it has handed out, from who has it (rule
+        32).
+        """
+        instance = self._refuses_operator(suspend, outcome)
+        if instance is None:
+            return
+        fits = not instance.paused and not instance.doomed
+        assert isinstance(outcome, Granted if fits else Refused), (
+            f"rule 32: a hold of {instance} was answered {outcome}"
+        )
+        if fits:
+            self.counts["operators' holds"] += 1
+            self.counts["operators' holds while it was owned"] += instance.owner is not None
+            instance.revision += 1
+            instance.owner, instance.held, instance.paused = None, True, True
+            self._handed_out.suspended(instance)
+
+    def _resume(self, resume: Resume, outcome: Outcome) -> None:
+        instance = self._refuses_operator(resume, outcome)
+        if instance is None:
+            return
+        assert isinstance(outcome, Granted if instance.paused else Refused), (
+            f"rule 32: the release of {instance} was answered {outcome}"
+        )
+        if instance.paused:
+            self.counts["operators' releases"] += 1
+            instance.revision += 1
+            instance.held = instance.paused = False
+            self._handed_out.resumed(instance)
+
+    def _refuses_operator(
+        self, change: Suspend | Resume, outcome: Outcome
+    ) -> WatchedInstance | None:
+        """Return the open instance that an operator means; ``None``: he was told that there is
+        none.
+        """
+        instance = self.instances.get(change.instance_id)
+        if instance is None or change.incarnation not in (None, instance.incarnation):
+            assert outcome == AppendRefused(Refusal.NOT_FOUND), outcome
+            return None
+        if instance.status is not Status.OPEN:
+            assert outcome == AppendRefused(Refusal.CLOSED), outcome
+            return None
+        return instance
+
+    def nudged(self, instance_id: str, incarnation: str, execution: int) -> None:
+        """An execution was asked to reach its boundary."""
+        instance = self.instances[instance_id]
+        assert (instance.incarnation, instance.number) == (incarnation, execution), (
+            f"rule 40: {instance} was nudged for execution {execution} of {incarnation}"
+        )
+        self.counts["nudges"] += 1
+        instance.nudged.add(execution)
+        self.ownership_changed()
 
     def _claimed(self, claim: Claim, snapshot: Snapshot) -> None:
         instance = self.instances.get(snapshot.row.instance_id)
@@ -520,7 +702,15 @@ class Witness:
 
     def _check_row(self, instance: WatchedInstance, record: InstanceRecord) -> None:
         row = record.row
-        stored = row.incarnation, row.revision, row.owner, record.status, row.inbox_seq, record.held
+        stored = (
+            row.incarnation,
+            row.revision,
+            row.owner,
+            record.status,
+            row.inbox_seq,
+            record.held,
+            row.paused,
+        )
         expected = (
             instance.incarnation,
             instance.revision,
@@ -528,6 +718,7 @@ class Witness:
             instance.status,
             instance.inbox_seq,
             instance.held,
+            instance.paused,
         )
         assert stored == expected, (
             f"I6: {instance.instance_id} is stored as {stored}, and should be {expected}"
@@ -613,13 +804,7 @@ class Witness:
                 )
             else:
                 self._check_suffix(instance, rows[closed].version, records, now)
-                last = from_record(records[-1], self._forms)
-                assert isinstance(last, ContinuedAsNew), (
-                    f"I3: execution {closed} of {instance.instance_id} did not continue"
-                )
-                assert rows[closed + 1].state == last.state, (
-                    f"I3: {instance.instance_id}: the state was changed at a boundary"
-                )
+                self._check_lap(instance, rows[closed], rows[closed + 1], records)
             instance.execution = closed + 1
             instance.records, instance.commands, instance.told = [], {}, False
             self.counts["boundaries"] += 1
@@ -632,10 +817,35 @@ class Witness:
             assert not directory.history(instance_id, gone), (
                 f"I3: events that were let go of are there of {instance_id}"
             )
-            if gone + 1 < number:
+            (next_row,) = directory.executions(instance_id, gone, 1)
+            if gone + 1 < number and next_row.opened_at is not None:
                 assert directory.history(instance_id, gone + 1), (
                     f"I3: events of {instance_id} are gone that were to be kept"
                 )
+
+    def _check_lap(
+        self,
+        instance: WatchedInstance,
+        row: ExecutionRow,
+        following: ExecutionRow,
+        records: Sequence[EventRecord],
+    ) -> None:
+        """A lap hands its state over, or a rewind has given the next one that of a former lap."""
+        place = f"execution {row.number} of {instance.instance_id}"
+        last = from_record(records[-1], self._forms) if records else None
+        former = instance.rewinds.get(following.number)
+        if former is None:
+            assert isinstance(last, ContinuedAsNew), f"I3: {place} did not continue"
+            state = last.state
+        else:
+            assert row.end is ExecutionEnd.REWOUND, f"rule 31: {place} was not rewound"
+            assert isinstance(last, ExecutionRewound) == (row.opened_at is not None), (
+                f"rule 31: {place} ends with {last}"
+            )
+            if former <= instance.rows_gone:
+                return
+            state = self._directory.executions(instance.instance_id, former - 1, 1)[0].state
+        assert following.state == state, f"I3: {place}: the state was changed at its boundary"
 
     def _check_suffix(
         self, instance: WatchedInstance, version: str, records: list[EventRecord], now: int
@@ -711,5 +921,10 @@ class Witness:
                 assert instance.cancelled, f"{place}: nobody cancelled it"
                 assert not instance.told, f"rule 18: {place}: it is told of its cancel twice"
                 instance.told = True
+            case BoundaryRequested():
+                assert instance.execution in instance.nudged, f"rule 40: {place}: nobody asked it"
+                assert instance.execution not in instance.heard, f"rule 40: {place}: a second time"
+                instance.heard.add(instance.execution)
+                self.counts["nudges heard"] += 1
             case _:
                 pass

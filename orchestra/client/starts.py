@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -39,6 +38,7 @@ from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Append, Start
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
+from orchestra.store.outcomes import Started
 from orchestra.versions import parse_version
 
 __all__ = ["Orchestration", "StartOptions", "Starts"]
@@ -108,12 +108,14 @@ class Starts:
         check_name(name, "an orchestration's name")
         check_start(instance_id, request_id, labels)
         check_name(queue, "a queue")
-        check_events(events)
+        if events:
+            check_events(events)
         if if_running is None:
             if_running = "return" if events else "error"
         check_choice(if_running, "if_running", IF_RUNNING)
         check_choice(if_ended, "if_ended", IF_ENDED)
         check_moment(not_before, "not_before", optional=True)
+        access = self._access
         catalogue, chosen = await self._choose(
             name, version, queue, allow_unregistered=allow_unregistered
         )
@@ -122,28 +124,37 @@ class Starts:
         )
         first_turn = None if not_before is None else to_micros(not_before)
         is_delayed = first_turn is not None and catalogue.levels.lowest_reader < DELAYED_START_LEVEL
-        change = new_start(
-            catalogue,
-            name,
-            chosen,
-            ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT,
-            self._encoded(state, name, writer),
-            by=self._access.name,
-            queue=queue,
-            instance_id=instance_id
-            or (new_id() if request_id is None else id_of_request(name, request_id)),
-            incarnation=new_id(),
-            request_id=request_id or new_id(),
-            written_by=writer,
-            shape=None
-            if self._registry is None or writer is None
-            else self._registry.shape(name, writer),
-            level=DELAYED_START_LEVEL if is_delayed else 0,  # no older node may claim it
-            labels=labels,
-        )
-        change = replace(change, wake_at=first_turn or 0, not_before=first_turn)
-        await self._begin(change, events, if_running, if_ended)
-        return change.instance_id, annotation
+        state = self._encoded(state, name, writer)
+        if instance_id is None:
+            instance_id = new_id() if request_id is None else id_of_request(name, request_id)
+        request_id = request_id or new_id()
+        with access.recorder.starting(name, chosen, instance_id) as trace:
+            appends = self._appends(events, instance_id, request_id, trace) if events else ()
+            start = new_start(
+                catalogue,
+                name,
+                chosen,
+                ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT,
+                state,
+                by=access.name,
+                queue=queue,
+                instance_id=instance_id,
+                incarnation=new_id(),
+                request_id=request_id,
+                written_by=writer,
+                shape=None
+                if self._registry is None or writer is None
+                else self._registry.shape(name, writer),
+                level=DELAYED_START_LEVEL if is_delayed else 0,  # no older node may claim it
+                labels=labels,
+                not_before=first_turn,
+                if_running=if_running,
+                if_ended=if_ended,
+                events=appends,
+                traceparent=trace,
+            )
+            await self._begin(start, if_running, if_ended)
+        return instance_id, annotation
 
     async def rerun(
         self, instance_id: str, version: str | None, new_instance_id: str | None
@@ -161,63 +172,73 @@ class Starts:
             )
         first, queue = rows[0], record.row.kind.queue
         catalogue, chosen = await self._choose(first.name, version, queue)
-        change = new_start(
-            catalogue,
-            first.name,
-            chosen,
-            ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT,
-            first.state,
-            by=access.name,
-            queue=queue,
-            instance_id=new_instance_id or new_id(),
-            incarnation=new_id(),
-            request_id=new_id(),
-            written_by=first.state_version,
-            shape=first.state_shape,
-            labels=record.labels,
-            created_by=f"rerun of {instance_id}",
-        )
-        entry = Record(access.name, "rerun", instance_id, {"instance_id": change.instance_id})
-        change = replace(change, record=entry)
-        await self._begin(change, (), "error", "error")
-        return change.instance_id
+        new_instance_id = new_instance_id or new_id()
+        with access.recorder.starting(first.name, chosen, new_instance_id) as trace:
+            start = new_start(
+                catalogue,
+                first.name,
+                chosen,
+                ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT,
+                first.state,
+                by=access.name,
+                queue=queue,
+                instance_id=new_instance_id,
+                incarnation=new_id(),
+                request_id=new_id(),
+                written_by=first.state_version,
+                shape=first.state_shape,
+                labels=record.labels,
+                created_by=f"rerun of {instance_id}",
+                traceparent=trace,
+                record=Record(access.name, "rerun", instance_id, {"instance_id": new_instance_id}),
+            )
+            await self._begin(start, "error", "error")
+        return new_instance_id
 
     async def _begin(
-        self,
-        start: Start,
-        events: Sequence[tuple[str, Any]],
-        if_running: ChoiceIfRunning,
-        if_ended: ChoiceIfEnded,
+        self, start: Start, if_running: ChoiceIfRunning, if_ended: ChoiceIfEnded
     ) -> None:
-        access, kind = self._access, start.kind
-        payloads = [self._event(name, payload, start.instance_id) for name, payload in events]
-        with access.recorder.starting(kind.name, kind.version, start.instance_id) as trace:
-            appends = tuple(
-                Append(
-                    start.instance_id,
-                    f"{start.request_id}/{number}",
-                    name,
-                    payload,
-                    access.name,
-                    self._limits,
-                    trace,
-                )
-                for number, (name, payload) in enumerate(payloads, start=1)
-            )
-            start = replace(start, events=appends, traceparent=trace)
+        access = self._access
+        outcome = await access.port.submit(start)
+        if not isinstance(outcome, Started):
+            library = access.provider.library
             await access.perform(
                 begin(
                     start,
+                    outcome,
                     if_running,
                     if_ended,
-                    access.provider.library,
-                    full=lambda full: inbox_full(appends[0], full),
+                    library,
+                    full=lambda full: inbox_full(start.events[0], full),
                 )
             )
 
-    def _event(self, name: str, payload: Any, instance_id: str) -> tuple[str, Payload]:
-        subject = f"event {name!r} for {instance_id!r}"
-        return name, encode(payload, subject=subject, limit=self._payload_limit)
+    def _appends(
+        self,
+        events: Sequence[tuple[str, Any]],
+        instance_id: str,
+        request_id: str,
+        trace: str | None,
+    ) -> tuple[Append, ...]:
+        """Return the events of a start. Their ids come from its request id, so that a repeated
+        request sends none twice.
+        """
+        return tuple(
+            Append(
+                instance_id,
+                f"{request_id}/{number}",
+                name,
+                encode(
+                    payload,
+                    subject=f"event {name!r} for {instance_id!r}",
+                    limit=self._payload_limit,
+                ),
+                self._access.name,
+                self._limits,
+                trace,
+            )
+            for number, (name, payload) in enumerate(events, start=1)
+        )
 
     def _called(self, orchestration: Orchestration) -> tuple[str, Any]:
         """Return the name of an orchestration, and the annotation of its result."""

@@ -14,11 +14,11 @@ from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Sub
 from orchestra.operations.terminate import termination
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import IfEnded, Recover, Start
+from orchestra.store.changes import Append, IfEnded, Record, Recover, Start
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import Full
 from orchestra.store.kinds import Library, ResolvedBy, Status
-from orchestra.store.outcomes import Granted, Recovered, Started, StartExists
+from orchestra.store.outcomes import Granted, Outcome, Recovered, Started, StartExists
 from orchestra.store.routes import kind_of
 
 __all__ = ["IF_ENDED", "IF_RUNNING", "ChoiceIfEnded", "ChoiceIfRunning", "begin", "new_start"]
@@ -55,6 +55,12 @@ def new_start(
     level: int = 0,
     labels: Mapping[str, str] | None = None,
     created_by: str | None = None,
+    not_before: int | None = None,
+    if_running: ChoiceIfRunning = "error",
+    if_ended: ChoiceIfEnded = "error",
+    events: tuple[Append, ...] = (),
+    traceparent: str | None = None,
+    record: Record | None = None,
 ) -> Start:
     """Return the start of an instance on a version.
 
@@ -63,6 +69,7 @@ def new_start(
         by: the client or the node that asks.
         written_by: the version that wrote the state, and ``shape`` the hash of its type.
         level: the level that a library must read at least to run it.
+        if_running, if_ended, events: see :meth:`~orchestra.Client.start`.
     """
     level = max(level, resolution_level(catalogue, how))
     return Start(
@@ -81,20 +88,30 @@ def new_start(
             state_shape=shape,
             request_id=request_id,
         ),
+        wake_at=not_before or 0,
         created_by=by if created_by is None else created_by,
         labels=dict(labels or {}),
+        traceparent=traceparent,
+        not_before=not_before,
+        if_ended=_STORED[if_ended],
+        looks=if_running != "error" or if_ended != "error",
+        events=events,
+        gives_events=if_running == "return",
+        record=record,
     )
 
 
 def begin(
     start: Start,
+    outcome: Outcome,
     if_running: ChoiceIfRunning,
     if_ended: ChoiceIfEnded,
     library: Library,
     *,
     full: Callable[[Full], Exception],
 ) -> Operation[None]:
-    """Start an instance; see :meth:`~orchestra.Client.start` for what the choices mean.
+    """Go on with a start whose first submission had an outcome; see
+    :meth:`~orchestra.Client.start` for what the choices mean.
 
     Args:
         full: makes the error for events that find no room.
@@ -104,14 +121,10 @@ def begin(
         NewerLibraryNeeded: the running instance must end, and only a newer library may end it.
         OutcomeUnknown: the running instance is written all the time, and no write came between.
     """
-    start = replace(
-        start,
-        if_ended=_STORED[if_ended],
-        looks=(if_running, if_ended) != ("error", "error"),
-        gives_events=if_running == "return",
-    )
     for number in range(_TRIES):
-        outcome = yield from Submit(start)
+        if number:
+            yield from Pause(_PAUSE * min(number, 10))
+            outcome = yield from Submit(start)
         if isinstance(outcome, Started):
             return
         assert isinstance(outcome, StartExists)
@@ -129,7 +142,6 @@ def begin(
             raise _exists(start.instance_id, outcome, if_ended)
         if (yield from _replace(start, library, raced=number > 0)):
             return
-        yield from Pause(_PAUSE * min(number, 10))
     raise OutcomeUnknown(
         f"instance {start.instance_id!r} is written all the time, and was not terminated; try again"
     )

@@ -366,7 +366,8 @@ def size_of(change: Change) -> int:
     match change:
         case Write():
             size = 512 + len(change.state.summary)
-            size += sum(len(aside.reason) for aside in change.set_aside)
+            for aside in change.set_aside:
+                size += len(aside.reason)
             for delta in change.executions:
                 for record in delta.events:
                     size += len(record.envelope)
@@ -382,12 +383,12 @@ def size_of(change: Change) -> int:
                 size += 256 + len(message.payload.data)
             return size if change.restart is None else size + size_of(change.restart)
         case Start():
-            return (
-                512
-                + len(change.execution.state.data)
-                + sum(size_of(event) for event in change.events)
-                + sum(256 + len(message.payload.data) for message in change.restored)
-            )
+            size = 512 + len(change.execution.state.data)
+            for event in change.events:
+                size += size_of(event)
+            for message in change.restored:
+                size += 256 + len(message.payload.data)
+            return size
         case Append():
             return 256 + len(change.payload.data)
         case _:

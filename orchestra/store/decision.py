@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from orchestra.codec import Payload
 from orchestra.events import OnParentClose
@@ -169,6 +170,10 @@ def hands_out(write: Write) -> bool:
     )
 
 
+_STARTED: Final = Started()
+_ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TERMINATED)
+
+
 class _Deciding:
     def __init__(
         self, facts: Facts, circumstances: Circumstances, named: Collection[ActivityId]
@@ -181,16 +186,6 @@ class _Deciding:
         self._dialect = circumstances.dialect
         self._effects = Effects(self._dialect)
         self._inboxes: dict[str, Inbox] = {}
-        self._ended = {
-            stored
-            for status in (
-                Status.COMPLETED,
-                Status.FAILED,
-                Status.CANCELLED,
-                Status.TERMINATED,
-            )
-            for stored in self._dialect.statuses_of([status])
-        }
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
 
     # --- owners ---------------------------------------------------------------------------
@@ -491,6 +486,8 @@ class _Deciding:
         self.decision.started[instance_id] = start
         self.decision.touched.add((instance_id, None))
         self._effects.create(instance_id, start.execution)
+        if not (start.events or start.restored):
+            return _STARTED
         self._effects.restore(start)
         appended, full = self._append_all(start)
         assert full is None, "a new inbox has room"
@@ -522,7 +519,7 @@ class _Deciding:
     def _may_begin_again(self, start: Start, row: HotRow) -> bool:
         if start.follows not in (None, (row.incarnation, row.revision)):
             return False
-        if row.status not in self._ended:
+        if row.status not in self._dialect.statuses_of(_ENDED):
             return False  # a newer library knows how it has ended
         match start.if_ended:
             case IfEnded.LEAVE:

@@ -459,9 +459,9 @@ def execution_values(
         row.bytes,
         traceparent,
         row.state_shape,
-        _stored_words(migrations),
+        _stored_words(migrations) if migrations else None,
         row.request_id,
-        _stored_words(row.patches),
+        _stored_words(row.patches) if row.patches else None,
     )
 
 

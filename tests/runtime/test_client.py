@@ -1201,6 +1201,7 @@ async def test_what_operators_write_names_them_and_their_reason(path):
         ("unpin", "three", "q"),
         ("delete", "one", "r"),
         ("purge", "", "s"),
+        ("terminate", "three", ""),
     ]
     assert {actor for _, _, actor, _ in rows} == {node.node_id}
 

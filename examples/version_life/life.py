@@ -256,6 +256,12 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def live(store: Store) -> None:
-    """Live it on a new store."""
+    """Live it on a new store.
+
+    Raises:
+        SystemExit: the store is not empty.
+    """
     async with Client(store()) as client:
+        if (await client.count_instances()).total:
+            raise SystemExit("the store has instances; give a new file, or a new schema")
         await Life(store, client).live()

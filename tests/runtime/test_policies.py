@@ -153,3 +153,47 @@ async def test_no_policy_is_followed_by_what_waits_in_order(database):
         assert (await node.client.set_version_policy("lap", Exact("1.0.0"))).moved == 0
         info = await handle.info()
         assert (info.version, info.target_version) == ("1.1.0", "1.0.0")
+
+
+async def broken_lap(ctx, number: int):
+    raise LookupError("this version is broken")
+
+
+async def broken_later(ctx, number: int):
+    await ctx.wait_for_event("go")
+    raise LookupError("this version is broken")
+
+
+@bounded
+@pytest.mark.parametrize("mended", [Exact("1.1.0"), Range("^1")])
+async def test_what_a_broken_version_holds_in_its_first_turn_follows_the_policy_back_and_what_it_has_begun_stays(
+    database, mended
+):
+    broken = [
+        *LAPS,
+        ("lap", "2.0.0", broken_lap),
+        ("late", "1.1.0", lap),
+        ("late", "2.0.0", broken_later),
+    ]
+    async with virtual(database, *LAPS, ("late", "1.1.0", lap)) as node:
+        for name in ("lap", "late"):
+            handle = await node.client.start(name, 1, instance_id=name)
+            await info_when(handle, lambda info: info.waiting_on)
+    async with virtual(database, *broken) as node:
+        handles = [node.client.handle(name) for name in ("lap", "late")]
+        await handles[0].raise_event("go")
+        await handles[1].raise_event("go")
+        await handles[1].raise_event("go")
+        for handle in handles:
+            info = await info_when(handle, lambda info: info.hold)
+            assert (info.version, info.execution_id, info.hold.kind) == ("2.0.0", 2, "error")
+        assert (await node.client.set_version_policy("lap", mended)).moved == 1
+        assert (await node.client.set_version_policy("late", mended)).moved == 0
+        info = await info_when(handles[0], lambda info: info.waiting_on)
+        assert (info.version, info.execution_id, info.hold) == ("1.1.0", 2, None)
+        info = await handles[1].info()
+        assert (info.version, info.execution_id, info.hold.kind) == ("2.0.0", 2, "error")
+        await node.client.rewind("late", 2, "1.1.0", pin=False)
+        await handles[1].raise_event("go")
+        info = await info_when(handles[1], lambda info: info.execution_id >= 4)
+        assert (info.version, info.hold) == ("1.1.0", None)

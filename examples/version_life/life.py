@@ -1,5 +1,5 @@
-"""The life of three versions, stage by stage. Each deploy stops the node and starts one with the
-next code; the operator's client stays, and sees only the store.
+"""The life of three versions, stage by stage. Each deploy starts a node with the next code beside
+the old one, and then stops the old one. The operator's client stays, and sees only the store.
 """
 
 from __future__ import annotations
@@ -57,10 +57,7 @@ class Life:
     def __init__(self, store: Store, client: Client) -> None:
         self._store = store
         self._client = client
-
-    def _node(self, registry: OrchestrationRegistry) -> Runtime:
-        """Return a node with the code of a deploy. It does not start if that strands instances."""
-        return Runtime(self._store(), registry, poll=POLL, preflight="refuse")
+        self._node: Runtime | None = None
 
     async def live(self) -> None:
         """Live it to its end.
@@ -68,19 +65,36 @@ class Life:
         Raises:
             TimeoutError: a stage has not come to its end.
         """
-        async with self._node(FIRST):
+        try:
+            await self._deploy(FIRST)
             await self._production()
             await self._preflights()
-        async with self._node(MENDED):
+            await self._deploy(MENDED)
             await self._five_by_pins()
             await self._all_by_policy()
-        async with self._node(BROKEN):
+            await self._deploy(BROKEN)
             await self._broken()
             await self._back_by_policy()
             await self._back_by_rewind()
             await self._what_may_go()
-        async with self._node(CLEARED):
+            await self._deploy(CLEARED)
             await self._cleared()
+        finally:
+            await self._stop()
+
+    async def _deploy(self, registry: OrchestrationRegistry) -> None:
+        """Start a node with the next code beside the old one, then stop the old one. The new one
+        does not start if that strands instances.
+        """
+        node = Runtime(self._store(), registry, poll=POLL, preflight="refuse")
+        await node.__aenter__()
+        await self._stop()
+        self._node = node
+
+    async def _stop(self) -> None:
+        if self._node is not None:
+            await self._node.__aexit__(None, None, None)
+            self._node = None
 
     # --- the stages ---
 

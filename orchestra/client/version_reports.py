@@ -212,7 +212,7 @@ class _Report:
     def _blockers(
         self, name: str, version: str, live: int, waiting: int, held: int
     ) -> Iterator[str]:
-        key, kinds = (name, version), self._kinds[name, version]
+        key = name, version
         policy, revision = policy_of(self._catalogue, name)
         if isinstance(policy, UnknownPolicy):
             yield (
@@ -232,13 +232,7 @@ class _Report:
                 f"and {held:,} are held. Each leaves it at its next boundary if the policy gives "
                 "another version, or at its end."
             )
-        if live and not self._having[key]:
-            reasons = {why_unreadable(self._catalogue, kind) for kind in kinds} - {None}
-            yield (
-                "No living node has it: deploy it again, so that they go on."
-                if not reasons
-                else f"No living node reads them: {'; '.join(sorted(filter(None, reasons)))}."
-            )
+        yield from self._unserved_blockers(key)
         pins = self._census.pins.get(key, 0)
         if pins:
             yield f"{_instances(pins)} {'is' if pins == 1 else 'are'} pinned to it; unpin them."
@@ -248,6 +242,20 @@ class _Report:
                 "version, or continue_as_new(version=). Code or clients that name it would ask for "
                 "it again."
             )
+
+    def _unserved_blockers(self, key: _Version) -> Iterator[str]:
+        """Yield why living nodes cannot run instances of a version."""
+        unserved = [kind for kind in self._kinds[key] & self._unserved if self._open[kind]]
+        reasons = {kind: why_unreadable(self._catalogue, kind) for kind in unserved}
+        for reason in sorted({reason for reason in reasons.values() if reason is not None}):
+            number = sum(self._open[kind] for kind in unserved if reasons[kind] == reason)
+            yield f"No living node reads {_instances(number)} of it: {reason}."
+        rest = [kind for kind in unserved if reasons[kind] is None]
+        if rest and not self._having[key]:
+            yield "No living node has it: deploy it again, so that they go on."
+        elif rest:
+            queues = ", ".join(sorted({repr(kind.queue) for kind in rest}))
+            yield f"No living node that has it serves their queue: {queues}."
 
 
 def _instances(number: int) -> str:

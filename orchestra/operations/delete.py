@@ -35,7 +35,7 @@ def delete(instance_id: str, library: Library, *, by: str, reason: str) -> Opera
         raise InstanceStillOpen(
             f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id
         )
-    require_known(record, library)
+    require_known(record, library, history=False)
     # What has ended stays so: if it cannot be deleted, another client has deleted it meanwhile.
     if not (yield from Delete(instance_id, record.row.incarnation, by, reason)):
         raise not_found(instance_id)

@@ -9,7 +9,7 @@ from typing import Final
 from orchestra.codec import UserText
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventWriter, ExecutionTerminated, error_to_bytes, to_record
-from orchestra.operations.known import raise_unless_known, require_known
+from orchestra.operations.known import ending_format, raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.audit import Record
@@ -42,10 +42,11 @@ def terminate(
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended otherwise.
-        NewerLibraryNeeded: it has what only a newer library knows.
+        NewerLibraryNeeded: it has what only a newer library knows. A history in a format that no
+            living node reads is none of that: it can be ended.
     """
     first = yield from existing(instance_id)
-    require_known(first, library)
+    require_known(first, library, history=False)
     record: InstanceRecord | None = first
     is_recorded = False
     for number in itertools.count():
@@ -118,9 +119,10 @@ def _write_end(
         row = outcome.snapshot.row
         if row.incarnation != record.row.incarnation:
             return False  # it has ended, and another instance has its id
-    raise_unless_known(row, library)
+    raise_unless_known(row, library, history=False)
     catalogue = yield from ReadCatalogue()
-    writer = library.events.writer(row.kind.format, catalogue.levels.write)
+    event_format = ending_format(row, library, catalogue)
+    writer = library.events.writer(event_format, catalogue.levels.write)
     end = termination(row, reason, max(catalogue.now, record.updated_at), writer)
     outcome = yield from Submit(replace(end, record=entry))
     return isinstance(outcome, Granted)

@@ -21,19 +21,18 @@ from orchestra.resolution import policy_of, stored_policy, why_unreadable
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, Range, UnknownPolicy, policy_to_text
-from tests.support.ages import FIRST_LIBRARY, NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from tests.support.ages import (
+    FIRST_LIBRARY,
+    FORMAT_LIBRARY,
+    NEXT_FORMAT,
+    NEXT_LEVEL,
+    NEXT_LIBRARY,
+    STERN_LIBRARY,
+)
 from tests.support.harness import HOLD, registry, several
 
 KINDS_ONLY = replace(NEXT_LIBRARY, events=type(EVENTS)(EVENTS.formats, NEXT_LIBRARY.events.kinds))
 """The next library without its event format."""
-
-FORMAT_ONLY = replace(
-    NEXT_LIBRARY,
-    level=THIS_LIBRARY.level,
-    writes=THIS_LIBRARY.level,
-    events=type(EVENTS)(NEXT_LIBRARY.events.formats, EVENTS.kinds),
-)
-"""This library with the next event format."""
 
 
 async def work(ctx, state):
@@ -486,7 +485,7 @@ def test_an_old_node_does_not_claim_what_is_written_in_a_newer_format_and_a_newe
     any_world,
 ):
     """Scenario 10. [M] Rolling the library back stranded every instance that had lapped."""
-    new = any_world.node(registry(lap), {"work": HOLD}, library=FORMAT_ONLY)
+    new = any_world.node(registry(lap), {"work": HOLD}, library=FORMAT_LIBRARY)
     newer_format = any_world.start(state=8)
     any_world.run(1)
     new.stop()
@@ -502,14 +501,14 @@ def test_an_old_node_does_not_claim_what_is_written_in_a_newer_format_and_a_newe
         "its history is in format 2, which no living node reads; start a node with the newer "
         "library"
     )
-    again = any_world.node(registry(lap), DONE, library=FORMAT_ONLY)
+    again = any_world.node(registry(lap), DONE, library=FORMAT_LIBRARY)
     any_world.run(10)
     assert any_world.status(newer_format) is Status.COMPLETED
     assert formats(any_world, newer_format) == [NEXT_FORMAT, 1], (
         "the old node lives: the lap after it is for both"
     )
     again.stop()
-    sound(any_world, registry(lap), FORMAT_ONLY)
+    sound(any_world, registry(lap), FORMAT_LIBRARY)
 
 
 def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(any_world):
@@ -518,8 +517,8 @@ def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(
     async def remote(ctx, state):
         return await ctx.schedule_activity(on_gpu, state)
 
-    new = any_world.node(registry(remote), library=FORMAT_ONLY)
-    any_world.node(registry(remote), library=FORMAT_ONLY)
+    new = any_world.node(registry(remote), library=FORMAT_LIBRARY)
+    any_world.node(registry(remote), library=FORMAT_LIBRARY)
     instance_id = any_world.start(state=1)
     any_world.run(1)
     old = any_world.node(several(nothing=work), {"work": HOLD}, queues=("gpu",))
@@ -527,7 +526,7 @@ def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(
     assert old.attempts == []
     assert any_world.status(instance_id) is Status.OPEN
     reads_it = any_world.node(
-        several(nothing=work), {"work": HOLD}, queues=("gpu",), library=FORMAT_ONLY
+        several(nothing=work), {"work": HOLD}, queues=("gpu",), library=FORMAT_LIBRARY
     )
     any_world.run(5)
     reads_it.finish(value="done")
@@ -546,12 +545,12 @@ def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(
 
 
 def test_an_operator_of_a_newer_library_ends_what_is_written_in_its_format(any_world):
-    any_world.node(registry(work), {"work": HOLD}, library=FORMAT_ONLY)
+    any_world.node(registry(work), {"work": HOLD}, library=FORMAT_LIBRARY)
     instance_id = any_world.start(state=1)
     any_world.run(1)
     any_world.cancel(instance_id)
     any_world.run(20)
-    provider = any_world.provider_of(FORMAT_ONLY)
+    provider = any_world.provider_of(FORMAT_LIBRARY)
     assert provider.directory.get(instance_id).status is Status.CANCELLED
     assert {record.format for record in provider.directory.history(instance_id, 1)} == {NEXT_FORMAT}
-    sound(any_world, registry(work), FORMAT_ONLY)
+    sound(any_world, registry(work), FORMAT_LIBRARY)

@@ -23,8 +23,16 @@ from orchestra import (
     UnknownPolicy,
     UnreadablePolicy,
 )
-from orchestra.store.kinds import THIS_LIBRARY
-from tests.support.ages import FIRST_LIBRARY, NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind
+from tests.support.ages import (
+    FIRST_LIBRARY,
+    FORMAT_LIBRARY,
+    LATER_LIBRARY,
+    NEXT_FORMAT,
+    NEXT_LEVEL,
+    NEXT_LIBRARY,
+    STERN_LIBRARY,
+)
 from tests.support.kit import bounded, echo, idle, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
@@ -212,3 +220,52 @@ def _ruled_out(catalogue):
     return replace(
         catalogue, levels=NEXT_LIBRARY.target(NEXT_LEVEL)._replace(lowest_reader=NEXT_LEVEL)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("writes", "lives", "number"),
+    [(FORMAT_LIBRARY, THIS_LIBRARY, NEXT_FORMAT), (THIS_LIBRARY, LATER_LIBRARY, 1)],
+    ids=["an older library", "a newer library"],
+)
+@bounded
+async def test_what_no_living_library_reads_is_held_with_its_format_listed_and_ended_and_deleted(
+    store, writes, lives, number
+):
+    async with service(store, idle, library=writes) as first:
+        handles = [await first.client.start("idle", each) for each in range(3)]
+        for handle in handles:
+            await info_when(handle, lambda info: info.waiting_on and info.owner is None)
+    ids = sorted(handle.instance_id for handle in handles)
+    async with service(store, idle, library=lives) as node:
+        client = node.client
+        held = await client.list_instances(status="held")
+        assert sorted(info.instance_id for info in held.items) == ids
+        for info in held.items:
+            assert info.hold.kind == HoldKind.VERSION_MISSING
+            assert f"its history is in format {number}, which no living node reads" in (
+                info.hold.detail
+            )
+        (report,) = await client.version_report()
+        assert (report.live, report.held, report.waiting) == (3, 3, 0)
+        assert any(f"its history is in format {number}" in each for each in report.blockers)
+        async with service(store, idle, library=writes) as reads_it:
+            # A living node reads it: its library, and no other, ends it.
+            with pytest.raises(NewerLibraryNeeded):
+                await client.terminate(ids[0])
+            await reads_it.client.terminate(ids[0])
+        for instance_id in ids[1:]:
+            await client.terminate(instance_id, "drained")
+            info = await client.get_instance_info(instance_id)
+            assert (info.status, info.error.message) == ("terminated", "drained")
+            *_, last = await client.get_history(instance_id)
+            assert (last.kind, last.is_readable) == ("execution_terminated", True)
+        await client.delete(ids[1])
+        (report,) = await client.version_report()
+        assert report.live == 0
+        assert [info.instance_id for info in (await client.list_instances()).items] != []
+    async with service(store, idle, library=FORMAT_LIBRARY) as both:
+        *_, last = await both.client.get_history(ids[2])
+        assert last.kind == "execution_terminated"
+        await both.client.delete(ids[2])
+        await both.client.delete(ids[0])

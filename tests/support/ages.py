@@ -25,7 +25,15 @@ from orchestra.store.kinds import (
 )
 from orchestra.versions import Exact, Latest
 
-__all__ = ["FIRST_LIBRARY", "NEXT_FORMAT", "NEXT_LEVEL", "NEXT_LIBRARY", "STERN_LIBRARY"]
+__all__ = [
+    "FIRST_LIBRARY",
+    "FORMAT_LIBRARY",
+    "LATER_LIBRARY",
+    "NEXT_FORMAT",
+    "NEXT_LEVEL",
+    "NEXT_LIBRARY",
+    "STERN_LIBRARY",
+]
 
 NEXT_LEVEL: Final = THIS_LIBRARY.level + 1
 NEXT_FORMAT: Final = max(THIS_LIBRARY.formats) + 1
@@ -83,6 +91,20 @@ STERN_LIBRARY: Final[Library] = replace(
     NEXT_LIBRARY, lowest_readers={**THIS_LIBRARY.lowest_readers, NEXT_LEVEL: NEXT_LEVEL}
 )
 """The same, but of a level that rules out older libraries."""
+
+FORMAT_LIBRARY: Final[Library] = replace(
+    NEXT_LIBRARY,
+    level=THIS_LIBRARY.level,
+    writes=THIS_LIBRARY.level,
+    events=EventForms(NEXT_LIBRARY.events.formats, EVENTS.kinds),
+)
+"""This library with the next event format, and nothing else that is new."""
+
+LATER_LIBRARY: Final[Library] = replace(
+    FORMAT_LIBRARY,
+    events=EventForms({NEXT_FORMAT: NEXT_LIBRARY.events.formats[NEXT_FORMAT]}, EVENTS.kinds),
+)
+"""One that came after it, and no longer reads the first format."""
 
 FIRST_LIBRARY: Final[Library] = replace(
     THIS_LIBRARY,

@@ -168,11 +168,29 @@ def test_what_only_a_newer_library_knows_is_left_alone():
     assert isinstance(ended([a_record(status=Unknown("status", 9))])[1], NewerLibraryNeeded)
     record = a_record(owner="n1")
     newer = replace(record.row, kind=record.row.kind._replace(format=9))
+    recovered = Recovered(Snapshot(newer, record.execution))
+    (node,) = a_catalogue("1.0.0").nodes
+    reads_it = replace(node, record=replace(node.record, formats=(1, 9)))
     steps, result = ended(
-        [record, READ, Refused(), record, Recovered(Snapshot(newer, record.execution))]
+        [record, READ, Refused(), record, recovered, replace(READ, nodes=(node, reads_it))]
+    )
+    assert isinstance(result, NewerLibraryNeeded)
+    assert kinds_of(steps)[-1] is ReadCatalogue
+    higher = replace(record.row, kind=record.row.kind._replace(level=9))
+    steps, result = ended(
+        [record, READ, Refused(), record, Recovered(Snapshot(higher, record.execution))]
     )
     assert isinstance(result, NewerLibraryNeeded)
     assert kinds_of(steps)[-1] is Recover
+
+
+def test_what_no_living_library_reads_is_ended_by_an_event_of_this_librarys_format():
+    record = a_record(opened=True)
+    newer = replace(record, row=replace(record.row, kind=record.row.kind._replace(format=9)))
+    steps, result = ended([newer, READ, Granted(0)])
+    assert result is newer
+    (event,) = steps[-1].change.executions[0].events
+    assert (event.format, steps[-1].change.state.kind.format) == (1, 9)
 
 
 def test_an_error_of_the_store_ends_it_there():

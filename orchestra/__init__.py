@@ -8,6 +8,9 @@ execution on exactly one version; the version changes only at the lap's end.
 from orchestra import sync as sync
 from orchestra.activities import Activity, ActivityContext, activity, activity_context
 from orchestra.client import (
+    Bulk,
+    BulkFailure,
+    BulkReport,
     ChildInfo,
     Client,
     ExecutionInfo,
@@ -144,6 +147,9 @@ __all__ = [
     "AlreadyCompleted",
     "Attempt",
     "BoundaryRequest",
+    "Bulk",
+    "BulkFailure",
+    "BulkReport",
     "Cancelled",
     "ChildFailed",
     "ChildInfo",

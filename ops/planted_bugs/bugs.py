@@ -552,6 +552,21 @@ BUGS: Final = (
             Tests(("tests/testing/test_policies.py", "-k", "told_of_the_first")),
         ),
     ),
+    Bug(
+        "a bulk act that is applied twice",
+        "6: an operator's act is conditional, so that a job that was cut off can be run again",
+        (
+            Edit(
+                "orchestra/operations/bulk.py",
+                "order.reason, unless_same=True)\n",
+                "order.reason, unless_same=False)\n",
+            ),
+        ),
+        (
+            Tests(("tests/runtime/test_bulk.py", "-k", "each_act_is_done_once and asyncio")),
+            Tests(("tests/runtime/test_bulk.py", "-k", "two_jobs_at_once and asyncio")),
+        ),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

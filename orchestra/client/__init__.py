@@ -1,6 +1,7 @@
 """The client: start, ask, signal, cancel, and look."""
 
 from orchestra.client.audit import OperationInfo, OperationPage
+from orchestra.client.bulk import BulkFailure, BulkReport
 from orchestra.client.client import Client, Handle
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
@@ -28,8 +29,12 @@ from orchestra.client.selections import (
     WaitingFor,
 )
 from orchestra.client.values import Unreadable
+from orchestra.operations.bulk import Bulk
 
 __all__ = [
+    "Bulk",
+    "BulkFailure",
+    "BulkReport",
     "ChildInfo",
     "Client",
     "ExecutionInfo",

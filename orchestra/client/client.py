@@ -28,6 +28,7 @@ from typing_extensions import TypeForm
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_provider, check_registry
 from orchestra.client.audit import Audit, OperationPage
+from orchestra.client.bulk import BulkReport, Bulks
 from orchestra.client.control import Control
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
@@ -55,6 +56,7 @@ from orchestra.client.waiting import result_of, wait_for_end
 from orchestra.clock import Clock, SystemClock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
+from orchestra.operations.bulk import Bulk
 from orchestra.operations.preflight import PreflightReport
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry
@@ -129,6 +131,7 @@ class Client:
         self._selecting = Selecting(self._access)
         self._control = Control(self._access)
         self._audit = Audit(self._access)
+        self._bulks = Bulks(self._access, self._starts)
         self._maintenance = Maintenance(self._access)
 
     @classmethod
@@ -740,6 +743,54 @@ class Client:
             InvalidArgument: ``page`` is no page, ``limit`` is below 1, or a condition is no text.
         """
         return await self._audit.list(subject, action, by, limit, page)
+
+    async def bulk(
+        self,
+        act: Bulk,
+        selection: Selection,
+        *,
+        dry_run: bool = True,
+        reason: str = "",
+        by: str = "",
+        version: str | None = None,
+        request_id: str | None = None,
+        progress: Callable[[BulkReport], None] | None = None,
+    ) -> BulkReport:
+        """Do one thing to all instances of a selection, a hundred at a time. By default it only
+        says what that would be.
+
+        Each act is that of the single method, conditional on the instance and recorded in the audit
+        with author and reason. An act that was done before is skipped. So a job that was cut off is
+        run again as it was, and two operators may run the same one at once.
+
+        Args:
+            act: ``Bulk.CANCEL``, ``TERMINATE``, ``HOLD``, ``RELEASE``, ``PIN``, ``UNPIN``,
+                ``NUDGE``, ``REWIND``, ``RERUN`` or ``DELETE``.
+            dry_run: only count, and name the first hundred.
+            by: who; by default the client or the node.
+            version: of a pin; of a rerun, by default that of the policy. With it a rewind goes
+                back to where the instance left this version, and pins it there; without it, a
+                rewind begins the current lap again.
+            request_id: your own id of the job. A rerun, and a rewind without a version, need one:
+                the same one again does nothing twice.
+            progress: is called after each hundred with the report so far.
+
+        Raises:
+            StoreUnavailable, RuntimeClosed: it was cut off; run it again. What failed on single
+                instances is in the report.
+            InvalidArgument: the act, a condition or an argument is none, or the version or the
+                request id is missing or out of place.
+        """
+        return await self._bulks.run(
+            act,
+            selection,
+            dry_run=dry_run,
+            reason=reason,
+            by=by,
+            version=version,
+            request_id=request_id,
+            progress=progress,
+        )
 
     async def purge(
         self,

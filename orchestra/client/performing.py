@@ -81,13 +81,15 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             return await port.submit(change)
         case SubmitAll(changes):
             return await _submit_all(changes, port)
-        case SetPin(instance_id, version, by, reason, until):
-            is_open = await port.call(
-                lambda: admin.set_pin(instance_id, version, by=by, reason=reason, until=until)
+        case SetPin(instance_id, version, by, reason, until, unless_same):
+            is_done = await port.call(
+                lambda: admin.set_pin(
+                    instance_id, version, by=by, reason=reason, until=until, unless_same=unless_same
+                )
             )
-            if is_open:
+            if is_done:
                 port.written_past()
-            return is_open
+            return is_done
         case SetNudge(instance_id, incarnation, execution, by, reason):
             outcome = await port.call(
                 lambda: admin.nudge(instance_id, incarnation, execution, by=by, reason=reason)

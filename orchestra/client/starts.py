@@ -157,7 +157,14 @@ class Starts:
         return instance_id, annotation
 
     async def rerun(
-        self, instance_id: str, version: str | None, new_instance_id: str | None
+        self,
+        instance_id: str,
+        version: str | None,
+        new_instance_id: str | None,
+        *,
+        request_id: str | None = None,
+        by: str = "",
+        reason: str = "",
     ) -> str:
         """Start a new instance from an old one's first input; see :meth:`Client.rerun`."""
         check_id(instance_id)
@@ -173,6 +180,7 @@ class Starts:
         first, queue = rows[0], record.row.kind.queue
         catalogue, chosen = await self._choose(first.name, version, queue)
         new_instance_id = new_instance_id or new_id()
+        detail = {"instance_id": new_instance_id, "reason": reason}
         with access.recorder.starting(first.name, chosen, new_instance_id) as trace:
             start = new_start(
                 catalogue,
@@ -184,13 +192,13 @@ class Starts:
                 queue=queue,
                 instance_id=new_instance_id,
                 incarnation=new_id(),
-                request_id=new_id(),
+                request_id=request_id or new_id(),
                 written_by=first.state_version,
                 shape=first.state_shape,
                 labels=record.labels,
                 created_by=f"rerun of {instance_id}",
                 traceparent=trace,
-                record=Record(access.name, "rerun", instance_id, {"instance_id": new_instance_id}),
+                record=Record(by or access.name, "rerun", instance_id, detail),
             )
             await self._begin(start, "error", "error")
         return new_instance_id

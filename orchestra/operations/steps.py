@@ -124,8 +124,8 @@ class SubmitAll(Step[Sequence[Outcome | OrchestraError]]):
 
 @dataclass(frozen=True, slots=True)
 class SetPin(Step[bool]):
-    """Pin an open instance to a version, or unpin it (``None``). The answer is whether it is
-    open.
+    """Pin an open instance to a version, or unpin it (``None``). The answer is whether it was done:
+    it is open and, with ``unless_same``, had another pin.
     """
 
     instance_id: str
@@ -133,6 +133,7 @@ class SetPin(Step[bool]):
     by: str
     reason: str
     until: int | None = None
+    unless_same: bool = False
 
 
 @dataclass(frozen=True, slots=True)

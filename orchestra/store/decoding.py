@@ -46,6 +46,7 @@ __all__ = [
     "hold_from_bytes",
     "hold_to_bytes",
     "in_order",
+    "is_same_pin",
     "message_values",
     "nudge_from_bytes",
     "nudge_to_bytes",
@@ -680,6 +681,14 @@ def pin_from_bytes(data: bytes) -> Pin:
     values = unpack(data)
     head = values["version"], values["at"], values["by"], values["reason"]
     return Pin(*head, values.get("until"))
+
+
+def is_same_pin(stored: bytes | None, version: str | None, until: int | None) -> bool:
+    """Return whether a stored pin is one to this version until this time; ``None``: no pin."""
+    if stored is None or version is None:
+        return stored is None and version is None
+    pin = pin_from_bytes(stored)
+    return (pin.version, pin.until) == (version, until)
 
 
 def operator_hold_to_bytes(hold: OperatorHold) -> bytes:

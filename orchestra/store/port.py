@@ -317,9 +317,12 @@ class Admin(Protocol):
         by: str,
         reason: str,
         until: int | None = None,
+        unless_same: bool = False,
     ) -> bool:
         """Pin an open instance to a version from its next boundary on, and up to a time if one is
-        given, or unpin it. Return whether it is open.
+        given, or unpin it. Return whether it was done.
+
+        An ended instance is left alone and, with ``unless_same``, one that has this pin already.
         """
         ...
 

@@ -65,7 +65,7 @@ PROVIDER = SimpleNamespace(
         catalogue=lambda: "catalogue",
     ),
     admin=SimpleNamespace(
-        set_pin=lambda instance_id, version, by, reason, until: version is not None,
+        set_pin=lambda instance_id, version, by, reason, until, unless_same: version is not None,
         delete=lambda *instance, by, reason: (*instance, by, reason),
         delete_all=lambda instances, by, reason: [*instances, by, reason],
     ),

@@ -9,7 +9,7 @@ from orchestra.clock import Clock
 from orchestra.codec import UserText
 from orchestra.providers.memory.database import Database
 from orchestra.store.audit import Record
-from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
 from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
@@ -62,10 +62,14 @@ class MemoryAdmin:
         by: str,
         reason: str,
         until: int | None = None,
+        unless_same: bool = False,
     ) -> bool:
         with self._database.transaction(self._store, self._clock) as now:
             row = self._database.hot_row(instance_id)
             if row is None or not row.is_open:
+                return False
+            stored = self._database.detail(instance_id, "pin")
+            if unless_same and is_same_pin(stored, version, until):
                 return False
             row.revoke(now)
             self._database.store_row(row)

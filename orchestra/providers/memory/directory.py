@@ -173,7 +173,7 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
         (query.parent_execution, parent and parent.execution),
         (query.held, standing is Standing.HELD),
         (query.overdue, is_overdue),
-        (query.pinned, is_open and row.pin is not None),
+        (query.pinned, is_open and row.pin is not None and row.pin.holds(query.now)),
     ]
     if any(asked is not None and asked != found for asked, found in wanted):
         return False
@@ -184,7 +184,7 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
         return False
     if query.holds is not None and _hold_kind(record, query) not in query.holds:
         return False
-    if not all(_leads_to(record, target) is target.wanted for target in query.targets):
+    if not all(_leads_to(record, target, query.now) is target.wanted for target in query.targets):
         return False
     if query.waiting is not None and not (is_open and _waits(record, query.waiting)):
         return False
@@ -255,11 +255,11 @@ def _unserved_route(record: InstanceRecord, query: InstanceQuery) -> Route | Non
     return min(waiting)[-1] if waiting else None
 
 
-def _leads_to(record: InstanceRecord, target: Target) -> bool:
+def _leads_to(record: InstanceRecord, target: Target, now: int) -> bool:
     row = record.row
     if record.status is not Status.OPEN:
         return False
-    if row.pin is None:
+    if row.pin is None or not row.pin.holds(now):
         return row.kind in target.kinds
     if target.version is None:
         return row.pin.version != row.kind.version

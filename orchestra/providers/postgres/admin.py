@@ -17,7 +17,7 @@ from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import PolicyRow
-from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import Nudge, Pin
 from orchestra.store.nudges import Nudged, decide_nudge
@@ -82,9 +82,17 @@ class PostgresAdmin:
         by: str,
         reason: str,
         until: int | None = None,
+        unless_same: bool = False,
     ) -> bool:
         def work(transaction: Transaction) -> bool:
-            transaction.begin()
+            # The pin is read behind the lock of its guard row (rule 41).
+            _, stored = transaction.begin(
+                (sql.LOCK_ROWS, (Texts([instance_id]),)), (sql.READ_PIN, (instance_id,))
+            )
+            found = stored.rows[0][0] if stored.rows else None
+            if unless_same and is_same_pin(found, version, until):
+                transaction.commit()
+                return False
             script = transaction.script()
             revoked = script.add(sql.REVOKE, transaction.now, instance_id)
             script.run()

@@ -53,6 +53,7 @@ def _json(column: str) -> str:
 
 _HOLD: Final = f"({_json('d.hold')} ->> 'kind')"
 _PIN: Final = f"({_json('d.pin')} ->> 'version')"
+_PINNED_UNTIL: Final = f"({_json('d.pin')} ->> 'until')::bigint"
 # Before its first turn an instance has no summary.
 _SUMMARY: Final = f"""
     CASE WHEN octet_length(i.summary) > 1 AND get_byte(i.summary, 0) = 123
@@ -173,7 +174,7 @@ class Statement:
                 else f"NOT (i.status = 0 AND coalesce(i.boundary_due <= {now}, false))"
             )
         if query.pinned is not None:
-            condition = "(i.status = 0 AND d.pin IS NOT NULL)"
+            condition = f"(i.status = 0 AND {self._is_pinned()})"
             yield condition if query.pinned else f"NOT {condition}"
 
     def _of_origin(self) -> Iterable[str]:
@@ -289,7 +290,12 @@ class Statement:
             if target.version is None
             else f"{_PIN} = {self._value('text', target.version)}"
         )
-        return f"(i.status = 0 AND CASE WHEN d.pin IS NULL THEN {kind} ELSE {pinned} END)"
+        return f"(i.status = 0 AND CASE WHEN {self._is_pinned()} THEN {pinned} ELSE {kind} END)"
+
+    def _is_pinned(self) -> str:
+        """Return the condition that an instance has a pin, and that it counts still."""
+        now = self._value("bigint", self._query.now)
+        return f"(d.pin IS NOT NULL AND coalesce({_PINNED_UNTIL} > {now}, true))"
 
     def _waits(self, waiting: WaitCondition) -> str:
         """Return the condition that an open instance waits for something. Its summary has it as

@@ -872,6 +872,7 @@ REVOKE: Final = """
     WHERE instance_id = $2::text AND status = 0"""
 READ_NUDGE: Final = "SELECT nudge FROM @instance_detail WHERE instance_id = $1::text"
 SET_NUDGE: Final = "UPDATE @instance_detail SET nudge = $1::bytea WHERE instance_id = $2::text"
+READ_PIN: Final = "SELECT pin FROM @instance_detail WHERE instance_id = $1::text"
 SET_PIN: Final = "UPDATE @instance_detail SET pin = $1::bytea WHERE instance_id = $2::text"
 DELETE_INSTANCES: Final = exactly(
     "DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2

@@ -15,7 +15,7 @@ from orchestra.providers.sqlite.facts import read_row
 from orchestra.providers.sqlite.writer import Transaction, Writer
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import PolicyRow
-from orchestra.store.decoding import nudge_from_bytes, nudge_to_bytes, pin_to_bytes
+from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
 from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
@@ -66,8 +66,12 @@ class SqliteAdmin:
         by: str,
         reason: str,
         until: int | None = None,
+        unless_same: bool = False,
     ) -> bool:
         with self._writer.transaction() as transaction:
+            found = transaction.connection.execute(sql.READ_PIN, (instance_id,)).fetchone()
+            if unless_same and found and is_same_pin(found[0], version, until):
+                return False
             if (
                 transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount
                 == 0

@@ -143,7 +143,7 @@ def _of_hold(query: InstanceQuery, dialect: Dialect) -> Iterator[_Part]:
 
 def _of_future(query: InstanceQuery) -> Iterator[_Part]:
     for target in query.targets:
-        condition, values = _leads_to(target)
+        condition, values = _leads_to(target, query.now)
         yield condition if target.wanted else f"NOT {condition}", values
     if query.waiting is not None:
         yield _waits(query.waiting)
@@ -153,8 +153,8 @@ def _of_future(query: InstanceQuery) -> Iterator[_Part]:
         other = "NOT (i.status = 0 AND coalesce(+i.boundary_due <= ?, 0))"
         yield overdue if query.overdue else other, [query.now]
     if query.pinned is not None:
-        condition = "(i.status = 0 AND d.pin IS NOT NULL)"
-        yield condition if query.pinned else f"NOT {condition}", []
+        condition = f"(i.status = 0 AND {_IS_PINNED})"
+        yield condition if query.pinned else f"NOT {condition}", [query.now]
 
 
 def _of_origin(query: InstanceQuery) -> Iterator[_Part]:
@@ -287,15 +287,18 @@ def _among(routes: Iterable[Route]) -> _Part:
 
 # --- where it leads, and what it waits for ----------------------------------------------------
 
+_IS_PINNED: Final = (
+    "(d.pin IS NOT NULL AND coalesce(json_extract(CAST(d.pin AS TEXT), '$.until') > ?, 1))"
+)
 _PIN: Final = "json_extract(CAST(d.pin AS TEXT), '$.version')"
 
 
-def _leads_to(target: Target) -> _Part:
+def _leads_to(target: Target, now: int) -> _Part:
     kind, values = _of_kinds(target.kinds)
     pinned = f"{_PIN} <> k.version" if target.version is None else f"{_PIN} = ?"
     return (
-        f"(i.status = 0 AND CASE WHEN d.pin IS NULL THEN {kind} ELSE {pinned} END)",
-        [*values, *([] if target.version is None else [target.version])],
+        f"(i.status = 0 AND CASE WHEN {_IS_PINNED} THEN {pinned} ELSE {kind} END)",
+        [now, *([] if target.version is None else [target.version]), *values],
     )
 
 

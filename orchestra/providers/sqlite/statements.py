@@ -517,6 +517,7 @@ REVOKE: Final = """
     WHERE instance_id = ? AND status = 0"""
 READ_NUDGE: Final = "SELECT nudge FROM instance_detail WHERE instance_id = ?"
 SET_NUDGE: Final = "UPDATE instance_detail SET nudge = ? WHERE instance_id = ?"
+READ_PIN: Final = "SELECT pin FROM instance_detail WHERE instance_id = ?"
 SET_PIN: Final = "UPDATE instance_detail SET pin = ? WHERE instance_id = ?"
 DELETE_INSTANCE: Final = (
     "DELETE FROM instance WHERE instance_id = ? AND incarnation = ? AND status <> 0"

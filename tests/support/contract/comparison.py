@@ -197,10 +197,14 @@ class ComparedWithModel(RuleBasedStateMachine):
         )
         self.both(lambda provider: provider.directory.policies("watch"))
 
-    @rule(instance_id=_instances, pinned=some.booleans())
-    def pin(self, instance_id: str, pinned: bool) -> None:
+    @rule(instance_id=_instances, pinned=some.booleans(), unless_same=some.booleans())
+    def pin(self, instance_id: str, pinned: bool, unless_same: bool) -> None:
         version = "1.0.0" if pinned else None
-        self.both(lambda provider: provider.admin.set_pin(instance_id, version, by="me", reason=""))
+        self.both(
+            lambda provider: provider.admin.set_pin(
+                instance_id, version, by="me", reason="", unless_same=unless_same
+            )
+        )
         self.compare()
 
     @rule(instance_id=_instances, execution=some.sampled_from((None, None, 1, 2)))

@@ -94,6 +94,25 @@ class OperatorTests(ContractBase):
         assert read(provider).row.pin is None
         assert not provider.admin.set_pin("nobody", "1.0.0", by="me", reason="")
 
+    def test_a_pin_that_stands_is_set_again_only_if_it_is_asked_for(
+        self, provider: Provider
+    ) -> None:
+        def pinned(version: str | None) -> bool:
+            return provider.admin.set_pin("i", version, by="me", reason="", unless_same=True)
+
+        begin(provider)
+        assert not pinned(None), "it has no pin to lose"
+        assert pinned("1.0.0")
+        revision = read(provider).row.revision
+        assert not pinned("1.0.0")
+        assert read(provider).row.revision == revision, "nothing was written"
+        assert provider.admin.set_pin("i", "1.0.0", by="you", reason="")
+        assert pinned("1.1.0")
+        assert pinned(None)
+        assert not pinned(None)
+        acts = sorted(entry[1] for entry in self.read_audit(provider))
+        assert acts == ["pin", "pin", "pin", "unpin"]
+
     def test_a_pin_does_not_wake_a_waiting_instance(self, provider: Provider) -> None:
         expect(one(provider, a_park(begin(provider), wake_at=10**17)), Granted)
         assert provider.admin.set_pin("i", "1.0.0", by="me", reason="")

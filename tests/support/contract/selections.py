@@ -168,6 +168,10 @@ class SelectionTests(ContractBase):
         assert set(found(provider, targets=both)) == {"old", "pinned"}
         assert set(found(provider, pinned=True)) == {"pinned", "pinned here"}
         assert set(found(provider, pinned=False)) == {"old", "new", "other", "ended"}
+        provider.admin.set_pin("pinned", "3.0.0", by="me", reason="", until=50)
+        assert leading(Target((KIND,), "3.0.0"), now=49, pinned=True) == {"pinned"}
+        assert set(found(provider, pinned=True, now=50)) == {"pinned here"}
+        assert leading(Target((KIND,), "1.1.0"), now=50) == {"old", "pinned"}, "it has run out"
         provider.admin.set_pin("pinned", None, by="me", reason="")
         assert leading(Target((KIND,))) == {"old", "pinned"}
 

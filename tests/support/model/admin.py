@@ -59,12 +59,16 @@ class ModelAdmin:
         by: str,
         reason: str,
         until: int | None = None,
+        unless_same: bool = False,
     ) -> bool:
         with self._world.transaction(self._store, self._clock) as now:
             instance = self._world.instances.get(instance_id)
             if instance is None or instance.status is not Status.OPEN:
                 return False
             row = instance.row
+            standing = (row.pin.version, row.pin.until) if row.pin else (None, until)
+            if unless_same and standing == (version, until):
+                return False
             wake_at = row.wake_at if row.owner is None else 0
             pin = None if version is None else Pin(version, now, by, reason, until)
             row = replace(row, pin=pin, revision=row.revision + 1, owner=None, wake_at=wake_at)

@@ -14,7 +14,7 @@ from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census, OpenCode, SeenCode, in_order
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.instances import CRASHES_BEFORE_DELAY
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, Pin
 from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import (
@@ -273,8 +273,13 @@ def _value(record: InstanceRecord, key: str, query: InstanceQuery) -> object:
     return values[key] if key in values else record.labels.get(key.partition(":")[2])
 
 
-def _goes_to(record: InstanceRecord, target: Target) -> bool:
-    pin, kind = record.row.pin, record.row.kind
+def _pin(record: InstanceRecord, now: int) -> Pin | None:
+    pin = record.row.pin
+    return None if pin is None or (pin.until is not None and pin.until <= now) else pin
+
+
+def _goes_to(record: InstanceRecord, target: Target, now: int) -> bool:
+    pin, kind = _pin(record, now), record.row.kind
     if record.status is not Status.OPEN:
         return False
     if pin is not None:
@@ -316,10 +321,13 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
         and (query.standings is None or not is_open or _standing(record, query) in query.standings)
         and (query.held is None or query.held == (_cause(record, query) is not None))
         and (query.holds is None or _cause(record, query) in query.holds)
-        and all(_goes_to(record, target) == target.wanted for target in query.targets)
+        and all(_goes_to(record, target, query.now) == target.wanted for target in query.targets)
         and (query.waiting is None or _waits_for(record, query.waiting))
         and (query.overdue is None or query.overdue == overdue)
-        and (query.pinned is None or query.pinned == (is_open and row.pin is not None))
+        and (
+            query.pinned is None
+            or query.pinned == (is_open and _pin(record, query.now) is not None)
+        )
         and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))
         and (query.created_from is None or record.created_at >= query.created_from)
         and (query.created_until is None or record.created_at < query.created_until)

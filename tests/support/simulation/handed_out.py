@@ -207,7 +207,14 @@ class HandedOutActivities:
     def check(self, instance: WatchedInstance, record: InstanceRecord) -> None:
         """What is stored is what is known."""
         stored = {
-            row.event_id: (row.route, row.attempt, row.owner, row.has_ended, row.stopping, row.paused)
+            row.event_id: (
+                row.route,
+                row.attempt,
+                row.owner,
+                row.has_ended,
+                row.stopping,
+                row.paused,
+            )
             for row in record.activities
             if row.route is not None
         }

@@ -28,9 +28,7 @@ class WatchedInstance:
         default_factory=dict[str, tuple[int, int | None]]
     )
     """Of each message id its number, and since when it has been read."""
-    delivered_in: dict[int, list[MessageRow]] = field(
-        default_factory=dict[int, list[MessageRow]]
-    )
+    delivered_in: dict[int, list[MessageRow]] = field(default_factory=dict[int, list[MessageRow]])
     """What each execution has read, of all lives."""
     delivered_before: dict[int, list[MessageRow]] = field(
         default_factory=dict[int, list[MessageRow]]

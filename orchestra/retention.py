@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 
 from orchestra.errors import InvalidArgument
 from orchestra.options import POSITIVE, check_count, check_duration
@@ -32,16 +32,20 @@ class Retention:
         finished: how long after its end an instance is deleted, with all its rows. Its id is then
             free, and the same start makes a new instance. ``None``: never; ``client.purge`` deletes
             by filter.
+        children: what becomes of the ended children of a lap whose row is deleted, and of theirs.
+            ``"with_lap"``: they are deleted soon after it, whatever their own names' ``finished``
+            says; open ones stay until they have ended. ``"keep"``: they stay as they are.
 
     Raises:
-        InvalidArgument: fewer than one history, fewer executions than histories, or a time that is
-            not positive.
+        InvalidArgument: fewer than one history, fewer executions than histories, a time that is not
+            positive, or another word for ``children``.
     """
 
     histories: int | None = 10
     executions: int | None = 1000
     keep_for: timedelta | None = None
     finished: timedelta | None = None
+    children: Literal["with_lap", "keep"] = "with_lap"
 
     def __post_init__(self) -> None:
         check_count(self.histories, "Retention.histories", optional=True)
@@ -59,3 +63,7 @@ class Retention:
         check_duration(
             self.finished, "Retention.finished", least=POSITIVE, most=_LONGEST, optional=True
         )
+        if self.children not in {"with_lap", "keep"}:
+            raise InvalidArgument(
+                f"Retention.children is {self.children!r}; it takes 'with_lap' or 'keep'"
+            )

@@ -125,12 +125,12 @@ class Commands:
         "_patches",
         "_random",
         "boundary",
+        "children",
         "counts",
         "decoded",
         "execution_id",
         "fault",
         "has_begun",
-        "has_children",
         "identity",
         "instance_id",
         "is_exact",
@@ -192,8 +192,8 @@ class Commands:
         """Whether inexact values are refused. They are not if an older library began the
         execution.
         """
-        self.has_children: bool = False
-        """Whether it has ever asked for a child."""
+        self.children: int = 0
+        """How many children it has asked for."""
         self.open_turn: Gathered | None = None
         self._boundary = Boundary()
         self._patches: dict[str, bool] | None = None
@@ -356,7 +356,7 @@ class Commands:
                 number, self.time.now, name, version, chosen, on_parent_close, payload, queue
             )
         )
-        self.has_children = True
+        self.children += 1
         if not self.journal.replaying:
             self.gathered.started.append(event)
         return self._open(

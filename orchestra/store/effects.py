@@ -73,6 +73,8 @@ class Effects:
         pins: the pin and the instance.
         restored: :data:`~orchestra.store.tables.MESSAGE`, to be added at their old numbers.
         pruned: executions to delete.
+        families: instances, from which lap on, and how many of their ended children expire at once.
+            It comes last of all, once the hot rows are written.
         ended: instances whose inboxes are emptied, without tombstones: a repeated message then
             learns that it was not read (rule 19). What was set aside goes as well. The number of
             messages of each name that are deleted by that is kept.
@@ -101,6 +103,7 @@ class Effects:
     pins: _Values = field(default_factory=lambda: [])
     restored: _Values = field(default_factory=lambda: [])
     pruned: list[Pruning] = field(default_factory=lambda: [])
+    families: list[tuple[str, int, int]] = field(default_factory=lambda: [])
     ended: list[str] = field(default_factory=lambda: [])
 
     def can_take(self, write: Write) -> bool:
@@ -133,6 +136,9 @@ class Effects:
             self.pins.append((pin_to_bytes(write.pin), instance_id))
         if write.prune is not None:
             self.pruned.append(Pruning(instance_id, write.state.execution, write.prune))
+            if write.prune.children:
+                family = instance_id, write.prune.children_from, write.prune.children
+                self.families.append(family)
         if write.state.status is not Status.OPEN:
             self.ended.append(instance_id)
             return

@@ -11,6 +11,9 @@ from orchestra.levels import Unknown
 from orchestra.store.kinds import ExecutionEnd, ResolvedBy
 
 __all__ = [
+    "FAMILY_SCANNED",
+    "GOES_WITH_LAP",
+    "MARKED_AT_ONCE",
     "PRUNED_AT_ONCE",
     "Closing",
     "ExecutionDelta",
@@ -157,6 +160,20 @@ many.
 """
 
 
+GOES_WITH_LAP: Final = 1
+"""The ``expires_at`` of an ended child whose lap was deleted: it is overdue. Its deletion passes
+this on to its own ended children (I9).
+"""
+
+FAMILY_SCANNED: Final = 1_000
+"""How many children of deleted laps one write looks at, to find those that have ended."""
+
+MARKED_AT_ONCE: Final = 1_000
+"""How many ended children of an instance one deletion marks. If there are more, the instance stays
+for the next one.
+"""
+
+
 @frozen
 class Prune:
     """The executions that a write deletes: always a prefix (I3), and never the current one.
@@ -165,8 +182,15 @@ class Prune:
     events and rows of the longest prefix are deleted that closed at or before ``closed_until``; the
     newest closed one stays. Each write deletes at most :data:`PRUNED_AT_ONCE` executions, the
     oldest first, so a lowered bound blocks no write for long. The next write deletes the rest.
+
+    After that, up to ``children`` ended children of laps without a row expire at once
+    (:data:`GOES_WITH_LAP`): children of this life of the instance, those of the oldest laps first,
+    from lap ``children_from`` on. The write looks at :data:`FAMILY_SCANNED` children, after all
+    else that its group does.
     """
 
     histories: int = 0
     executions: int = 0
     closed_until: int | None = None
+    children: int = 0
+    children_from: int = 0

@@ -321,3 +321,123 @@ def _raising(error):
         raise error
 
     return fail
+
+
+# --- families ---------------------------------------------------------------------------------
+
+
+async def kid(ctx, grandchildren):
+    for _ in range(grandchildren):
+        await ctx.start_child("kid", 0)
+    return "done"
+
+
+async def breeds(ctx, state):
+    """A lap with children; the state is how many laps are left, and the children of each."""
+    left, children, grandchildren = state
+    for _ in range(children):
+        await ctx.start_child("kid", grandchildren)
+    if left:
+        ctx.continue_as_new([left - 1, children, grandchildren])
+    await ctx.wait_for_event("stop")
+
+
+async def leaves_open(ctx, left):
+    """A lap whose child waits."""
+    ctx.start_child("waits", None, on_parent_close="abandon")
+    await ctx.schedule_timer(timedelta(seconds=1))
+    if left:
+        ctx.continue_as_new(left - 1)
+    await ctx.wait_for_event("stop")
+
+
+async def waits(ctx, _):
+    return await ctx.wait_for_event("go")
+
+
+def ids_of(world):
+    return {record.row.instance_id for record in world.directory.list(InstanceQuery(limit=10_000))}
+
+
+def family_of(world, instance_id):
+    """Return the children that are there, by the lap that has started them."""
+    found = world.directory.list(InstanceQuery(parent=instance_id, limit=10_000))
+    return sorted(record.row.parent.execution for record in found)
+
+
+@pytest.mark.parametrize("children", [1, 3])
+def test_ended_children_go_with_the_row_of_their_lap(any_world, children):
+    node = any_world.node(
+        several(breeds=breeds, kid=kid), retention=Retention(histories=2, executions=4)
+    )
+    instance_id = any_world.start("breeds", [40, children, 0])
+    any_world.run(10)
+    rows, _ = kept(any_world, instance_id)
+    current = any_world.record(instance_id).row.execution
+    laps = family_of(any_world, instance_id)
+    assert laps == [lap for lap in range(current - rows, current + 1) for _ in range(children)]
+    assert len(ids_of(any_world)) == 1 + len(laps)
+    assert node.ended
+
+
+def test_a_lap_with_more_children_than_one_write_lets_go_leaves_no_backlog(any_world):
+    any_world.node(several(breeds=breeds, kid=kid), retention=Retention(histories=1, executions=1))
+    instance_id = any_world.start("breeds", [12, 70, 0])
+    any_world.run(30)
+    assert any_world.record(instance_id).row.execution == 13
+    assert set(family_of(any_world, instance_id)) <= {11, 12, 13}
+
+
+def test_their_own_children_go_with_them(any_world):
+    any_world.node(several(breeds=breeds, kid=kid), retention=Retention(histories=1, executions=1))
+    instance_id = any_world.start("breeds", [10, 1, 2])
+    any_world.run(30)
+    assert len(ids_of(any_world)) <= 1 + 3 * 3
+    assert instance_id in ids_of(any_world)
+
+
+def test_open_children_stay_and_go_once_they_have_ended(any_world):
+    any_world.node(
+        several(leaves_open=leaves_open, waits=waits),
+        retention=Retention(histories=1, executions=1),
+    )
+    instance_id = any_world.start("leaves_open", 30)
+    any_world.run(10.5)
+    assert family_of(any_world, instance_id) == list(range(1, 12))
+    for record in any_world.directory.list(InstanceQuery(parent=instance_id)):
+        if record.row.parent.execution <= 5:
+            any_world.send(record.row.instance_id, "go", 1)
+    any_world.run(10)
+    assert family_of(any_world, instance_id) == list(range(6, 22))
+
+
+def test_children_are_kept_where_that_is_said(any_world):
+    registry = (
+        OrchestrationRegistry.builder()
+        .register("breeds", breeds)
+        .register("kid", kid)
+        .set_retention("breeds", Retention(histories=1, executions=1, children="keep"))
+        .build()
+    )
+    any_world.node(registry, retention=Retention(histories=1, executions=1))
+    instance_id = any_world.start("breeds", [10, 1, 0])
+    any_world.run(30)
+    assert family_of(any_world, instance_id) == list(range(1, 12))
+
+
+@pytest.mark.parametrize("fate", ["lost before", "lost after"])
+def test_a_lost_reply_of_a_boundary_lets_the_same_children_go(any_world, fate):
+    node = any_world.node(
+        several(breeds=breeds, kid=kid), retention=Retention(histories=1, executions=2)
+    )
+    node.store.replies.extend([None, None, fate] * 10)
+    instance_id = any_world.start("breeds", [10, 1, 0])
+    any_world.run(60)
+    rows, _ = kept(any_world, instance_id)
+    assert any_world.record(instance_id).row.execution == 11
+    assert family_of(any_world, instance_id) == list(range(11 - rows, 12))
+
+
+def test_a_word_that_is_none_is_refused():
+    with pytest.raises(InvalidArgument, match="it takes 'with_lap' or 'keep'"):
+        Retention(children="yes")

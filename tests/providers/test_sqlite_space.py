@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from orchestra import Retention
 from orchestra.codec import Payload
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite import statements as sql
@@ -19,6 +20,7 @@ from orchestra.providers.sqlite import writer as writer_module
 from orchestra.store.changes import Recover
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
 from tests.support.contract.shorthand import (
     SECOND,
@@ -31,6 +33,7 @@ from tests.support.contract.shorthand import (
     one,
     read,
 )
+from tests.support.harness import World, several
 
 LIMIT = 256 * 1024
 
@@ -325,3 +328,50 @@ def count(provider, table):
 
 def read_statuses(provider):
     return {row[0] for row in writer_of(provider).execute("SELECT status FROM instance")}
+
+
+# --- families ---------------------------------------------------------------------------------
+
+
+async def kid(ctx, number):
+    return number
+
+
+async def breeds(ctx, number):
+    """A child in each lap, of a second."""
+    await ctx.start_child("kid", number)
+    await ctx.schedule_timer(timedelta(seconds=1))
+    ctx.continue_as_new(number + 1)
+
+
+def used_pages(path):
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return pages - free
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("children", ["with_lap", "keep"])
+def test_a_loop_with_a_child_in_each_lap_fills_no_disk(path, children):
+    """Kept, each child takes 0.86 KiB for ever."""
+    world = World(
+        lambda clock, **options: SqliteProvider(path, clock=clock, durability="relaxed", **options)
+    )
+    try:
+        retention = Retention(histories=5, executions=30, children=children)
+        world.node(several(breeds=breeds, kid=kid), retention=retention)
+        instance_id = world.start("breeds", 0)
+        world.run(200.5)
+        before = used_pages(path)
+        world.run(400)
+        assert world.record(instance_id).row.execution > 500
+        there = len(world.directory.list(InstanceQuery(limit=10_000)))
+        if children == "keep":
+            assert there > 500
+            assert used_pages(path) > before + 50
+        else:
+            assert there <= 2 * 30 + 3
+            assert used_pages(path) <= before + 10
+    finally:
+        world.close()

@@ -113,7 +113,7 @@ def terminate(instance: OwnedInstance, step: Step, writer: EventWriter | None) -
     has_children = instance.opened
     if instance.execution is not None:
         execution = instance.execution
-        now, has_children = max(now, execution.time.now), execution.commands.has_children
+        now, has_children = max(now, execution.time.now), execution.commands.children > 0
         instance.execution.evict()
         instance.execution = None
     events: tuple[EventRecord, ...] = ()

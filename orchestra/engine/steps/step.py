@@ -51,6 +51,14 @@ _MOST_OVER: Final = PRUNED_AT_ONCE // 2
 backlog shrinks.
 """
 
+_FAMILY_AT_ONCE: Final = 100
+"""How many ended children of deleted laps the write of a boundary marks for deletion, at least. It
+marks twice as many as its own laps have had, so that a backlog shrinks.
+"""
+
+_SPREAD: Final = 2_654_435_761
+"""Knuth's multiplier: it spreads lap numbers."""
+
 _WITHDRAWN: Final = STOPPED.to_bytes()
 """How a cancelled attempt ends that was handed out and that no node has taken."""
 
@@ -68,6 +76,7 @@ class Step:
 
     __slots__ = (
         "cancels",
+        "children",
         "completed",
         "consumed",
         "crowded",
@@ -119,6 +128,8 @@ class Step:
         self.completed: list[int] = []
         self.starts: list[ChildStart] = []
         self.cancels: list[ChildCancel] = []
+        self.children: int = 0
+        """How many children the laps have had that have ended."""
         self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
         """Starts of names that the catalogue does not have. The engine asks the store once more."""
         self.custom_status: Payload | None = None
@@ -234,7 +245,7 @@ def write_of(
         hold=step.hold,
         prune=None
         if instance.current.number == step.first
-        else _prune(instance, step.first, step.now, retention),
+        else _prune(instance, step.first, step.now, retention, step.children),
         starts=tuple(step.starts),
         cancels=tuple(step.cancels),
         has_parent=instance.parent is not None,
@@ -275,8 +286,14 @@ def _task(instance: OwnedInstance, activity: PendingActivity) -> Task:
     )
 
 
-def _prune(instance: OwnedInstance, first: int, now: int, retention: Retention) -> Prune | None:
-    """Return which old laps the write of a boundary deletes."""
+def _prune(
+    instance: OwnedInstance, first: int, now: int, retention: Retention, children: int
+) -> Prune | None:
+    """Return which old laps the write of a boundary deletes.
+
+    Args:
+        children: how many children the closed laps have had.
+    """
     number = instance.current.number
     closed_until: int | None = None
     if retention.keep_for is not None:
@@ -288,9 +305,25 @@ def _prune(instance: OwnedInstance, first: int, now: int, retention: Retention) 
             instance.pruned_at, closed_until = now, now - age
     histories = _surplus(retention.histories, first - 1, number - 1)
     executions = _surplus(retention.executions, first - 1, number - 1)
-    if not (histories or executions or closed_until is not None):
+    family = 0
+    if retention.children == "with_lap" and (
+        executions or closed_until is not None or (children and _has_deleted(number, retention))
+    ):
+        family = max(_FAMILY_AT_ONCE, 2 * children)
+    if not (histories or executions or closed_until is not None or family):
         return None
-    return Prune(histories, executions, closed_until)
+    # Open children of old laps must not hide ended ones behind them: now and then the search begins
+    # somewhere else.
+    family_from = (
+        (number * _SPREAD & 0xFFFFFFFF) * number >> 32 if family and number % 4 == 0 else 0
+    )
+    return Prune(histories, executions, closed_until, family, family_from)
+
+
+def _has_deleted(number: int, retention: Retention) -> bool:
+    """Return whether laps of an instance that has come to this lap may have no row."""
+    kept = retention.executions
+    return retention.keep_for is not None or (kept is not None and number - 1 > kept)
 
 
 def _surplus(kept: int | None, before: int, closed: int) -> int:

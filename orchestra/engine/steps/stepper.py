@@ -364,11 +364,12 @@ class Stepper:
                     event_count=instance.history_events,
                     byte_count=instance.history_bytes,
                     traceparent=None if opened is None else instance.current.traceparent,
-                    children=ending is not None and instance.execution.commands.has_children,
+                    children=ending is not None and instance.execution.commands.children > 0,
                     patches=instance.current.patches if turn.patches else (),
                 )
             )
         if ending is not None:
+            step.children += instance.execution.commands.children
             end_execution(instance, step, ending)
         return ending
 

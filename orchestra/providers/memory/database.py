@@ -36,7 +36,12 @@ from orchestra.store.decoding import (
     read_payload,
     read_task,
 )
-from orchestra.store.executions import ExecutionRow
+from orchestra.store.executions import (
+    FAMILY_SCANNED,
+    GOES_WITH_LAP,
+    MARKED_AT_ONCE,
+    ExecutionRow,
+)
 from orchestra.store.facts import ActivityId, InboxName
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
@@ -339,6 +344,45 @@ class Database:
     def set_expires_at(self, instance_id: str, expires_at: int) -> None:
         """Set the expiry of an ended instance."""
         self.instances.change((instance_id,), _INSTANCE.only("expires_at"), (expires_at,))
+
+    def let_children_go(self, instance_id: str, since: int, most: int) -> None:
+        """Let ended children of laps without a row expire at once, those of this life."""
+        row, oldest = self.hot_row(instance_id), self.executions.oldest(instance_id)
+        if row is None or oldest is None:
+            return
+        keys = self.children.between((instance_id, since), (instance_id, oldest[1]))
+        own = [key[2] for key in keys if self._parent_life(key[2]) == row.incarnation]
+        ended = [child for child in own[:FAMILY_SCANNED] if self._may_go(child)]
+        for child in ended[:most]:
+            self.set_expires_at(child, GOES_WITH_LAP)
+
+    def let_family_go(self, instance_id: str, incarnation: str) -> int:
+        """Let the ended children of an instance expire at once, at most 1,000. Return how many."""
+        ended = sorted(
+            child
+            for _, _, child in self.children.of(instance_id)
+            if self._parent_life(child) == incarnation and self._may_go(child)
+        )
+        for child in ended[:MARKED_AT_ONCE]:
+            self.set_expires_at(child, GOES_WITH_LAP)
+        return len(ended[:MARKED_AT_ONCE])
+
+    def goes_with_lap(self, instance_id: str) -> bool:
+        """Return whether an instance expires because its parent's lap was deleted."""
+        return self._expires_at(instance_id) == GOES_WITH_LAP
+
+    def _parent_life(self, child: str) -> str | None:
+        detail = self.details.get(child)
+        return None if detail is None else self.details.value(detail, "parent_incarnation")
+
+    def _may_go(self, child: str) -> bool:
+        """Return whether a child has ended, and does not go with its lap already."""
+        row, expires_at = self.hot_row(child), self._expires_at(child)
+        return (
+            row is not None
+            and not row.is_open
+            and (expires_at is None or expires_at > GOES_WITH_LAP)
+        )
 
     def end_inbox(self, instance_id: str) -> None:
         """Empty the inbox of an ended instance, and keep the number of unread events of each

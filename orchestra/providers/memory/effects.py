@@ -58,6 +58,8 @@ def write_decision(
     for step in decision.steps:
         if isinstance(step, Effects):
             _set_expiry(database, step, now)
+            for family in step.families:
+                database.let_children_go(*family)
     return recovered
 
 

@@ -14,6 +14,7 @@ from orchestra.providers.memory.group import apply
 from orchestra.providers.memory.inbox import page_of, read_unread
 from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
+from orchestra.store.executions import MARKED_AT_ONCE
 from orchestra.store.facts import ActivityId
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow, hold_in_force
@@ -225,8 +226,18 @@ class MemoryStore:
         with self._database.transaction(self, self._clock) as now:
             gone = self._database.expired(now, limit)
             for instance_id in gone:
-                self._database.delete(instance_id)
+                if not self._marks_more(instance_id):
+                    self._database.delete(instance_id)
         return len(gone)
+
+    def _marks_more(self, instance_id: str) -> bool:
+        """Let the family of an instance go that goes with its lap. Return whether there may be
+        more.
+        """
+        row = self._database.hot_row(instance_id)
+        if row is None or not self._database.goes_with_lap(instance_id):
+            return False
+        return self._database.let_family_go(instance_id, row.incarnation) == MARKED_AT_ONCE
 
     def rouse(
         self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256

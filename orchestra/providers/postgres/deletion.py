@@ -9,6 +9,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.wire import Script
+from orchestra.store.executions import GOES_WITH_LAP, MARKED_AT_ONCE
 from orchestra.store.hot_row import HotRow
 
 __all__ = ["delete_expired", "delete_instances"]
@@ -63,11 +64,36 @@ def delete_instances(
 def delete_expired(calls: Calls, limit: int) -> int:
     """Delete expired instances, the longest overdue first. Return how many."""
     _, moment = calls.time.read
-    found = dict(calls.read(sql.FIND_EXPIRED, *moment, limit))
+    rows = calls.read(sql.FIND_EXPIRED, *moment, limit)
+    found: dict[str, str] = {instance_id: incarnation for instance_id, incarnation, _ in rows}
     if not found:
         return 0
-    return len(
-        calls.transaction(
-            lambda transaction: delete_instances(transaction, found, rows_at_once=_ROWS_AT_ONCE)
-        )
+    families = {
+        instance_id: incarnation
+        for instance_id, incarnation, expires_at in rows
+        if expires_at == GOES_WITH_LAP
+    }
+    marked = 0
+    if families:
+        # Before they are deleted: a death in between leaves them for the next deletion. One that has
+        # more children stays.
+        for instance_id, count in calls.transaction(lambda one: _let_families_go(one, families)):
+            marked += 1
+            if count == MARKED_AT_ONCE:
+                del found[instance_id]
+    deleted = calls.transaction(
+        lambda transaction: delete_instances(transaction, found, rows_at_once=_ROWS_AT_ONCE)
     )
+    return max(marked, len(deleted))
+
+
+def _let_families_go(
+    transaction: Transaction, families: Mapping[str, str]
+) -> list[tuple[str, int]]:
+    """Let the ended children of instances expire that go with their laps. Return how many each
+    has.
+    """
+    begun = (sql.LET_FAMILIES_GO, (Texts(families), Texts(families.values())))
+    (marked,) = transaction.begin(begun)
+    transaction.commit()
+    return [(row[0], row[1]) for row in marked.rows]

@@ -65,6 +65,10 @@ def add_decision(
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
     write_rows(script, decision.changed_rows, now)
     record_all(script, decision.records, now)
+    families = [
+        one for step in decision.steps if isinstance(step, Effects) for one in step.families
+    ]
+    _add(script, sql.LET_CHILDREN_GO, sql.FAMILY, families)
     return recovered
 
 

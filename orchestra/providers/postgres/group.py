@@ -84,6 +84,8 @@ class Group:
             write.concerns_others or write.stops or write.record or write.due for write in writes
         ):
             return False
+        if any(write.prune is not None and write.prune.children for write in writes):
+            return False  # it changes other rows
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
 
     def commit_plain(self, transaction: Transaction) -> Committed:

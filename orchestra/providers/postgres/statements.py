@@ -11,7 +11,12 @@ from typing import Final
 from orchestra.clock import STANDS_STILL
 from orchestra.providers.postgres.rendering import exactly, given, insert, update
 from orchestra.store import tables
-from orchestra.store.executions import PRUNED_AT_ONCE
+from orchestra.store.executions import (
+    FAMILY_SCANNED,
+    GOES_WITH_LAP,
+    MARKED_AT_ONCE,
+    PRUNED_AT_ONCE,
+)
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.tables import Column, Columns
@@ -86,6 +91,9 @@ PRUNED: Final = Columns(
     )
 )
 OPERATION: Final = Columns((Column("operation_id", "text"), *tables.OPERATION))
+FAMILY: Final = Columns(
+    (*_INSTANCE_ID, Column("children_from", "number"), Column("children", "number"))
+)
 FENCE: Final = tables.HOT_ROW.only("instance_id", "incarnation", "revision", "owner")
 _FENCED: Final = tables.HOT_ROW.only(
     "kind",
@@ -353,6 +361,34 @@ PRUNE_EXECUTIONS: Final = f"""
             (SELECT min(o.execution) FROM @execution o WHERE o.instance_id = u.instance_id) + {PRUNED_AT_ONCE - 1}) AS last
         FROM {given(PRUNED)}) AS p
     WHERE e.instance_id = p.instance_id AND e.execution <= p.last"""
+
+# Ended ones whose laps have no row, of this life. SKIP LOCKED: what is locked begins again, or is
+# deleted already.
+_MAY_GO: Final = f"i.status <> 0 AND (i.expires_at IS NULL OR i.expires_at > {GOES_WITH_LAP})"
+LET_CHILDREN_GO: Final = f"""
+    UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM (
+        SELECT g.instance_id FROM {given(FAMILY)} CROSS JOIN LATERAL (
+            SELECT i.instance_id FROM (
+                SELECT d.instance_id, d.parent_execution FROM @instance_detail d
+                WHERE d.parent_id = u.instance_id AND d.parent_execution >= u.children_from
+                    AND d.parent_execution < (SELECT min(x.execution) FROM @execution x WHERE x.instance_id = u.instance_id)
+                    AND d.parent_incarnation = (SELECT p.incarnation FROM @instance p WHERE p.instance_id = u.instance_id)
+                ORDER BY d.parent_execution, d.instance_id LIMIT {FAMILY_SCANNED}) AS c
+            JOIN @instance i ON i.instance_id = c.instance_id
+            WHERE {_MAY_GO}
+            ORDER BY c.parent_execution, i.instance_id LIMIT u.children FOR UPDATE OF i SKIP LOCKED) AS g) AS gone
+    WHERE t.instance_id = gone.instance_id"""
+# The ended children of instances that go with their laps, and how many there are of each.
+LET_FAMILIES_GO: Final = f"""
+    WITH marked AS (
+        UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM (
+            SELECT u.instance_id AS parent_id, g.instance_id
+            FROM unnest($1::text[], $2::text[]) AS u (instance_id, incarnation) CROSS JOIN LATERAL (
+                SELECT i.instance_id FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id
+                WHERE d.parent_id = u.instance_id AND d.parent_incarnation = u.incarnation AND {_MAY_GO}
+                ORDER BY i.instance_id LIMIT {MARKED_AT_ONCE} FOR UPDATE OF i SKIP LOCKED) AS g) AS gone
+        WHERE t.instance_id = gone.instance_id RETURNING gone.parent_id)
+    SELECT parent_id, count(*) FROM marked GROUP BY parent_id"""
 
 # --- arrivals ---------------------------------------------------------------------------------
 
@@ -888,7 +924,7 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM @set_aside WHERE instance_id = ANY($1::text[])",
 )
 FIND_EXPIRED: Final = """
-    SELECT instance_id, incarnation FROM @instance
+    SELECT instance_id, incarnation, expires_at FROM @instance
     WHERE expires_at <= greatest(
         $1::bigint, CASE WHEN $2::boolean THEN (extract(epoch FROM statement_timestamp()) * 1000000)::bigint END)
     ORDER BY expires_at, instance_id LIMIT $3::bigint"""

@@ -6,6 +6,7 @@ from typing import Final
 
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.executions import GOES_WITH_LAP, MARKED_AT_ONCE
 
 __all__ = ["delete_expired", "delete_instance"]
 
@@ -34,11 +35,17 @@ def delete_expired(writer: Writer, limit: int) -> int:
             return 0
     count = rows = 0
     with writer.transaction() as transaction:
-        for expired in transaction.connection.execute(
+        for instance_id, incarnation, expires_at in transaction.connection.execute(
             sql.FIND_EXPIRED, (transaction.now, limit)
         ).fetchall():
-            rows += delete_instance(transaction, *expired)
             count += 1
+            marked = 0
+            if expires_at == GOES_WITH_LAP:
+                family = instance_id, incarnation
+                marked = transaction.connection.execute(sql.LET_FAMILY_GO, family).rowcount
+                rows += marked
+            if marked < MARKED_AT_ONCE:  # else it stays: it has more children
+                rows += delete_instance(transaction, instance_id, incarnation)
             if rows >= _ROWS_AT_ONCE:
                 break
     return count

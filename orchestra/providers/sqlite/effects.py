@@ -56,6 +56,7 @@ def write_decision(
     for step in decision.steps:
         if isinstance(step, Effects):
             set_expiry(transaction, step)
+            _run(connection, sql.LET_CHILDREN_GO, step.families)
     record_all(transaction, decision.records)
     return recovered
 

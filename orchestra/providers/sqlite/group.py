@@ -179,5 +179,6 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
         and not change.stops
         and change.record is None
         and change.due is None
+        and not (change.prune is not None and change.prune.children)
         and times_named[change.instance_id] == 1
     }

@@ -10,7 +10,12 @@ from typing import Final
 
 from orchestra.providers.sqlite.rendering import insert, update
 from orchestra.store import tables
-from orchestra.store.executions import PRUNED_AT_ONCE
+from orchestra.store.executions import (
+    FAMILY_SCANNED,
+    GOES_WITH_LAP,
+    MARKED_AT_ONCE,
+    PRUNED_AT_ONCE,
+)
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.tables import Columns
@@ -188,6 +193,25 @@ PRUNE_EXECUTIONS: Final = f"""
     DELETE FROM execution WHERE instance_id = ? AND execution <= min(
         ?, (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?) + {PRUNED_AT_ONCE - 1})"""
 
+# Ended ones whose laps have no row, of this life.
+LET_CHILDREN_GO: Final = f"""
+    UPDATE instance SET expires_at = {GOES_WITH_LAP} WHERE instance_id IN (
+        SELECT i.instance_id FROM (
+            SELECT d.instance_id, d.parent_execution FROM instance_detail d
+            WHERE d.parent_id = ?1 AND d.parent_execution >= ?2
+                AND d.parent_execution < (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?1)
+                AND d.parent_incarnation = (SELECT p.incarnation FROM instance p WHERE p.instance_id = ?1)
+            ORDER BY d.parent_execution, d.instance_id LIMIT {FAMILY_SCANNED}) AS c
+        JOIN instance i ON i.instance_id = c.instance_id
+        WHERE i.status <> 0 AND (i.expires_at IS NULL OR i.expires_at > {GOES_WITH_LAP})
+        ORDER BY c.parent_execution, i.instance_id LIMIT ?3)"""
+# The ended children of an instance that goes with its lap.
+LET_FAMILY_GO: Final = f"""
+    UPDATE instance SET expires_at = {GOES_WITH_LAP} WHERE instance_id IN (
+        SELECT i.instance_id FROM instance_detail d JOIN instance i ON i.instance_id = d.instance_id
+        WHERE d.parent_id = ?1 AND d.parent_incarnation = ?2 AND i.status <> 0
+            AND (i.expires_at IS NULL OR i.expires_at > {GOES_WITH_LAP})
+        ORDER BY i.instance_id LIMIT {MARKED_AT_ONCE})"""
 ANY_EXPIRY: Final = "SELECT 1 FROM expiry LIMIT 1"
 SET_EXPIRES_AT: Final = """
     UPDATE instance SET expires_at = ? + (
@@ -534,7 +558,8 @@ DELETE_BELONGINGS: Final = (
 )
 ANY_EXPIRED: Final = "SELECT 1 FROM instance WHERE expires_at <= ? LIMIT 1"
 FIND_EXPIRED: Final = """
-    SELECT instance_id, incarnation FROM instance WHERE expires_at <= ? ORDER BY expires_at, instance_id LIMIT ?"""
+    SELECT instance_id, incarnation, expires_at FROM instance WHERE expires_at <= ?
+    ORDER BY expires_at, instance_id LIMIT ?"""
 SET_EXPIRY: Final = """
     INSERT INTO expiry (name, after) VALUES (?, ?)
     ON CONFLICT (name) DO UPDATE SET after = excluded.after WHERE after <> excluded.after"""

@@ -32,6 +32,7 @@ from tests.support.contract.control import (
 )
 from tests.support.contract.directory import DirectoryTests
 from tests.support.contract.executions import ExecutionTests
+from tests.support.contract.families import FamilyTests
 from tests.support.contract.fences import FenceTests
 from tests.support.contract.groups import GroupTests
 from tests.support.contract.holds import HoldTests
@@ -71,6 +72,7 @@ class ProviderContract(
     DueTests,
     PolicyTests,
     RetentionTests,
+    FamilyTests,
     StartTests,
     NodeTests,
     TallyTests,

@@ -455,6 +455,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             data.draw(some_number),
             data.draw(some_number),
             data.draw(some.sampled_from((None, 1, 2, 10**17))),
+            data.draw(some.integers(0, 2)),
+            data.draw(some.integers(0, 2)),
         )
 
     def child(self, data: some.DataObject, row: InstanceRow) -> ChildStart:

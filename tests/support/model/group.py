@@ -82,6 +82,7 @@ class Group:
         self._expiries = world.expiries
         self._now = now
         self._limits = limits
+        self._families: list[tuple[str, Prune]] = []
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
@@ -94,6 +95,8 @@ class Group:
                     outcomes[position] = self._follow(changes[position], outcome)
         for position, change in enumerate(changes):
             self._record(change, outcomes.get(position))
+        for family in self._families:
+            self._let_children_go(*family)
         claims = [
             (position, change)
             for position, change in enumerate(changes)
@@ -213,6 +216,8 @@ class Group:
         self._instances[write.instance_id] = instance
         if write.due is not None and is_open:
             self._is_due(write.instance_id, write.due)
+        if write.prune is not None and write.prune.children:
+            self._families.append((write.instance_id, write.prune))
         ends = [stop(self._world, self._now, write, one) for one in write.stops]
         return Granted(
             row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None)
@@ -235,6 +240,22 @@ class Group:
             suspend(self._world, instance_id)
             return
         self._instances[instance_id] = instance
+
+    def _let_children_go(self, instance_id: str, asked: Prune) -> None:
+        """Let ended children of laps without a row expire, of this life of their parent."""
+        parent = self._instances[instance_id]
+        laps = range(asked.children_from, min(parent.executions))
+        found = sorted(
+            (link.execution, key)
+            for key, child in self._instances.items()
+            if (link := child.row.parent) is not None
+            and (link.instance_id, link.incarnation)
+            == (parent.row.instance_id, parent.row.incarnation)
+            and link.execution in laps
+        )[:1_000]
+        ended = [key for _, key in found if goes(self._instances[key])]
+        for key in ended[: asked.children]:
+            self._instances[key] = replace(self._instances[key], expires_at=1)
 
     def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
         number = delta.number
@@ -692,6 +713,11 @@ class Group:
 
 
 _OWNERS, _OTHERS = range(2)
+
+
+def goes(child: ModelInstance) -> bool:
+    """Return whether a child has ended and is not on its way out."""
+    return child.status is not Status.OPEN and child.expires_at != 1
 
 
 def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:

@@ -26,7 +26,7 @@ from orchestra.store.routes import Kind, Route
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import Task
 from tests.support.model.ages import read_hold, read_message
-from tests.support.model.group import Group, Limits, require
+from tests.support.model.group import Group, Limits, goes, require
 from tests.support.model.tasks import lose, release, taken_by, waiting
 from tests.support.model.world import ModelWorld, page_of
 
@@ -258,8 +258,28 @@ class ModelStore:
         with self._world.transaction(self, self._clock) as now:
             gone = expired(now)[:limit]
             for instance_id in gone:
-                del self._world.instances[instance_id]
+                if not self._leaves_more(instance_id):
+                    del self._world.instances[instance_id]
             return len(gone)
+
+    def _leaves_more(self, instance_id: str) -> bool:
+        """Let the ended children of what goes with its lap go as well. Return whether there are too
+        many.
+        """
+        instances = self._world.instances
+        parent = instances[instance_id]
+        if parent.expires_at != 1:
+            return False
+        ended = sorted(
+            key
+            for key, child in instances.items()
+            if (link := child.row.parent) is not None
+            and (link.instance_id, link.incarnation) == (instance_id, parent.row.incarnation)
+            and goes(child)
+        )
+        for key in ended[:1_000]:
+            instances[key] = replace(instances[key], expires_at=1)
+        return len(ended) >= 1_000
 
     def rouse(
         self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256

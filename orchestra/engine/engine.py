@@ -39,6 +39,7 @@ from orchestra.engine.runner import Runner
 from orchestra.engine.steps.stepper import Stepper
 from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreError
+from orchestra.operations.holds import unserved_kinds
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import changed_policies, common_format, has_other_code, servable_kinds
 from orchestra.retention import Retention
@@ -55,6 +56,8 @@ __all__ = ["Engine", "EngineOptions"]
 
 _PAGE: Final = InboxPage()
 _ROOM: Final = InboxPage(256, 256 * 1024)
+_LOOK_FOR_PINS: Final = 15_000_000
+"""Microseconds between two looks for expired pins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,8 @@ class Engine:
         )
         self._free: FreePlaces = self._count_free_places()
         self._read_error: StoreError | None = None
+        self._pins_due = 0
+        """When the next look for expired pins is due."""
 
     # --- one cycle ---
 
@@ -413,6 +418,7 @@ class Engine:
             for name in changed_policies(self.catalogue, catalogue):
                 self._outbox.add(PolicyChanged(name))
         self.catalogue = catalogue
+        self._look_for_expired_pins()
         self._placement.refresh(catalogue, self.node.node_id)
         self._stepper.use_format(common_format(self.node, catalogue))
         self._check.is_mixed = has_other_code(self.node, catalogue)
@@ -420,6 +426,23 @@ class Engine:
             self._check.holds_due = True
         if not self._claims.stopped:
             self._check.release_held(catalogue)
+
+    def _look_for_expired_pins(self) -> None:
+        """From time to time, have executions that wait for a version which no node has look at their
+        pins: one may have expired.
+        """
+        catalogue = self.catalogue
+        if self._claims.stopped or catalogue.now < self._pins_due:
+            return
+        self._pins_due = catalogue.now + _LOOK_FOR_PINS
+        own = {capability.name for capability in self.node.capabilities}
+        waiting = {
+            kind.name
+            for kind in unserved_kinds(catalogue)
+            if kind.name in own and not kind.floating
+        }
+        for name in sorted(waiting):
+            self._outbox.add(PolicyChanged(name, only_pinned=True))
 
     def reborn(self, node: NodeRecord) -> list[ToShell]:
         """Forget everything and go on under a new id: this node was buried, or the store has lost

@@ -192,9 +192,13 @@ class WriteLogs:
 
 @frozen
 class PolicyChanged:
-    """The node has learned a new version policy of a name. Held executions should follow it."""
+    """The node has learned a new version policy of a name. Held executions should follow it.
+
+    ``only_pinned``: the policy is as before, but a pin may have expired.
+    """
 
     name: str
+    only_pinned: bool = False
 
 
 ToShell = (

@@ -79,12 +79,16 @@ def follow_pin(instance_id: str, by: str) -> Operation[None]:
     )
 
 
-def follow_policy(name: str, by: str) -> Operation[int]:
+def follow_policy(name: str, by: str, *, only_pinned: bool = False) -> Operation[int]:
     """Have the executions of a name that are held and have not begun follow its policy. Return how
-    many have followed.
+    many have followed. Those whose pin has expired follow as after an unpin (rule 28).
+
+    Args:
+        only_pinned: look only at those with a pin.
     """
     count = 0
-    query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, limit=_PAGE)
+    pinned = True if only_pinned else None
+    query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, pinned=pinned, limit=_PAGE)
     while True:
         catalogue = yield from ReadCatalogue()
         records = yield from Find(replace(query, unserved=unserved_kinds(catalogue)))
@@ -105,7 +109,10 @@ def _have_follow(
     count = 0
     errors: list[OrchestraError] = []
     for _ in range(_ATTEMPTS):
-        moves = [following(record, catalogue, by) for record in records]
+        moves = [
+            following(record, catalogue, by) or _after_pin(record, catalogue, by)
+            for record in records
+        ]
         changes = [change for change in moves if change is not None]
         if not changes:
             break
@@ -126,6 +133,13 @@ def _have_follow(
     if errors:
         raise errors[0]
     return count
+
+
+def _after_pin(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
+    """Return the write with which an execution that has not begun leaves an expired pin."""
+    pin = record.row.pin
+    has_expired = pin is not None and not pin.holds(catalogue.now)
+    return retargeting(record, catalogue, by) if has_expired else None
 
 
 def _those_there(instance_ids: Sequence[str]) -> Operation[list[InstanceRecord]]:

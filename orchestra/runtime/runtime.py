@@ -507,12 +507,13 @@ class Runtime:
             except Exception as error:  # noqa: BLE001 - leaving the runtime raises it
                 self._owner.fail(error)
 
-    async def _follow_policy(self, name: str) -> None:
-        """Let held instances follow a new policy. Boundaries may have used the old one after the
-        operator's call.
+    async def _follow_policy(self, name: str, only_pinned: bool) -> None:  # noqa: FBT001 - it is started in a group
+        """Let held instances follow a new policy, or leave an expired pin. Boundaries may have used
+        the old policy after the operator's call.
         """
         try:
-            followed = await perform(follow_policy(name, self.node_id), self, self._provider)
+            operation = follow_policy(name, self.node_id, only_pinned=only_pinned)
+            followed = await perform(operation, self, self._provider)
         except RuntimeClosed:
             return  # the other nodes see it as well
         except OrchestraError as error:
@@ -523,9 +524,7 @@ class Runtime:
             )
             return
         if followed:
-            engine_logger.info(
-                "%d held executions of %r follow its new version policy", followed, name
-            )
+            engine_logger.info("%d held executions of %r follow its version policy", followed, name)
 
     def _handle(self, messages: Sequence[Any]) -> None:
         for message in messages:
@@ -551,8 +550,8 @@ class Runtime:
                     )
                 case WriteLogs():
                     write_logs(message)
-                case PolicyChanged(name=name):
-                    self._group.start_soon(self._follow_policy, name)
+                case PolicyChanged(name=name, only_pinned=only_pinned):
+                    self._group.start_soon(self._follow_policy, name, only_pinned)
                 case Ended(error=error):
                     self._has_ended = True
                     self._dismiss_clients()

@@ -172,7 +172,7 @@ class TestRuntime:
         self._problems: list[BaseException] = []
         self._received: list[ToEngine] = []
         self._pending: list[_Pending] = []
-        self._policies: list[str] = []
+        self._policies: list[PolicyChanged] = []
         self._turn: anyio.Lock
         self._is_open = False
         self._was_open = False
@@ -602,8 +602,8 @@ class TestRuntime:
                     pass
                 case WriteLogs():
                     write_logs(message)
-                case PolicyChanged(name=name):
-                    self._policies.append(name)
+                case PolicyChanged():
+                    self._policies.append(message)
 
     async def _settle(self) -> None:
         """Run until nothing can run at this time."""
@@ -613,10 +613,13 @@ class TestRuntime:
                 self._pump()
                 self._raise_problem()
                 if self._policies:
-                    name = self._policies.pop(0)
-                    await perform(
-                        follow_policy(name, self._node.engine.node.node_id), self, self.provider
+                    changed = self._policies.pop(0)
+                    operation = follow_policy(
+                        changed.name,
+                        self._node.engine.node.node_id,
+                        only_pinned=changed.only_pinned,
                     )
+                    await perform(operation, self, self.provider)
                 elif self._performers.answer_fakes():
                     continue
                 elif self._performers.has_work:

@@ -7,6 +7,7 @@ import pytest
 
 from orchestra import (
     Exact,
+    HoldKind,
     InvalidArgument,
     Latest,
     NoVersionInRange,
@@ -247,3 +248,25 @@ async def test_an_execution_names_the_revision_of_the_policy_that_chose_its_vers
             node.node_id,
             node.node_id,
         ]
+
+
+async def test_an_execution_that_has_not_begun_leaves_a_pin_that_expires():
+    """Rule 28: as after an unpin, though no operator comes."""
+
+    async def lap(ctx, number: int):
+        await ctx.schedule_timer(timedelta(hours=1))
+        ctx.continue_as_new(number + 1)
+
+    one = OrchestrationRegistry.builder().register("lap", lap).build()
+    async with TestRuntime(one) as env:
+        handle = await env.client.start("lap", 1)
+        await env.run_until_idle()
+        until = env.now + timedelta(hours=3)
+        await env.client.pin(handle.instance_id, "9.0.0", until, reason="it comes tomorrow")
+        await env.advance(timedelta(hours=2))
+        held = await handle.info()
+        assert held.hold is not None
+        assert (held.hold.kind, held.execution_id) == (HoldKind.VERSION_MISSING, 2)
+        await env.advance(timedelta(hours=2))
+        info = await handle.info()
+        assert (info.hold, info.version) == (None, "1.0.0")

@@ -538,6 +538,51 @@ BUGS: Final = (
         ),
     ),
     Bug(
+        "a nudge that hits the next lap",
+        "40: a nudge means the execution that it names",
+        (
+            Edit(
+                "orchestra/engine/owned.py",
+                "        if nudge is None or nudge.execution != self.current.number:\n",
+                "        if nudge is None:\n",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_nudges.py", "-k", "sleeps_a_year and memory")),
+            Tests(("tests/runtime/test_nudges.py", "-k", "new_version_at_once and asyncio")),
+        ),
+    ),
+    Bug(
+        "a nudge that is stored after the boundary",
+        "40: a nudge whose execution has ended is dropped",
+        (
+            Edit(
+                "orchestra/store/nudges.py",
+                "    if (row.incarnation, row.execution) != (incarnation, execution):\n",
+                "    if row.incarnation != incarnation:\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "comes_after_the_boundary")),
+            Tests((_POSTGRES_CONTRACT, "-k", "comes_after_the_boundary")),
+        ),
+    ),
+    Bug(
+        "a patch whose answer changes within an execution",
+        "23: the answer for one patch is the same throughout an execution",
+        (
+            Edit(
+                "orchestra/replay/commands.py",
+                "        answer = self._patches.get(patch)\n        if answer is None:\n",
+                "        answer = self._patches.get(patch)\n        if not answer:\n",
+            ),
+        ),
+        (
+            Tests(("tests/core/test_patches.py", "-k", "began_without_the_mark")),
+            Tests(("tests/engine/test_patches.py", "-k", "comes_there_again and memory")),
+        ),
+    ),
+    Bug(
         "a policy that overwrites what another operator has set",
         "28: a change that expects another revision is refused",
         (

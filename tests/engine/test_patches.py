@@ -47,6 +47,31 @@ def test_what_ran_on_the_old_code_goes_on_and_what_comes_later_takes_the_new_way
     check_rest(any_world, [other.registry])
 
 
+def test_code_that_comes_there_again_goes_the_way_that_it_went_before(any_world):
+    """Its history began without the mark, so it never gets one."""
+
+    async def before(ctx, _):
+        for _ in range(3):
+            await ctx.schedule_activity("charge")
+
+    async def after(ctx, _):
+        for _ in range(3):
+            await ctx.schedule_activity("tax" if ctx.patched("tax") else "charge")
+
+    node = any_world.node(registry(before), WORK)
+    instance_id = any_world.start()
+    any_world.run(1)
+    node.crash()
+    other = any_world.node(registry(after), WORK)
+    any_world.run(60)
+    for _ in range(3):
+        assert other.the_running().name == "charge"
+        other.finish()
+        any_world.run(1)
+    assert "PATCHED" not in any_world.kinds(instance_id)
+    check_rest(any_world, [other.registry])
+
+
 def test_the_mark_stands_with_the_turn_that_recorded_it_and_outlives_its_node(any_world):
     node = any_world.node(registry(new), WORK)
     instance_id = any_world.start()

@@ -32,7 +32,7 @@ from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, ga
 from orchestra.errors import ContinueAsNew, DecodeError, EncodeError, EventTimeout, InvalidArgument
 from orchestra.events import OnCancel, OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
-from orchestra.ids import check_name, check_text
+from orchestra.ids import check_labels, check_name, check_text
 from orchestra.options import check_count, check_duration
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
@@ -78,6 +78,7 @@ class DetachedOptions(TypedDict, total=False):
     instance_id: str | None
     version: str | None
     queue: str | None
+    labels: Mapping[str, str] | None
 
 
 class ChildOptions(DetachedOptions, total=False):
@@ -193,6 +194,7 @@ class Machine(Protocol):
         payload: Payload,
         result: Decoder[Any],
         queue: str | None = None,
+        labels: Mapping[str, str] = ...,
     ) -> DurableFuture[Any]: ...
     def start_detached(
         self,
@@ -201,6 +203,7 @@ class Machine(Protocol):
         instance_id: str | None,
         payload: Payload,
         queue: str | None = None,
+        labels: Mapping[str, str] = ...,
     ) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
@@ -534,6 +537,7 @@ class OrchestrationContext:
         version: str | None = None,
         queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
+        labels: Mapping[str, str] | None = None,
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
 
@@ -553,11 +557,13 @@ class OrchestrationContext:
             queue: only nodes that serve this queue run it; none need serve it yet. By default this
                 instance's.
             on_parent_close: what it does when this execution closes before it, in any way.
+            labels: small facts to list it by.
 
         Raises:
             UnknownOrchestration: the function is not registered in this registry.
             InvalidFunction: it is registered under several names.
-            InvalidArgument: the id, the name, the queue or ``on_parent_close`` cannot be one.
+            InvalidArgument: the id, the name, the queue, a label or ``on_parent_close`` cannot be
+                one.
             InvalidVersion: ``version`` is not semver.
             EncodeError, PayloadTooLarge: the input cannot travel.
             ChildFailed: (at the await) it did not complete, another instance has its id, or no
@@ -572,7 +578,10 @@ class OrchestrationContext:
         name, payload, result = self._started(orchestration, input, instance_id, version, queue)
         if result is None or returns is not None:
             result = decoder(Any if returns is None else returns)
-        return self._machine.start_child(name, version, instance_id, close, payload, result, queue)
+        check_labels(labels)
+        return self._machine.start_child(
+            name, version, instance_id, close, payload, result, queue, dict(labels or {})
+        )
 
     @overload
     def start_detached(
@@ -599,20 +608,24 @@ class OrchestrationContext:
         instance_id: str | None = None,
         version: str | None = None,
         queue: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> str:
         """Start an independent instance, and return its id at once. Its end does not come back
         here.
 
         If the id is taken, that instance is left alone and a warning is logged. So the call means
         "make sure that it runs". A name that no living node has is started, and held until it is
-        deployed. ``queue`` is this instance's by default.
+        deployed. ``queue`` is this instance's by default; ``labels`` are small facts to list it by.
 
         Raises:
             UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError,
                 PayloadTooLarge: as for :meth:`start_child`.
         """
         name, payload, _ = self._started(orchestration, input, instance_id, version, queue)
-        return self._machine.start_detached(name, version, instance_id, payload, queue)
+        check_labels(labels)
+        return self._machine.start_detached(
+            name, version, instance_id, payload, queue, dict(labels or {})
+        )
 
     def _started(
         self,

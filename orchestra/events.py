@@ -12,6 +12,7 @@ provider looks into neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -284,6 +285,7 @@ class ChildStarted(CommandEvent):
     input: Payload
     queue: str | None = None
     """Its queue; ``None``: its parent's."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @frozen
@@ -315,6 +317,7 @@ class DetachedStarted(CommandEvent):
     child_id: str
     input: Payload
     queue: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @frozen
@@ -626,6 +629,7 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "child": event.child_id,
                 "on_parent_close": writer.on_parent_close[event.on_parent_close],
                 **_queue(event),
+                **_labels(event),
             }
             payload = event.input
         case DetachedStarted():
@@ -634,6 +638,7 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "version": event.version,
                 "child": event.child_id,
                 **_queue(event),
+                **_labels(event),
             }
             payload = event.input
         case ChildCompleted():
@@ -668,6 +673,11 @@ def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
     """
     wire = forms.formats.get(record.format)
     return "?" if wire is None else _field(wire.unpack(record.envelope), "name", str)
+
+
+def _labels(event: ChildStarted | DetachedStarted) -> dict[str, Any]:
+    """Return the labels of a start, if it has any: a library that knows none passes them over."""
+    return {"labels": dict(event.labels)} if event.labels else {}
 
 
 def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:
@@ -847,6 +857,7 @@ def _read_of_child(
                 _known(forms.on_parent_close.read(envelope["on_parent_close"])),
                 _payload(record),
                 envelope.get("queue"),
+                envelope.get("labels") or {},
             )
         case EventKind.CHILD_COMPLETED:
             return ChildCompleted(number, at, _field(envelope, "source", int), _payload(record))
@@ -864,6 +875,7 @@ def _read_of_child(
                 _field(envelope, "child", str),
                 _payload(record),
                 envelope.get("queue"),
+                envelope.get("labels") or {},
             )
 
 

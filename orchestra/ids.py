@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Final
+from typing import Final, cast
 
 from orchestra.errors import InvalidArgument, OrchestraError
 
-__all__ = ["check_name", "check_text", "child_id", "digest"]
+__all__ = ["check_labels", "check_name", "check_text", "child_id", "digest"]
 
 _LONGEST: Final = 1024
 _SHOWN_OF_INCARNATION: Final = 8
@@ -57,3 +58,21 @@ def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) ->
 def digest(text: str) -> str:
     """Return 32 hexadecimal digits for a text."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def check_labels(labels: object) -> None:
+    """Check optional labels.
+
+    Raises:
+        InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its
+            value may be empty).
+    """
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise InvalidArgument(
+            f"labels takes a mapping of texts, not {labels!r}; write {{'team': 'payments'}}"
+        )
+    for key, value in cast("Mapping[object, object]", labels).items():
+        check_name(key, "a label")
+        check_name(" " if value == "" else value, f"the value of label {key!r}")

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
-from orchestra.ids import check_name, check_text
+from orchestra.ids import check_labels, check_name, check_text
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.store.port import Provider
@@ -127,24 +127,6 @@ def check_id(instance_id: object) -> None:
         InvalidArgument: it is not text of 1 to 1,024 characters.
     """
     check_name(instance_id, "an instance id")
-
-
-def check_labels(labels: object) -> None:
-    """Check optional labels.
-
-    Raises:
-        InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its
-            value may be empty).
-    """
-    if labels is None:
-        return
-    if not isinstance(labels, Mapping):
-        raise InvalidArgument(
-            f"labels takes a mapping of texts, not {labels!r}; write {{'team': 'payments'}}"
-        )
-    for key, value in cast("Mapping[object, object]", labels).items():
-        check_name(key, "a label")
-        check_name(" " if value == "" else value, f"the value of label {key!r}")
 
 
 def check_filters(

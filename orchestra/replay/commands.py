@@ -62,6 +62,8 @@ __all__ = ["NONE_REGISTERED", "Answer", "Commands", "PendingCommand", "has_not_b
 
 _MOST_LINES: Final = 10
 
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+
 NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
@@ -347,13 +349,22 @@ class Commands:
         payload: Payload,
         result: Decoder[Any],
         queue: str | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
     ) -> DurableFuture[Any]:
         """Start a child."""
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self._record(
             ChildStarted(
-                number, self.time.now, name, version, chosen, on_parent_close, payload, queue
+                number,
+                self.time.now,
+                name,
+                version,
+                chosen,
+                on_parent_close,
+                payload,
+                queue,
+                labels,
             )
         )
         self.children += 1
@@ -370,12 +381,13 @@ class Commands:
         instance_id: str | None,
         payload: Payload,
         queue: str | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
     ) -> str:
         """Start an instance that is no child. Return its id."""
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self._record(
-            DetachedStarted(number, self.time.now, name, version, chosen, payload, queue)
+            DetachedStarted(number, self.time.now, name, version, chosen, payload, queue, labels)
         )
         if not self.journal.replaying:
             self.gathered.started.append(event)

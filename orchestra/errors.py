@@ -642,7 +642,8 @@ class CodeChanged(StartRefused):
     """A strict runtime does not start: open executions, or living nodes, have other code for a
     version of its registry. ``name`` and ``version`` are the first of ``findings``.
 
-    Register changed code under a new version.
+    Register changed code under a new version. Another minor version of Python counts as changed
+    code, too: start without ``strict`` after such an upgrade.
     """
 
     def __init__(self, message: str, *, findings: tuple[Any, ...], name: str, version: str) -> None:

@@ -129,7 +129,8 @@ class Runtime:
             began with. ``"warn"``: a log line each. ``"refuse"``: entering the runtime raises
             ``StartRefused`` where instances would be stranded. ``"off"``: nothing is looked at.
         strict: whether entering the runtime raises ``CodeChanged`` if open executions, or living
-            nodes, have other code for a version of the registry.
+            nodes, have other code for a version of the registry. Another minor version of Python
+            makes other code of the same function.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             runtime is entered.
         meter_provider: where metrics go; likewise.

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def test_its_histories_are_sound_and_replay_on_the_code_that_wrote_them(written)
     assert report.instances == 10
     assert report.replayed == report.histories == report.executions == 17
     assert (report.drift, report.unknown) == ((), ())
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="recorded on Python 3.11, which compiles otherwise"
+)
+async def test_the_same_code_has_the_same_fingerprint_as_in_that_release(written):
+    """Else an upgrade of the library would look like changed code everywhere."""
+    async with Runtime(SqliteProvider(written), programs(), ACTIVITIES, strict=True) as runtime:
+        report = await runtime.client.version_report()
+        assert {version.name: version.live for version in report} == {
+            "everything": 1,
+            "careful": 1,
+            "laps": 1,
+            "child": 0,
+        }
+        assert not any(version.fingerprint_changed for version in report)
 
 
 async def test_its_histories_can_be_exported_and_replayed(written):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from orchestra.context import BoundaryRequest
 from orchestra.futures import Future, Seal
 
@@ -11,29 +13,29 @@ __all__ = ["Boundary"]
 class Boundary:
     """Whether an execution is asked to reach its boundary. It is asked once at most."""
 
-    __slots__ = ("_since", "_waits", "request")
+    __slots__ = ("_waits", "request")
 
     def __init__(self) -> None:
         self.request: BoundaryRequest | None = None
         """The request, once it has come."""
-        self._waits: dict[_Wait, None] | None = None  # few executions wait for one
-        self._since = 0
+        self._waits: WeakKeyDictionary[_Wait, None] | None = None
+        """The waits that code may still look at, in their order. Few executions have any."""
 
     @property
     def awaited_since(self) -> int | None:
         """Since when code waits for a request; ``None``: it does not."""
-        return self._since if self._waits else None
+        if not self._waits:
+            return None
+        return min((wait.since for wait in self._waits if wait.awaited), default=None)
 
     def wait(self, seal: Seal, now: int) -> Future[BoundaryRequest]:
         """Return a future that completes with the request; it is done if that has come."""
-        future = _Wait(seal, self)
+        future = _Wait(seal, now)
         if self.request is not None:
             future.complete(self.request)
             return future
         if self._waits is None:
-            self._waits = {}
-        if not self._waits:
-            self._since = now
+            self._waits = WeakKeyDictionary()
         self._waits[future] = None
         return future
 
@@ -41,28 +43,19 @@ class Boundary:
         """Take in the request. What waits for it goes on, in the order in which it asked."""
         self.request = request
         waits, self._waits = self._waits, None
-        for future in waits or ():
+        for future in list(waits or ()):
             future.complete(request)
-
-    def forget(self, wait: _Wait) -> None:
-        """Forget a wait that was given up."""
-        if self._waits is not None:
-            self._waits.pop(wait, None)
 
 
 class _Wait(Future[BoundaryRequest]):
     """A wait for the request. It is no command: history has the request alone."""
 
-    __slots__ = ("_boundary",)
+    __slots__ = ("__weakref__", "since")
 
-    def __init__(self, seal: Seal, boundary: Boundary) -> None:
+    def __init__(self, seal: Seal, since: int) -> None:
         super().__init__(seal)
-        self._boundary = boundary
+        self.since: int = since
+        """When code has asked for it."""
 
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} boundary request>"
-
-    def cancel(self) -> None:
-        """Give it up. A request that comes later is not for it."""
-        super().cancel()
-        self._boundary.forget(self)

@@ -254,3 +254,43 @@ def test_a_store_with_older_nodes_gets_no_request():
 def test_the_request_is_stored_and_read():
     event = BoundaryRequested(7, 8, 6, "ops", "why")
     assert from_record(to_record(event, EVENTS.writer(level=2))) == event
+
+
+@BOTH
+def test_a_wait_with_a_timeout_leaves_the_wait_for_a_request_open(cold):
+    async def subject(ctx, _):
+        request = ctx.wait_for_boundary_request()
+        done, pending = await ctx.wait(request, timeout=timedelta(seconds=5))
+        assert (done, pending) == ((), (request,))
+        (request,), _ = await ctx.wait(request, timeout=timedelta(seconds=5))
+        return (await request).by
+
+    drive = Drive(subject, cold=cold)
+    drive.advance(5)
+    drive.nudge()
+    assert drive.output == "ops"
+
+
+@BOTH
+def test_branches_of_a_group_that_fails_give_up_their_waits(cold):
+    async def waits(ctx):
+        await ctx.wait_for_boundary_request()
+
+    async def subject(ctx, _):
+        try:
+            async with ctx.task_group() as group:
+                for _ in range(3):
+                    group.create_task(waits(ctx))
+                await ctx.schedule_activity("a")
+                raise ValueError("no more")
+        except* ValueError:
+            pass
+        await ctx.schedule_activity("b")
+        return ctx.boundary_requested
+
+    drive = Drive(subject, cold=cold)
+    drive.done("a")
+    assert drive.execution.commands.boundary_awaited_since is None
+    drive.nudge()
+    drive.done("b")
+    assert drive.output is True

@@ -428,8 +428,8 @@ class Engine:
             self._check.release_held(catalogue)
 
     def _look_for_expired_pins(self) -> None:
-        """From time to time, have executions that wait for a version which no node has look at their
-        pins: one may have expired.
+        """From time to time, have executions that wait for a version which no node has look at
+        their pins: one may have expired.
         """
         catalogue = self.catalogue
         if self._claims.stopped or catalogue.now < self._pins_due:

@@ -9,16 +9,17 @@ from typing import Literal
 from orchestra.codec import Payload
 from orchestra.errors import InstanceExists, OutcomeUnknown
 from orchestra.events import FORMAT
-from orchestra.operations.known import raise_unless_known
+from orchestra.operations.known import ending_format, raise_unless_known
+from orchestra.operations.lookup import row_to_write
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
 from orchestra.operations.terminate import termination
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import Append, IfEnded, Record, Recover, Start
+from orchestra.store.changes import Append, IfEnded, Record, Start
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import Full
 from orchestra.store.kinds import Library, ResolvedBy, Status
-from orchestra.store.outcomes import Granted, Outcome, Recovered, Started, StartExists
+from orchestra.store.outcomes import Granted, Outcome, Started, StartExists
 from orchestra.store.routes import kind_of
 
 __all__ = ["IF_ENDED", "IF_RUNNING", "ChoiceIfEnded", "ChoiceIfRunning", "begin", "new_start"]
@@ -152,17 +153,13 @@ def _replace(start: Start, library: Library, *, raced: bool) -> Operation[bool]:
     record = yield from Get(start.instance_id)
     if record is None or record.status is not Status.OPEN:
         return False
-    row = record.row
-    if raced and row.owner is not None:
-        outcome = yield from Submit(Recover(row.instance_id, row.owner))
-        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-            return False
-        row = outcome.snapshot.row
-        if row.incarnation != record.row.incarnation:
-            return False
-    raise_unless_known(row, library)
+    row = yield from row_to_write(record, raced=raced)
+    if row is None:
+        return False
+    raise_unless_known(row, library, history=False)
     catalogue = yield from ReadCatalogue()
-    writer = library.events.writer(row.kind.format, catalogue.levels.write)
+    event_format = ending_format(row, library, catalogue)
+    writer = library.events.writer(event_format, catalogue.levels.write)
     now = max(catalogue.now, record.updated_at)
     end = termination(row, "another start has taken its place", now, writer)
     outcome = yield from Submit(replace(end, restart=start))

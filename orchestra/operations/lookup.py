@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from orchestra.errors import AlreadyCompleted, InstanceNotFound
 from orchestra.levels import Unknown
-from orchestra.operations.steps import Get, Operation
+from orchestra.operations.steps import Get, Operation, Submit
+from orchestra.store.changes import Recover
+from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Recovered
 from orchestra.store.queries import InstanceRecord
 
-__all__ = ["existing", "has_ended", "not_found", "open_instance"]
+__all__ = ["existing", "has_ended", "not_found", "open_instance", "row_to_write"]
 
 
 def existing(instance_id: str) -> Operation[InstanceRecord]:
@@ -33,6 +36,26 @@ def open_instance(instance_id: str) -> Operation[InstanceRecord]:
     if record.status is not Status.OPEN:
         raise has_ended(instance_id)
     return record
+
+
+def row_to_write(record: InstanceRecord, *, raced: bool) -> Operation[InstanceRow | None]:
+    """Return the row on whose revision an operator's write is conditional; ``None``: the instance
+    has changed hands, has ended, or is in another execution; read it again.
+
+    Args:
+        raced: a write was refused before. A loop that hardly waits is written again before this
+            write comes. Raising the revision in its owner's name makes the store refuse the owner's
+            next write (rule 1), and no other node may write it meanwhile.
+    """
+    row = record.row
+    if not raced or row.owner is None:
+        return row
+    outcome = yield from Submit(Recover(row.instance_id, row.owner))
+    if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+        return None
+    fenced = outcome.snapshot.row
+    same = (fenced.incarnation, fenced.execution) == (row.incarnation, row.execution)
+    return fenced if same else None
 
 
 def not_found(instance_id: str) -> InstanceNotFound:

@@ -8,14 +8,14 @@ from typing import Final
 
 from orchestra.errors import OutcomeUnknown
 from orchestra.operations.known import raise_unless_known, require_known
-from orchestra.operations.lookup import existing, has_ended
+from orchestra.operations.lookup import existing, has_ended, row_to_write
 from orchestra.operations.steps import FindMessages, Operation, Pause, Submit
 from orchestra.store.audit import Record
-from orchestra.store.changes import Recover, Write
+from orchestra.store.changes import Write
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import Library, Status
 from orchestra.store.messages import MessageRow
-from orchestra.store.outcomes import Granted, Recovered
+from orchestra.store.outcomes import Granted
 from orchestra.store.queries import InstanceRecord
 
 __all__ = ["drop_messages"]
@@ -96,15 +96,9 @@ def _write(
     *,
     raced: bool,
 ) -> Operation[bool]:
-    row = record.row
-    if raced and row.owner is not None:
-        # The same as for an end from outside: the store refuses the owner's next write (rule 1).
-        outcome = yield from Submit(Recover(row.instance_id, row.owner))
-        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-            return False
-        row = outcome.snapshot.row
-        if row.incarnation != record.row.incarnation:
-            return False
+    row = yield from row_to_write(record, raced=raced)
+    if row is None:
+        return False
     raise_unless_known(row, library)
     outcome = yield from Submit(replace(_removal(record, row, messages), record=entry))
     return isinstance(outcome, Granted)

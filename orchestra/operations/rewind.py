@@ -21,8 +21,13 @@ from orchestra.events import (
     from_record,
     to_record,
 )
-from orchestra.operations.known import raise_unless_known, require_known, require_level
-from orchestra.operations.lookup import existing
+from orchestra.operations.known import (
+    ending_format,
+    raise_unless_known,
+    require_known,
+    require_level,
+)
+from orchestra.operations.lookup import existing, row_to_write
 from orchestra.operations.steps import (
     Find,
     FindExecutions,
@@ -36,12 +41,12 @@ from orchestra.operations.steps import (
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import ChildCancel, IfEnded, Recover, Start, Write
+from orchestra.store.changes import ChildCancel, IfEnded, Start, Write
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import InstanceRow, InstanceState, Pin
 from orchestra.store.kinds import CONTROL_LEVEL, ExecutionEnd, Library, ResolvedBy, Status
 from orchestra.store.messages import MessageRow
-from orchestra.store.outcomes import Granted, Recovered, Started, StartExists
+from orchestra.store.outcomes import Granted, Started, StartExists
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, kind_of
 from orchestra.summary import EMPTY_SUMMARY
@@ -99,7 +104,7 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
     """
     for number in range(_TRIES):
         record = yield from existing(asked.instance_id)
-        require_known(record, library)
+        require_known(record, library, history=False)
         rows = yield from _rows_since(record, asked)
         repeated = next((row for row in rows if row.request_id == asked.request_id), None)
         if repeated is not None:
@@ -149,17 +154,11 @@ def _rewind_open(
     library: Library,
     number: int,
 ) -> Operation[Rewound | None]:
-    row = record.row
-    if number and row.owner is not None:
-        # As for an end from outside: the store refuses the owner's next write (rule 1).
-        outcome = yield from Submit(Recover(row.instance_id, row.owner))
-        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-            return None
-        row = outcome.snapshot.row
-        if (row.incarnation, row.execution) != (record.row.incarnation, record.row.execution):
-            return None
-    raise_unless_known(row, library)
-    messages, lost = yield from _consumed_since(rows, asked, library)
+    row = yield from row_to_write(record, raced=number > 0)
+    if row is None:
+        return None
+    raise_unless_known(row, library, history=False)
+    messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
     if any(one.end is ExecutionEnd.REWOUND for one in rows):
         unread = yield from _unread(row.instance_id)
         messages = tuple(message for message in messages if message.sequence not in unread)
@@ -167,7 +166,7 @@ def _rewind_open(
     cancels = (yield from _children_since(row, asked)) if asked.children == "cancel" else ()
     kind, following = _following(rows[0], row, asked, catalogue, now, row.execution + 1)
     event = ExecutionRewound(row.history_events + 1, now, asked.execution, asked.by, asked.reason)
-    writer = library.events.writer(row.kind.format, catalogue.levels.write)
+    writer = library.events.writer(ending_format(row, library, catalogue), catalogue.levels.write)
     events = (to_record(event, writer),) if row.opened else ()
     write = Write(
         instance_id=row.instance_id,
@@ -217,7 +216,7 @@ def _rewind_ended(
     library: Library,
 ) -> Operation[Rewound | None]:
     row = record.row
-    messages, lost = yield from _consumed_since(rows, asked, library)
+    messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
     kind, following = _following(rows[0], row, asked, catalogue, catalogue.now, row.execution + 1)
     start = Start(
         instance_id=row.instance_id,
@@ -254,7 +253,8 @@ def _following(
     how = ResolvedBy.PIN if asked.pins else ResolvedBy.REWIND
     version = asked.version or former.version
     level = max(row.kind.level, resolution_level(catalogue, how))
-    kind = kind_of(row.kind.queue, former.name, version, FORMAT, False, level)
+    event_format = FORMAT if FORMAT in catalogue.library.formats else min(catalogue.library.formats)
+    kind = kind_of(row.kind.queue, former.name, version, event_format, False, level)
     execution = ExecutionRow(
         number=number,
         name=former.name,
@@ -285,10 +285,14 @@ def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
 
 
 def _consumed_since(
-    rows: Sequence[ExecutionRow], asked: Rewinding, library: Library
+    rows: Sequence[ExecutionRow],
+    record: InstanceRecord,
+    asked: Rewinding,
+    catalogue: Catalogue,
+    library: Library,
 ) -> Operation[tuple[tuple[MessageRow, ...], tuple[int, ...]]]:
     """Return the events that these executions have received, as messages that are unread again, and
-    the executions whose histories are gone.
+    the executions whose histories are gone, or are in a format that no library here reads.
     """
     messages: dict[int, MessageRow] = {}
     lost: list[int] = []
@@ -296,10 +300,15 @@ def _consumed_since(
         if row.opened_at is None:
             continue
         records = yield from ReadHistory(asked.instance_id, row.number)
+        if records and records[0].format not in library.formats:
+            kind = record.row.kind._replace(format=records[0].format)
+            # A living node with a newer library may read it: that one must do it.
+            ending_format(replace(record.row, kind=kind), library, catalogue)
+            records = ()
         if not records:
             lost.append(row.number)
-        for record in records:
-            message = _received(record, asked, library)
+        for stored in records:
+            message = _received(stored, asked, library)
             if message is not None:
                 messages[message.sequence] = message
     return tuple(messages[number] for number in sorted(messages)), tuple(lost)

@@ -10,14 +10,14 @@ from orchestra.codec import UserText
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventWriter, ExecutionTerminated, error_to_bytes, to_record
 from orchestra.operations.known import ending_format, raise_unless_known, require_known
-from orchestra.operations.lookup import existing, has_ended
+from orchestra.operations.lookup import existing, has_ended, row_to_write
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.audit import Record
-from orchestra.store.changes import Cancel, Recover, Write
+from orchestra.store.changes import Cancel, Write
 from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import ExecutionEnd, Library, Status
-from orchestra.store.outcomes import Appended, Granted, Recovered
+from orchestra.store.outcomes import Appended, Granted
 from orchestra.store.queries import InstanceRecord
 from orchestra.summary import EMPTY_SUMMARY
 
@@ -108,17 +108,9 @@ def _write_end(
     """Write the end of an instance, if it is still as it was read. Return whether this write has
     ended it.
     """
-    row = record.row
-    if raced and row.owner is not None:
-        # A loop that hardly waits is written again before this write comes. Raising the revision in
-        # its owner's name makes the store refuse the owner's next write (rule 1), and no other node
-        # may write it meanwhile.
-        outcome = yield from Submit(Recover(row.instance_id, row.owner))
-        if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-            return False  # it has been parked or has ended
-        row = outcome.snapshot.row
-        if row.incarnation != record.row.incarnation:
-            return False  # it has ended, and another instance has its id
+    row = yield from row_to_write(record, raced=raced)
+    if row is None:
+        return False
     raise_unless_known(row, library, history=False)
     catalogue = yield from ReadCatalogue()
     event_format = ending_format(row, library, catalogue)

@@ -233,12 +233,18 @@ async def test_what_no_living_library_reads_is_held_with_its_format_listed_and_e
     store, writes, lives, number
 ):
     async with service(store, idle, library=writes) as first:
-        handles = [await first.client.start("idle", each) for each in range(3)]
+        handles = [await first.client.start("idle", each) for each in range(4)]
         for handle in handles:
             await info_when(handle, lambda info: info.waiting_on and info.owner is None)
+    back = handles.pop()
     ids = sorted(handle.instance_id for handle in handles)
     async with service(store, idle, library=lives) as node:
         client = node.client
+        gone_back = await client.rewind(back.instance_id, 1)
+        assert gone_back.executions_without_history == (1,)
+        info = await info_when(client.handle(back.instance_id), lambda info: info.waiting_on)
+        assert (info.execution_id, info.status) == (2, "running")
+        await client.terminate(back.instance_id)
         held = await client.list_instances(status="held")
         assert sorted(info.instance_id for info in held.items) == ids
         for info in held.items:

@@ -32,7 +32,7 @@ from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, ga
 from orchestra.errors import ContinueAsNew, DecodeError, EncodeError, EventTimeout, InvalidArgument
 from orchestra.events import OnCancel, OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
-from orchestra.ids import check_labels, check_name, check_text
+from orchestra.ids import check_label_changes, check_labels, check_name, check_text
 from orchestra.options import check_count, check_duration
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
@@ -207,6 +207,7 @@ class Machine(Protocol):
     ) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
+    def set_labels(self, changes: Mapping[str, str | None]) -> None: ...
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None: ...
 
 
@@ -962,6 +963,21 @@ class OrchestrationContext:
         self._machine.set_custom_status(
             encode(value, subject=subject, limit=limit, names_types=False)
         )
+
+    def set_labels(self, labels: Mapping[str, str | None]) -> None:
+        """Set labels of the instance, and remove those that are ``None``; the others stay.
+
+        They are stored in the write of the turn, once, and never set again on replay. They stay
+        over boundaries, until code or an operator changes them. ``list_instances(labels=...)``
+        finds instances by them.
+
+        Raises:
+            InvalidArgument: they are no mapping; a key is not text of 1 to 1,024 characters; a
+                value is neither ``None`` nor text of at most 1,024; or this lap sets more than 64
+                different ones.
+        """
+        self._machine.check()
+        self._machine.set_labels(check_label_changes(labels))
 
     def trace_debug(self, message: str, /, **fields: Any) -> None:
         """Log a message, tagged with name, version, instance and execution. Silent on replay;

@@ -8,9 +8,19 @@ from typing import Final, cast
 
 from orchestra.errors import InvalidArgument, OrchestraError
 
-__all__ = ["check_labels", "check_name", "check_text", "child_id", "digest"]
+__all__ = [
+    "MOST_LABELS",
+    "check_label_changes",
+    "check_labels",
+    "check_name",
+    "check_text",
+    "child_id",
+    "digest",
+]
 
 _LONGEST: Final = 1024
+MOST_LABELS: Final = 64
+"""How many labels a start may give, a lap's code may set, and an operator may leave."""
 _SHOWN_OF_INCARNATION: Final = 8
 
 
@@ -42,6 +52,28 @@ def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArg
         not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
     ):
         raise error(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
+
+
+def check_label_changes(labels: object) -> dict[str, str | None]:
+    """Check labels to set, and to remove (``None``), and return them.
+
+    Raises:
+        InvalidArgument: they are no mapping, or more than 64; a key is not text of 1 to 1,024
+            characters; or a value is neither ``None`` nor text of at most 1,024 characters.
+    """
+    if not isinstance(labels, Mapping):
+        raise InvalidArgument(
+            f"labels takes a mapping of texts, not {labels!r}; write {{'plan': 'pro', 'trial': "
+            "None}, where None removes a label"
+        )
+    changes = dict(cast("Mapping[str, str | None]", labels))
+    if len(changes) > MOST_LABELS:
+        raise InvalidArgument(f"{len(changes)} labels were given at once; {MOST_LABELS} may be")
+    for key, value in changes.items():
+        check_name(key, "a label")
+        if value is not None:
+            check_name(value or " ", f"the value of label {key!r}")
+    return changes
 
 
 def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) -> str:

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
-from orchestra.ids import check_labels, check_name, check_text
+from orchestra.ids import MOST_LABELS, check_labels, check_name, check_text
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.store.port import Provider
@@ -118,6 +118,8 @@ def check_start(
         check_name(request_id, "a request id")
     if labels is not None:
         check_labels(labels)
+        if len(labels) > MOST_LABELS:
+            raise InvalidArgument(f"a start gives {len(labels)} labels; {MOST_LABELS} may be")
 
 
 def check_id(instance_id: object) -> None:

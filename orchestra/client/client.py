@@ -718,6 +718,28 @@ class Client:
             request_id=request_id,
         )
 
+    async def set_labels(
+        self,
+        instance_id: str,
+        labels: Mapping[str, str | None],
+        *,
+        reason: str = "",
+        by: str = "",
+    ) -> Mapping[str, str]:
+        """Set labels of an instance, also of one that has ended, and remove those that are
+        ``None``. Return all labels that it has now.
+
+        The instance goes on undisturbed. Its code may change them as well (``ctx.set_labels``); the
+        last change of a label counts.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InvalidArgument: they are no mapping; a key is not text of 1 to 1,024 characters; a
+                value is neither ``None`` nor text of at most 1,024; or it would have more than 64
+                labels.
+        """
+        return await self._control.set_labels(instance_id, labels, reason, by)
+
     async def list_operations(
         self,
         *,
@@ -731,8 +753,8 @@ class Client:
 
         The store keeps the last 100,000 acts, each from the transaction that did it: ``cancel``,
         ``terminate``, ``release``, ``pin``, ``unpin``, ``nudge``, ``rerun``, ``delete``, ``purge``,
-        ``drop messages``, ``set policy`` and others. What was refused, or had been done before, is
-        not among them.
+        ``drop messages``, ``set labels``, ``set policy`` and others. What was refused, or had been
+        done before, is not among them.
 
         Args:
             subject: the id of an instance, or the name of an orchestration.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestra.client.access import Access
 from orchestra.client.arguments import (
     check_author,
@@ -13,7 +15,10 @@ from orchestra.client.arguments import (
 )
 from orchestra.client.info import RewindInfo
 from orchestra.clock import new_id
+from orchestra.errors import InvalidArgument
+from orchestra.ids import MOST_LABELS, check_label_changes
 from orchestra.operations.hold import hold, release
+from orchestra.operations.lookup import not_found
 from orchestra.operations.rewind import OnRewind, Rewinding, rewind
 from orchestra.store.instances import hold_in_force, shown_hold
 from orchestra.telemetry import engine_logger
@@ -58,6 +63,28 @@ class Control:
             access.recorder.released(execution.name, execution.version, shown_hold(held))
         access.port.written_past()
         engine_logger.info("%s has released instance %r", who, instance_id)
+
+    async def set_labels(
+        self, instance_id: str, labels: Mapping[str, str | None], reason: str, by: str
+    ) -> Mapping[str, str]:
+        """Change the labels of an instance; see :meth:`Client.set_labels`."""
+        check_id(instance_id)
+        changes = check_label_changes(labels)
+        check_reason(reason)
+        check_author(by)
+        access = self._access
+        admin = access.provider.admin
+        outcome = await access.port.call(
+            lambda: admin.set_labels(instance_id, changes, by=by or access.name, reason=reason)
+        )
+        if outcome is None:
+            raise not_found(instance_id)
+        if outcome.too_many:
+            raise InvalidArgument(
+                f"instance {instance_id!r} would have more than {MOST_LABELS} labels; remove some "
+                "with None"
+            )
+        return outcome.labels
 
     async def rewind(
         self,

@@ -17,6 +17,7 @@ from orchestra.codec import Decoder, Payload
 from orchestra.context import BoundaryRequest, Limits
 from orchestra.errors import (
     Evicted,
+    InvalidArgument,
     NondeterminismError,
     OrchestraError,
     OrchestrationError,
@@ -46,7 +47,7 @@ from orchestra.events import (
 from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place, place_in
 from orchestra.futures import DurableFuture, Future, Seal, Unawaited
-from orchestra.ids import child_id
+from orchestra.ids import MOST_LABELS, child_id
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.boundary import Boundary
 from orchestra.replay.failing import place_of
@@ -137,6 +138,7 @@ class Commands:
         "instance_id",
         "is_exact",
         "journal",
+        "labelled",
         "limits",
         "name",
         "open_turn",
@@ -186,6 +188,8 @@ class Commands:
         """Whether an activity runs or is handed out."""
         self.seed: str = identity.seed
         self._random: Random | None = None
+        self.labelled: frozenset[str] = frozenset()
+        """The keys of the labels that the code has set so far."""
         self.boundary: tuple[Payload, str | None] | None = None
         """The state and version that ``continue_as_new`` was called with."""
         self.fault: OrchestraError | None = None
@@ -404,6 +408,21 @@ class Commands:
         """Set the custom status."""
         if not self.journal.replaying:
             self.gathered.custom_status = value
+
+    def set_labels(self, changes: Mapping[str, str | None]) -> None:
+        """Set labels, and remove those that are ``None``.
+
+        The keys of all calls count, also of those that are repeated: replay raises where the first
+        run did.
+        """
+        keys = self.labelled.union(changes)
+        if len(keys) > MOST_LABELS:
+            raise InvalidArgument(
+                f"this lap has set {len(keys)} different labels; {MOST_LABELS} may be"
+            )
+        self.labelled = keys
+        if not self.journal.replaying:
+            self.gathered.labels = {**(self.gathered.labels or {}), **changes}
 
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
         """Add a log entry, unless the code repeats its history."""

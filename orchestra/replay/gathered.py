@@ -30,6 +30,7 @@ class Gathered:
         "consumed",
         "custom_status",
         "fired",
+        "labels",
         "logs",
         "patches",
         "recalled",
@@ -45,6 +46,7 @@ class Gathered:
     def __init__(self) -> None:
         self.logs: list[LogEntry] = []
         self.custom_status: Payload | None = None
+        self.labels: dict[str, str | None] | None = None
         self.scheduled: list[ActivityScheduled] = []
         self.cancelled: list[int] = []
         self.completed: list[int] = []
@@ -103,4 +105,5 @@ class Gathered:
             else tuple([number for number in self.stopping if number in pending]),
             set_aside=tuple(self.set_aside),
             patches=tuple(self.patches),
+            labels=tuple(self.labels.items()) if self.labels else (),
         )

@@ -127,6 +127,7 @@ class Turn:
     not taken the inputs in ``left``.
 
     ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
+    ``labels`` are those that it has set; ``None``: removed.
     """
 
     events: tuple[EventRecord, ...]
@@ -146,3 +147,4 @@ class Turn:
     stopping: tuple[int, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     patches: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str | None], ...] = ()

@@ -204,6 +204,8 @@ class Write:
     ``due`` is what a boundary that was due does to the instance: it is nudged, or gets the cancel
     mark if it has none, or an operator's hold if it has none.
 
+    ``labels`` are set, and those that are ``None`` removed; the others stay.
+
     An operator's write may also put messages back at their numbers (``restored``), remove the
     cancel mark (``uncancels``), set a ``pin``, and leave the children of closing executions alone
     (``leaves_children``). An instance that it has ended may begin again in the same write
@@ -234,6 +236,7 @@ class Write:
     set_aside: tuple[Aside, ...] = ()
     unkept: tuple[int, ...] = ()
     record: Record | None = None
+    labels: tuple[tuple[str, str | None], ...] = ()
     due: Nudge | CancelMark | OperatorHold | None = None
 
     @property
@@ -373,6 +376,7 @@ def size_of(change: Change) -> int:
                     size += len(record.envelope)
                     if record.payload is not None:
                         size += len(record.payload.data)
+            size += sum(len(key) + len(value or "") for key, value in change.labels)
             for activity in change.activities:
                 if activity.result is not None:
                     size += len(activity.result.data)

@@ -65,6 +65,8 @@ class Effects:
         unkept: messages that were set aside, by instance and number, to delete.
         dropped: instances whose inboxes lose all ends of children: the ends belong to the execution
             that asked for them (I9).
+        labels: :data:`~orchestra.store.tables.LABEL`, added or replaced.
+        unlabelled: labels to remove, by instance and key.
         custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
         nudges: the stored nudge and the instance.
@@ -96,6 +98,8 @@ class Effects:
     unkept: list[tuple[str, int]] = field(default_factory=lambda: [])
     dropped: list[str] = field(default_factory=lambda: [])
     custom_statuses: _Values = field(default_factory=lambda: [])
+    labels: _Values = field(default_factory=lambda: [])
+    unlabelled: list[tuple[str, str]] = field(default_factory=lambda: [])
     holds: _Values = field(default_factory=lambda: [])
     nudges: _Values = field(default_factory=lambda: [])
     operator_holds: _Values = field(default_factory=lambda: [])
@@ -126,6 +130,11 @@ class Effects:
             self.set_aside.append((aside.reason, instance_id, aside.sequence))
         for sequence in write.unkept:
             self.unkept.append((instance_id, sequence))
+        for key, value in write.labels:
+            if value is None:
+                self.unlabelled.append((instance_id, key))
+            else:
+                self.labels.append((instance_id, key, value))
         if write.custom_status is not None:
             self.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:

@@ -26,6 +26,7 @@ from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.labels import Labelled
 from orchestra.store.messages import InboxPage, MessageRow, Unread
 from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Commit
@@ -331,6 +332,21 @@ class Admin(Protocol):
     ) -> Nudged:
         """Ask an execution of an open instance to reach its boundary soon; see
         :func:`~orchestra.store.nudges.decide_nudge`.
+        """
+        ...
+
+    def set_labels(
+        self,
+        instance_id: str,
+        changes: Mapping[str, str | None],
+        *,
+        by: str,
+        reason: str,
+    ) -> Labelled | None:
+        """Set labels of an instance, and remove those that are ``None``. ``None``: there is no such
+        instance.
+
+        Its owner knows nothing of labels, and goes on.
         """
         ...
 

@@ -226,7 +226,7 @@ class Drive:
             (),
             None,
         )
-        assert (turn.started, turn.recalled) == ((), ())
+        assert (turn.started, turn.recalled, turn.labels) == ((), (), ())
         return twin
 
 

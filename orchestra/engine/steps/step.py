@@ -90,6 +90,7 @@ class Step:
         "free",
         "handed_over",
         "hold",
+        "labels",
         "needs_newer_library",
         "now",
         "outbox",
@@ -133,6 +134,7 @@ class Step:
         self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
         """Starts of names that the catalogue does not have. The engine asks the store once more."""
         self.custom_status: Payload | None = None
+        self.labels: tuple[tuple[str, str | None], ...] = ()
         self.status: Status = Status.OPEN
         self.hold: Hold | None = None
         self.due: Nudge | CancelMark | OperatorHold | None = None
@@ -242,6 +244,7 @@ def write_of(
         activities=tuple(rows.values()),
         completed=tuple(step.completed),
         custom_status=step.custom_status,
+        labels=step.labels,
         hold=step.hold,
         prune=None
         if instance.current.number == step.first

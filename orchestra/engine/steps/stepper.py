@@ -337,6 +337,8 @@ class Stepper:
             if self._recorder.recording:
                 step.records.append(AsideRecord(instance.identity, len(turn.set_aside)))
         step.custom_status = turn.custom_status or step.custom_status
+        if turn.labels:
+            step.labels = tuple({**dict(step.labels), **dict(turn.labels)}.items())
         if turn.logs:
             step.outbox.append(
                 WriteLogs(instance.identity, turn.logs, instance.current.traceparent)

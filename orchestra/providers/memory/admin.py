@@ -11,6 +11,7 @@ from orchestra.providers.memory.database import Database
 from orchestra.store.audit import Record
 from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
+from orchestra.store.labels import Labelled, relabelled
 from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
@@ -96,6 +97,30 @@ class MemoryAdmin:
                 database.change_detail(instance_id, nudge=nudge)
                 detail = {"execution": execution, "reason": reason}
                 self._record(now, by, "nudge", instance_id, detail)
+        return outcome
+
+    def set_labels(
+        self,
+        instance_id: str,
+        changes: Mapping[str, str | None],
+        *,
+        by: str,
+        reason: str,
+    ) -> Labelled | None:
+        database = self._database
+        with database.transaction(self._store, self._clock) as now:
+            if database.hot_row(instance_id) is None:
+                return None
+            standing = {key: value for _, key, value in database.labels.of(instance_id)}
+            outcome = relabelled(standing, changes)
+            if outcome.is_done:
+                for key, value in changes.items():
+                    if value is None:
+                        database.labels.remove(instance_id, key)
+                    else:
+                        database.labels.put((instance_id, key, value))
+                detail = {"labels": dict(changes), "reason": reason}
+                self._record(now, by, "set labels", instance_id, detail)
         return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:

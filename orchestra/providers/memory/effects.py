@@ -151,6 +151,10 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
 
 
 def _change_details(database: Database, effects: Effects) -> None:
+    for label in effects.unlabelled:
+        database.labels.remove(*label)
+    for label in effects.labels:
+        database.labels.put(label)
     for custom_status, encoding, instance_id in effects.custom_statuses:
         database.change_detail(
             instance_id, custom_status=custom_status, custom_status_encoding=encoding

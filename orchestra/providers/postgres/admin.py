@@ -12,7 +12,7 @@ from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.audit import record_all
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.deletion import delete_instances
-from orchestra.providers.postgres.effects import write_rows
+from orchestra.providers.postgres.effects import set_labels, write_rows
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
 from orchestra.store.audit import Record
@@ -20,6 +20,7 @@ from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import Nudge, Pin
+from orchestra.store.labels import Labelled, relabelled
 from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
@@ -145,6 +146,32 @@ class PostgresAdmin:
         if outcome is Nudged.ASKED:
             self._pulse.notify()
         return outcome
+
+    def set_labels(
+        self,
+        instance_id: str,
+        changes: Mapping[str, str | None],
+        *,
+        by: str,
+        reason: str,
+    ) -> Labelled | None:
+        def work(transaction: Transaction) -> Labelled | None:
+            # Labels are read behind the lock of their guard row (rule 41).
+            rows, stored = transaction.begin(
+                (sql.LOCK_ROWS, (Texts([instance_id]),)), (sql.LIST_LABELS, (instance_id,))
+            )
+            outcome = relabelled(dict(map(tuple, stored.rows)), changes) if rows.rows else None
+            if outcome is None or not outcome.is_done:
+                transaction.commit()
+                return outcome
+            detail = {"labels": dict(changes), "reason": reason}
+            script = _recorded(transaction, by, "set labels", instance_id, detail)
+            effects = [(instance_id, key, value) for key, value in changes.items()]
+            set_labels(script, effects)
+            transaction.commit(script)
+            return outcome
+
+        return self._calls.transaction(work)
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         def work(transaction: Transaction) -> bool:

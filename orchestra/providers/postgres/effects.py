@@ -28,7 +28,7 @@ from orchestra.store.kinds import Dialect
 from orchestra.store.routes import Kind
 from orchestra.store.tables import Columns
 
-__all__ = ["add_decision", "add_effects", "prune_tombstones", "write_rows"]
+__all__ = ["add_decision", "add_effects", "prune_tombstones", "set_labels", "write_rows"]
 
 
 def add_decision(
@@ -72,6 +72,15 @@ def add_decision(
     return recovered
 
 
+def set_labels(script: Script, labels: Sequence[tuple[str, str, str | None]]) -> None:
+    """Add the statements that set labels, given as instance, key and value, and remove those
+    without a value.
+    """
+    unset = [(instance_id, key) for instance_id, key, value in labels if value is None]
+    _add(script, sql.UNSET_LABELS, sql.LABEL_ID, unset)
+    _add(script, sql.SET_LABELS, tables.LABEL, [one for one in labels if one[2] is not None])
+
+
 def write_rows(script: Script, changed: Sequence[HotRow], now: int) -> None:
     """Add the statement that writes changed hot rows."""
     rows = [
@@ -107,6 +116,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
             sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports))
         )
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
+    set_labels(script, [*effects.labels, *((*one, None) for one in effects.unlabelled)])
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
     _add(script, sql.SET_NUDGES, sql.NUDGE, effects.nudges)
     # A row goes only with its events, and the rows say which go by age. So events are deleted

@@ -394,6 +394,12 @@ LET_FAMILIES_GO: Final = f"""
 
 ADD_DETAILS: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABELS: Final = insert("label", tables.LABEL)
+SET_LABELS: Final = f"""
+    {ADD_LABELS} ON CONFLICT (instance_id, key) DO UPDATE SET value = excluded.value"""
+LABEL_ID: Final = tables.LABEL.only("instance_id", "key")
+UNSET_LABELS: Final = f"""
+    DELETE FROM @label l USING {given(LABEL_ID)} WHERE l.instance_id = u.instance_id AND l.key = u.key"""
+LIST_LABELS: Final = "SELECT key, value FROM @label WHERE instance_id = $1::text"
 ADD_MESSAGES: Final = insert("message", tables.MESSAGE)
 MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
 

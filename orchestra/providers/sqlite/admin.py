@@ -17,6 +17,7 @@ from orchestra.store.audit import Record
 from orchestra.store.catalogue import PolicyRow
 from orchestra.store.decoding import is_same_pin, nudge_from_bytes, nudge_to_bytes, pin_to_bytes
 from orchestra.store.instances import Nudge, Pin
+from orchestra.store.labels import Labelled, relabelled
 from orchestra.store.nudges import Nudged, decide_nudge
 from orchestra.store.policies import PolicyChange, PolicyOutcome, oldest_kept
 
@@ -104,6 +105,30 @@ class SqliteAdmin:
                 execute(sql.SET_NUDGE, (nudge, instance_id))
                 detail = {"execution": execution, "reason": reason}
                 _record(transaction, by, "nudge", instance_id, detail)
+        return outcome
+
+    def set_labels(
+        self,
+        instance_id: str,
+        changes: Mapping[str, str | None],
+        *,
+        by: str,
+        reason: str,
+    ) -> Labelled | None:
+        with self._writer.transaction() as transaction:
+            connection = transaction.connection
+            if read_row(transaction, instance_id) is None:
+                return None
+            standing = dict(connection.execute(sql.LIST_LABELS, (instance_id,)).fetchall())
+            outcome = relabelled(standing, changes)
+            if outcome.is_done:
+                for key, value in changes.items():
+                    if value is None:
+                        connection.execute(sql.REMOVE_LABEL, (instance_id, key))
+                    else:
+                        connection.execute(sql.SET_LABEL, (instance_id, key, value))
+                detail = {"labels": dict(changes), "reason": reason}
+                _record(transaction, by, "set labels", instance_id, detail)
         return outcome
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:

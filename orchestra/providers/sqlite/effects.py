@@ -93,6 +93,8 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
     _run(connection, sql.DROP_REPORTS, [(instance_id, reports) for instance_id in effects.dropped])
     _run(connection, sql.SET_CUSTOM_STATUS, effects.custom_statuses)
+    _run(connection, sql.REMOVE_LABEL, effects.unlabelled)
+    _run(connection, sql.SET_LABEL, effects.labels)
     _run(connection, sql.SET_HOLD, effects.holds)
     for pruning in effects.pruned:
         _prune(connection, pruning)

@@ -231,6 +231,10 @@ ADD_INSTANCE: Final = """
 UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
 ADD_DETAIL: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABEL: Final = insert("label", tables.LABEL)
+SET_LABEL: Final = f"""
+    {ADD_LABEL} ON CONFLICT (instance_id, key) DO UPDATE SET value = excluded.value"""
+REMOVE_LABEL: Final = "DELETE FROM label WHERE instance_id = ? AND key = ?"
+LIST_LABELS: Final = "SELECT key, value FROM label WHERE instance_id = ?"
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
 READ_FORMER_REQUESTS: Final = (
     "SELECT request_id FROM execution WHERE instance_id = ? AND request_id IS NOT NULL"

@@ -36,6 +36,7 @@ from tests.support.contract.families import FamilyTests
 from tests.support.contract.fences import FenceTests
 from tests.support.contract.groups import GroupTests
 from tests.support.contract.holds import HoldTests
+from tests.support.contract.labels import LabelTests
 from tests.support.contract.lifetimes import LifetimeTests
 from tests.support.contract.messages import MessageTests
 from tests.support.contract.nodes import NodeTests
@@ -68,6 +69,7 @@ class ProviderContract(
     GoingBackTests,
     OperatorTests,
     AuditTests,
+    LabelTests,
     NudgeTests,
     DueTests,
     PolicyTests,

@@ -10,6 +10,7 @@ from orchestra.clock import Clock
 from orchestra.store.catalogue import PolicyRow
 from orchestra.store.instances import Nudge, Pin
 from orchestra.store.kinds import Status
+from orchestra.store.labels import Labelled
 from orchestra.store.nudges import Nudged
 from orchestra.store.policies import PolicyOutcome
 from tests.support.model.store import ModelStore
@@ -103,6 +104,31 @@ class ModelAdmin:
             self._world.instances[instance_id] = replace(instance, row=row, updated_at=now)
             self._record(by, "nudge", instance_id, {"execution": execution, "reason": reason})
             return Nudged.ASKED
+
+    def set_labels(
+        self,
+        instance_id: str,
+        changes: Mapping[str, str | None],
+        *,
+        by: str,
+        reason: str,
+    ) -> Labelled | None:
+        with self._world.transaction(self._store, self._clock):
+            instance = self._world.instances.get(instance_id)
+            if instance is None:
+                return None
+            labels = dict(instance.labels)
+            for key, value in changes.items():
+                labels.pop(key, None)
+                if value is not None:
+                    labels[key] = value
+            if labels == instance.labels:
+                return Labelled(labels, is_done=False)
+            if len(labels) > 64 and len(labels) > len(instance.labels):
+                return Labelled(instance.labels, is_done=False, too_many=True)
+            self._world.instances[instance_id] = replace(instance, labels=labels)
+            self._record(by, "set labels", instance_id, {"labels": dict(changes), "reason": reason})
+            return Labelled(labels, is_done=True)
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         with self._world.transaction(self._store, self._clock):

@@ -192,6 +192,11 @@ class Group:
             held=is_open and (write.hold is not None or row.paused),
             summary=state.summary,
             custom_status=write.custom_status or instance.custom_status,
+            labels={
+                key: value
+                for key, value in {**instance.labels, **dict(write.labels)}.items()
+                if value is not None
+            },
             activities=activities if is_open else instance.activities,
             updated_at=self._now,
         )

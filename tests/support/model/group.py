@@ -237,7 +237,9 @@ class Group:
             instance = replace(instance, row=replace(row, nudge=act))
         elif isinstance(act, CancelMark):
             if row.cancel is None:
-                instance = replace(instance, row=replace(row, cancel=act), cancel_seq=row.inbox_seq)
+                instance = replace(
+                    instance, row=replace(row, cancel=act), cancel_sequence=row.inbox_seq
+                )
         elif not row.paused and not terminated:
             row = replace(row, paused=True, operator_hold=act)
             instance = replace(instance, row=row, held=True)

@@ -499,7 +499,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         opened = (
             None
             if row.opened or data.draw(some.booleans())
-            else Opening(1, "1.1.0", "f", 1, POLICY)
+            else Opening(1, "1.1.0", data.draw(some.sampled_from(("f", "g"))), 1, POLICY)
         )
         retargeted = (
             None if row.opened or opened or data.draw(_mostly) else Retargeting("2.0.0", POLICY)
@@ -528,6 +528,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             byte_count=1,
             traceparent=trace,
             children=data.draw(_mostly),
+            patches=data.draw(some.sampled_from(((), (), ("p",), ("p", "q")))),
         )
         following = replace(an_execution(number + 1), traceparent=trace)
         return (delta, ExecutionDelta(number + 1, create=following)) if boundary else (delta,)

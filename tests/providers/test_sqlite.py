@@ -32,12 +32,13 @@ from orchestra.errors import (
 )
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.conditions import list_statement
+from orchestra.providers.sqlite.conditions import count_statement, list_statement
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.store.changes import Append, Claim, Recover, Stop
 from orchestra.store.kinds import THIS_LIBRARY, Dialect, MessageKind, Status
 from orchestra.store.outcomes import Appended, Claimed, Started
-from orchestra.store.queries import InstanceQuery
+from orchestra.store.queries import InstanceQuery, Order
+from orchestra.store.routes import Route
 from orchestra.testing import ManualClock
 from tests.support.contract.shorthand import (
     KIND,
@@ -723,6 +724,36 @@ def test_reads_go_by_their_index_and_sort_nothing(provider, statement, values, i
     steps = plan(provider, statement, *values)
     assert any(index in step for step in steps), steps
     assert not any("TEMP B-TREE FOR ORDER BY" in step for step in steps), steps
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (InstanceQuery(overdue=True, now=5), "INDEX instance_boundary (boundary_due<?)"),
+        (InstanceQuery(parent="i"), "INDEX instance_parent (parent_id=?)"),
+        (InstanceQuery(id_prefix="i", order=Order.ID), "PRIMARY KEY (instance_id>? AND "),
+        (InstanceQuery(order=Order.OLDEST), "INDEX instance_created"),
+        (
+            InstanceQuery(held=True, unserved_routes=(Route("q", "a"),)),
+            "activity_claim (queue=? AND",
+        ),
+    ],
+)
+def test_selections_are_found_by_their_index_and_counted_by_it(provider, query, index):
+    dialect = Dialect(THIS_LIBRARY)
+    statement, values = list_statement(query, dialect)
+    steps = plan(provider, statement, *values)
+    assert any(index in step for step in steps), steps
+    statement, values = count_statement(query, dialect, (), 10)
+    steps = plan(provider, statement, *values)
+    assert any(index in step for step in steps) or query.order is Order.OLDEST, steps
+    assert not any("SEARCH d " in step for step in steps), "a plain count reads no cold row"
+
+
+def test_routes_of_waiting_activities_are_read_from_their_index_one_by_one(provider):
+    (step,) = plan(provider, sql.NEXT_WAITING_ROUTE, "default", "probe")
+    assert "COVERING INDEX activity_claim" in step or "INDEX activity_claim" in step
+    assert step.startswith("SEARCH")
 
 
 def test_held_instances_are_found_without_looking_at_others(provider):

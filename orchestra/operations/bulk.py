@@ -147,7 +147,11 @@ def _pin(order: Order, record: InstanceRecord) -> Operation[bool]:
 
 
 def _nudge(order: Order, record: InstanceRecord) -> Operation[bool]:
-    return (yield from nudge(record.row.instance_id, by=order.by, reason=order.reason))
+    row = record.row
+    # The execution that was selected: the next one may not be drifting any more (rule 40).
+    return (
+        yield from nudge(row.instance_id, execution=row.execution, by=order.by, reason=order.reason)
+    )
 
 
 def _rewind(order: Order, record: InstanceRecord) -> Operation[bool]:

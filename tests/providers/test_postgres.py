@@ -38,6 +38,7 @@ from orchestra.providers.postgres import PostgresProvider, schema
 from orchestra.providers.postgres import connection as connections
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
+from orchestra.providers.postgres.conditions import Statement
 from orchestra.providers.postgres.failures import translate
 from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
 from orchestra.providers.postgres.rendering import arrays
@@ -54,7 +55,7 @@ from orchestra.store.changes import (
 )
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune
 from orchestra.store.instances import ParentLink
-from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, ExecutionEnd, Status
 from orchestra.store.outcomes import (
     Appended,
     Claimed,
@@ -65,6 +66,7 @@ from orchestra.store.outcomes import (
     Started,
     StartExists,
 )
+from orchestra.store.queries import InstanceQuery
 from orchestra.store.tasks import ActivityRow
 from tests.support.contract.shorthand import (
     KIND,
@@ -1469,6 +1471,32 @@ OPEN = """
         CASE n %% 2 WHEN 0 THEN 'p' END, 0, 0
     FROM generate_series(1, %s) n
 """
+
+
+def test_due_boundaries_and_waiting_routes_are_found_at_a_cost_that_parked_instances_do_not_raise(
+    provider, other
+):
+    begin(provider)
+    other.execute("UPDATE instance SET boundary_due = 3 WHERE instance_id = 'i'")
+    (parked,) = provider._kinds.make_sure_of([OTHER_KIND]).values()
+    dialect = Dialect(THIS_LIBRARY)
+    due = Statement.counting(InstanceQuery(overdue=True, now=5), dialect, ("name", "held"), 100)
+    held = Statement.counting(
+        InstanceQuery(overdue=True, now=5, unserved_routes=(ROUTE,)), dialect, (), 1
+    )
+    reads = {
+        "due": (due.text, *due.values),
+        "due, by no hold": (held.text, *held.values),
+        "routes": (sql.WAITING_ROUTES,),
+        "audit": (sql.LIST_OPERATIONS, "i", None, None, None, None, 10),
+    }
+    pages: dict[str, list[int]] = {name: [] for name in reads}
+    for count in (100, 30_000):
+        other.execute(PARK, (f"parked {count} ", parked, None, 10**17, count))
+        other.execute("VACUUM ANALYZE instance, instance_detail, activity, operation")
+        for name, (statement, *values) in reads.items():
+            pages[name].append(pages_of(explained(provider, statement, *values)))
+    assert all(many <= 2 * few + 40 for few, many in pages.values()), pages
 
 
 def test_a_census_looks_at_kinds_and_groups_and_stays_flat_as_parked_instances_grow(

@@ -154,6 +154,14 @@ async def test_instances_are_counted_in_the_store(store):
         everything = await client.count_instances(Selection(name="waits"))
         assert (everything.total, everything.groups[0].values) == (6, {})
         assert (await client.count_instances(name="other")).total == 0
+        # Without a condition but a kind's, and with one that all fulfil: both ways count alike.
+        for group_by in ((), ("name",), ("version", "queue")):
+            for name in (None, "waits", "other"):
+                ways = [
+                    await client.count_instances(name=name, id_prefix=prefix, group_by=group_by)
+                    for prefix in (None, "")
+                ]
+                assert ways[0] == ways[1]
 
 
 @bounded

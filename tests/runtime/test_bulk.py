@@ -1,6 +1,10 @@
 """One act on many instances: dry first, idempotent, recorded."""
 
+import subprocess
+import sys
+
 import anyio
+import anyio.to_thread
 import pytest
 
 from orchestra import (
@@ -198,6 +202,41 @@ async def test_a_job_that_was_cut_off_is_run_again_and_does_nothing_twice(store,
             assert seen[-1].matched == 10
             done = await acts(client, str(act))
             assert done == {f"i{number:03}": 1 for number in range(17)}, act
+
+
+JOB = """
+import sys
+import anyio
+from orchestra import Bulk, Client, Selection, SqliteProvider
+
+async def main():
+    async with Client(SqliteProvider(sys.argv[1])) as client:
+        await client.bulk(
+            Bulk.HOLD, Selection(), dry_run=False, by="ann",
+            progress=lambda report: print(report.matched, flush=True),
+        )
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.slow
+async def test_a_job_that_is_killed_is_run_again_and_does_nothing_twice(tmp_path):
+    path = tmp_path / "store.db"
+    async with Runtime(SqliteProvider(path), REGISTRY) as runtime:
+        for number in range(250):
+            await runtime.client.start("loops", 0, instance_id=f"i{number:03}")
+        job = subprocess.Popen([sys.executable, "-c", JOB, path], stdout=subprocess.PIPE)
+        assert job.stdout is not None
+        assert await anyio.to_thread.run_sync(job.stdout.readline) == b"100\n"
+        job.kill()
+        await anyio.to_thread.run_sync(job.communicate)
+        report = await runtime.client.bulk(Bulk.HOLD, Selection(), dry_run=False, by="ann")
+        assert (report.matched, report.changed + report.skipped) == (250, 250)
+        assert report.skipped >= 100
+        done = await acts(runtime.client, "hold")
+        assert done == {f"i{number:03}": 1 for number in range(250)}
+        assert (await runtime.client.count_instances(held=HoldKind.OPERATOR)).total == 250
 
 
 @bounded

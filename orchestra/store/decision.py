@@ -186,6 +186,8 @@ class _Deciding:
         self._dialect = circumstances.dialect
         self._effects = Effects(self._dialect)
         self._inboxes: dict[str, Inbox] = {}
+        self._former_links: dict[tuple[str, str], ChildLink | None] = {}
+        """The parents of lives that have ended and were followed by another one in this group."""
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
 
     # --- owners ---------------------------------------------------------------------------
@@ -390,7 +392,8 @@ class _Deciding:
         self._touch(row)
 
     def _tell_parent(self, write: Write, arrivals: list[tuple[str, Appended]]) -> None:
-        link = self._facts.links.get(write.instance_id)
+        life = write.instance_id, write.incarnation
+        link = self._former_links.get(life, self._facts.links.get(write.instance_id))
         closed = write.executions[-1].closed if write.executions else None
         if link is None or closed is None:
             return
@@ -542,9 +545,10 @@ class _Deciding:
         instance_id, facts = row.instance_id, self._facts
         execution = replace(start.execution, number=row.execution + 1)
         start = replace(start, execution=execution)
+        former = row.incarnation
         row.begin_again(start, self._kinds[start.kind], self._now)
         facts.requests[instance_id] = start.request_id
-        facts.links.pop(instance_id, None)
+        self._former_links[instance_id, former] = facts.links.pop(instance_id, None)
         if start.parent is not None:
             facts.links[instance_id] = ChildLink(start.parent, start.on_parent_close)
         self._inboxes.pop(instance_id, None)

@@ -797,6 +797,21 @@ def test_a_range_takes_its_highest_living_version_at_starts_and_boundaries(any_w
     check_rest(any_world, [THREE])
 
 
+def test_what_floats_up_while_it_waits_records_the_policy_that_has_chosen(any_world):
+    """Each execution's recorded revision explains its version."""
+    any_world.set_policy(Exact("1.0.0"))
+    first = any_world.node(registry(v1_0_0=old), {"work": HOLD})
+    any_world.run(2)
+    instance_id = any_world.start(state=1)
+    first.stop()
+    any_world.set_policy(Latest())
+    any_world.node(registry(v1_1_0=new), {"work": HOLD})
+    any_world.run(2)
+    row = any_world.record(instance_id).execution
+    assert row.version == "1.1.0"
+    assert (row.resolution.how, row.resolution.policy_revision) == (ResolvedBy.POLICY, 2)
+
+
 def test_a_range_never_goes_down_at_a_boundary(any_world):
     node = any_world.node(THREE, {"work": HOLD})
     instance_id = any_world.start(state=9)

@@ -65,15 +65,17 @@ class Opener:
             raise Unservable  # a node that can read the policy chooses the version (rule 37)
         # The version may come from a later policy than that of this node's catalogue, which is up
         # to a poll old.
-        is_stale = policy_of(catalogue, instance.kind.name)[1] < resolution.policy_revision
+        revision = policy_of(catalogue, instance.kind.name)[1]
+        is_stale = revision < resolution.policy_revision
         version = instance.kind.version if is_stale else opening_version(catalogue, instance.kind)
         definition = self._registry.find(instance.kind.name, version)
         if definition is None:
             raise Unservable
         instance.trying = definition.opening_fingerprint
         if version != instance.current.version:
-            # Resolved again while it waited, upwards only. Its row says by which node (rule 16).
-            resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
+            # Resolved again while it waited, upwards only. Its row says by which node, and under
+            # which revision (rule 16).
+            resolution = Resolution(ResolvedBy.POLICY, self.node_id, revision)
         identity = Identity(
             instance.instance_id,
             instance.incarnation,

@@ -333,6 +333,36 @@ class BeginAgainTests(ContractBase):
             expect(one(provider, step), Granted)
             assert (read(provider).row.incarnation == start.incarnation) is begins
 
+    def test_the_end_of_a_child_is_not_told_as_that_of_its_next_life(
+        self, provider: Provider
+    ) -> None:
+        """One group ends a child, and starts it again for the next lap of its parent."""
+        parent = begin(provider, "p")
+        link = ParentLink("p", parent.incarnation, 1, 3)
+        first = replace(a_start("i"), parent=link, root_id="p")
+        step = a_write(parent, starts=(ChildStart("i", link, first, b"{}"),))
+        expect(one(provider, step), Granted)
+        (child,) = claim(provider)
+        row = read(provider, "p").row
+        next_link = ParentLink("p", parent.incarnation, 2, 3)
+        start = again(if_ended=IfEnded.RESTART_OWN, parent=next_link, root_id="p")
+        lap = a_write(
+            row,
+            a_state(row, execution=2),
+            executions=(
+                ExecutionDelta(1, closed=Closing(2, ExecutionEnd.CONTINUED_AS_NEW)),
+                ExecutionDelta(2, create=an_execution(2)),
+            ),
+            starts=(ChildStart("i", next_link, start, b"{}"),),
+        )
+        outcomes = provider.store.commit([lap, an_end(child.row)]).outcomes
+        assert [expect(outcome, Granted).arrivals for outcome in outcomes] == [(), ()]
+        assert read(provider, "p").reports == ()
+        assert (read(provider).status, read(provider).row.parent) == (Status.OPEN, next_link)
+        (child,) = claim(provider)
+        ((told, _),) = expect(one(provider, an_end(child.row)), Granted).arrivals
+        assert (told, read(provider, "p").reports) == ("p", (3,))
+
     def test_the_events_of_a_start_come_with_it_or_go_to_the_one_that_runs(
         self, provider: Provider
     ) -> None:

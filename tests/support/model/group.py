@@ -83,6 +83,8 @@ class Group:
         self._now = now
         self._limits = limits
         self._families: list[tuple[str, Prune]] = []
+        self._ended: dict[tuple[str, str], ModelInstance] = {}
+        """Lives that another one has followed in this group."""
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
@@ -396,6 +398,7 @@ class Group:
     def _begin_again(self, start: Start, standing: ModelInstance) -> None:
         number = standing.row.execution + 1
         start = replace(start, execution=replace(start.execution, number=number))
+        self._ended[start.instance_id, standing.row.incarnation] = standing
         self._make(start)
         fresh, former = self._instances[start.instance_id], standing.row
         row = replace(
@@ -528,7 +531,8 @@ class Group:
             self._cancel_child(cancel, arrivals)
         for execution in () if change.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
-        instance = self._instances[change.instance_id]
+        life = change.instance_id, change.incarnation
+        instance = self._ended.get(life, self._instances[change.instance_id])
         closed = change.executions[-1].closed if change.executions else None
         if (
             change.state.status is not Status.OPEN

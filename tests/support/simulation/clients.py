@@ -14,7 +14,17 @@ from orchestra.events import FORMAT
 from orchestra.operations.retarget import retargeting
 from orchestra.operations.terminate import termination
 from orchestra.resolution import policy_of, start_version, stored_policy
-from orchestra.store.changes import Append, Cancel, ClientChange, Recover, Release, Start, Write
+from orchestra.store.changes import (
+    Append,
+    Cancel,
+    ClientChange,
+    Recover,
+    Release,
+    Resume,
+    Start,
+    Suspend,
+    Write,
+)
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.kinds import ResolvedBy, Status
@@ -31,7 +41,9 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
 from orchestra.versions import Exact, Latest, Policy, Range
+from tests.support.simulation.instances import WatchedInstance
 from tests.support.simulation.nodes import Link, SimulatedNode, Surroundings
+from tests.support.simulation.operators import Operators
 from tests.support.simulation.plan import Plan
 from tests.support.simulation.programs import PROGRAMS, draw_state
 from tests.support.simulation.witness import Witness
@@ -58,6 +70,9 @@ class Clients:
         self._link = Link(provider, world)
         self._plan = plan
         self._witness = witness
+        self.operators: Operators = Operators(
+            provider, world.random, witness, self._commit, world.new_id, self._is_asked_for
+        )
         self._waiting: dict[str, ClientChange] = {}
         self._committing: list[ClientChange] = []
         self._sent: list[Append] = []
@@ -115,14 +130,27 @@ class Clients:
         state = encode(
             draw_state(name, random, self._plan.programs, self._plan.slots), subject="state"
         )
+        request = self._world.new_id("request")
         change = Start(
             f"{name}-{random.randrange(self._plan.slots)}",
             self._world.new_id("life"),  # short, for ids of children are made of its beginning
-            self._world.new_id("request"),
+            request,
             Kind(DEFAULT_QUEUE, name, version, FORMAT, floating=how is ResolvedBy.POLICY),
-            ExecutionRow(1, name, version, resolution, state, None, created_at=catalogue.now),
+            ExecutionRow(
+                1,
+                name,
+                version,
+                resolution,
+                state,
+                None,
+                created_at=catalogue.now,
+                request_id=request,
+            ),
         )
-        self._ask(change, nodes)
+        if random.random() < self._plan.again:
+            self.operators.begin(change)
+        else:
+            self._ask(change, nodes)
 
     def send(self, instance_id: str, name: str, nodes: Sequence[SimulatedNode]) -> None:
         """Send an event."""
@@ -196,8 +224,16 @@ class Clients:
             for instance in self._witness.instances.values()
             if instance.status is Status.OPEN
         ]
+        draw = random.random()
+        if draw < self._plan.control:
+            self._control(instances)
+            return
         pinnable = [instance.instance_id for instance in instances if instance.name in versioned]
-        held = [instance.instance_id for instance in instances if instance.held]
+        held = [
+            instance.instance_id
+            for instance in instances
+            if instance.held and not instance.paused
+        ]
         if held and random.random() < 0.4:
             self.release(random.choice(held), nodes)
         elif pinnable and random.random() < 0.6:
@@ -206,11 +242,26 @@ class Clients:
         elif versioned:
             self.set_policy(random.choice(versioned), random.choice(_POLICIES))
 
+    def _control(self, instances: Sequence[WatchedInstance]) -> None:
+        """Hold, release, rewind or nudge an instance."""
+        random = self._random
+        paused = [instance for instance in instances if instance.paused]
+        action = random.random()
+        if paused and action < 0.35:
+            self.operators.release(random.choice(paused).instance_id)
+        elif instances and action < 0.55:
+            self.operators.hold(random.choice(instances).instance_id)
+        elif instances and action < 0.75:
+            self.operators.nudge(random.choice(instances).instance_id)
+        elif candidates := self.operators.candidates():
+            self.operators.rewind(random.choice(candidates))
+
     def set_policy(self, name: str, policy: Policy) -> None:
         """Set the version policy of a name, if it may be written yet."""
         with suppress(LevelTooLow):  # no node has lived yet
             value = stored_policy(self._directory.catalogue(), policy)
             self._admin.set_policy(name, value, by="operator", reason="simulated")
+            self._witness.versions.policy_set(name, policy)
 
     def _set_pin(
         self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]
@@ -269,7 +320,7 @@ class Clients:
                 return self._link.commit([change]).outcomes[0]
             except OutcomeUnknown as error:
                 unknown = error
-                if not isinstance(change, (Start, Append, Cancel)):
+                if not isinstance(change, (Start, Append, Cancel, Suspend, Resume)):
                     return error
             except StoreError as error:
                 return unknown or error

@@ -190,14 +190,19 @@ class HandedOutActivities:
                 self._counts["lost with their nodes"] += 1
             activity.owner = None
 
-    def suspended(self, instance: WatchedInstance) -> None:
-        """An operator's hold takes what is handed out from who has it; what is to end goes on."""
+    def suspended(self, instance: WatchedInstance) -> bool:
+        """An operator's hold takes what is handed out from who has it; what is to end goes on.
+        Return whether anybody had any.
+        """
+        taken = 0
         key = instance.instance_id, instance.incarnation
         for number, activity in self._of.get(key, {}).items():
             if not activity.has_ended and not activity.stopping:
-                self._counts["taken by a hold"] += activity.owner is not None
+                taken += activity.owner is not None
                 activity.owner, activity.paused = None, True
                 self._fences[key][number] += 1
+        self._counts["taken by a hold"] += taken
+        return taken > 0
 
     def resumed(self, instance: WatchedInstance) -> None:
         """The hold has ended, and what was handed out may be taken again."""

@@ -41,7 +41,7 @@ _SOMETIMES: Final = {
     "pause": 1.0,
     "outage": 0.6,
     "deploy": 0.7,
-    "operator": 2.0,
+    "operator": 3.0,
     "poison": 0.5,
 }
 
@@ -84,6 +84,10 @@ class Plan:
     """Whether nodes have different activities, queues and numbers of places for them, so that work
     goes from one to another.
     """
+    control: float
+    """How often operators hold, release, rewind and nudge, among what they do."""
+    again: float
+    """How often a start says what is to become of an instance that has its id."""
     kills: bool
     deaf: bool
     """Whether no hint ever comes, so that all is found by polling."""
@@ -126,6 +130,8 @@ class Plan:
             same_host=random.random() < 0.3,
             partial_nodes=random.random() < 0.3,
             apart=random.random() < 0.5,
+            control=random.choice((0.0, 0.5, 0.9)),
+            again=random.choice((0.0, 0.3, 0.7)),
             kills=faults and random.random() < 0.7,
             deaf=random.random() < 0.3,
             rest=random.random() < 0.4,

@@ -79,6 +79,7 @@ from tests.support.simulation.children import WatchedChildren, take_reports
 from tests.support.simulation.handed_out import HandedOutActivities
 from tests.support.simulation.instances import WatchedInstance
 from tests.support.simulation.programs import PROGRAMS
+from tests.support.simulation.versions import Versions
 
 __all__ = ["Witness"]
 
@@ -111,11 +112,16 @@ class Witness:
         (I12).
         """
         self.counts: Counter[str] = Counter()
+        self.versions: Versions = Versions(self.counts)
         self.ages: Ages = Ages(library_of, self.counts)
         self._children = WatchedChildren(
             self.instances, self._begin, self._child_begins_again, self.counts, library.events
         )
         self._handed_out = HandedOutActivities(self.instances, self.counts)
+        self.taken: set[tuple[str, str]] = set()
+        """Lives that operators have taken from nodes, or activities of them. That is no crash, whatever the owner
+        was in.
+        """
         self._requests: set[str | None] = set()
         """The requests of rewinds that were done."""
         self._digest = blake2b(digest_size=8)
@@ -297,6 +303,8 @@ class Witness:
                 instance.histories_gone, min(max(prune.histories, instance.rows_gone), current - 1)
             )
             self.counts["prunes"] += 1
+        if write.owner is None:
+            return  # the next owner's write lets go of what an operator's has closed
         closed = current - 1
         for kept, gone in (
             (keep.histories, instance.histories_gone),
@@ -541,9 +549,11 @@ class Witness:
         if fits:
             self.counts["operators' holds"] += 1
             self.counts["operators' holds while it was owned"] += instance.owner is not None
+            self._take(instance)
             instance.revision += 1
             instance.owner, instance.held, instance.paused = None, True, True
-            self._handed_out.suspended(instance)
+            if self._handed_out.suspended(instance):
+                self.taken.add((instance.instance_id, instance.incarnation))
 
     def _resume(self, resume: Resume, outcome: Outcome) -> None:
         instance = self._refuses_operator(resume, outcome)
@@ -557,6 +567,10 @@ class Witness:
             instance.revision += 1
             instance.held = instance.paused = False
             self._handed_out.resumed(instance)
+
+    def _take(self, instance: WatchedInstance) -> None:
+        if instance.owner is not None:
+            self.taken.add((instance.instance_id, instance.incarnation))
 
     def _refuses_operator(
         self, change: Suspend | Resume, outcome: Outcome
@@ -581,6 +595,7 @@ class Witness:
         )
         self.counts["nudges"] += 1
         instance.nudged.add(execution)
+        self._take(instance)
         self.ownership_changed()
 
     def _claimed(self, claim: Claim, snapshot: Snapshot) -> None:
@@ -768,6 +783,8 @@ class Witness:
 
     def _check_history(self, instance: WatchedInstance, record: InstanceRecord, now: int) -> None:
         number = record.row.execution
+        if record.execution.opened_at is not None and not instance.records:
+            self.versions.check(record.execution)
         if number != instance.execution:
             assert number > instance.execution, "I3: an execution went back"
             self._check_laps(instance, number, now)
@@ -795,6 +812,9 @@ class Witness:
         assert list(rows) == kept, (
             f"I3: {instance.instance_id} has {list(rows)}, and should have {kept}"
         )
+        for row in rows.values():
+            if row.opened_at is not None:
+                self.versions.check(row)
         for closed in range(instance.execution, number):
             records = self._directory.history(instance.instance_id, closed)
             if closed <= gone:

@@ -159,7 +159,7 @@ def _rewind_open(
         return None
     raise_unless_known(row, library, history=False)
     messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
-    if any(one.end is ExecutionEnd.REWOUND for one in rows):
+    if any(one.request_id is not None for one in rows[1:]):
         unread = yield from _unread(row.instance_id)
         messages = tuple(message for message in messages if message.sequence not in unread)
     now = max(catalogue.now, record.updated_at)

@@ -35,6 +35,7 @@ from orchestra.events import (
     ContinuedAsNew,
     Event,
     EventAwaited,
+    EventForms,
     EventReceived,
     EventRecord,
     ExecutionCancelled,
@@ -245,6 +246,7 @@ class _Instance:
     record: InstanceRecord
     rows: tuple[ExecutionRow, ...]
     records: Mapping[int, list[EventRecord]]
+    forms: EventForms
 
     @property
     def instance_id(self) -> str:
@@ -253,16 +255,18 @@ class _Instance:
     def identity(self, row: ExecutionRow) -> Identity:
         incarnation = self.record.row.incarnation
         if row.number < self.life_began:
-            incarnation = incarnation_of(self.records[row.number]) or incarnation
+            incarnation = incarnation_of(self.records[row.number], self.forms) or incarnation
         return Identity(self.instance_id, incarnation, row.number, row.name, row.version)
+
+    @property
+    def lives(self) -> set[int]:
+        """The numbers of the executions that begin an ended instance again."""
+        return {row.number for before, row in pairwise(self.rows) if _begins_a_life(before, row)}
 
     @property
     def life_began(self) -> int:
         """The number of the execution with which its present life began; 0: its first life."""
-        return max(
-            (row.number for before, row in pairwise(self.rows) if _begins_a_life(before, row)),
-            default=0,
-        )
+        return max(self.lives, default=0)
 
 
 class _Findings:
@@ -364,7 +368,7 @@ class _Inspection:
             )  # one more on both sides, which must be empty
             records = {number: self._directory.history(instance_id, number) for number in numbers}
             if self._directory.get(instance_id) == before:
-                return _Instance(before, rows, records)
+                return _Instance(before, rows, records, self._library.events)
         return None
 
     def _rows(self, instance_id: str) -> Iterator[ExecutionRow]:
@@ -839,10 +843,13 @@ def _check_messages(
     """Events are delivered at most once, and in the order of arrival within a name (I8)."""
     latest: dict[str, int] = {}
     delivered: dict[int, int] = {}
-    rewound = {row.number for row in instance.rows if row.end is ExecutionEnd.REWOUND}
+    anew = {row.number + 1 for row in instance.rows if row.end is ExecutionEnd.REWOUND}
+    anew |= instance.lives
+    begun = 0
     for number in sorted(histories):
-        if number - 1 in rewound or number == instance.life_began:
+        if any(begun < one <= number for one in anew):
             latest, delivered = {}, {}  # what was read since the boundary is read again
+        begun = number
         for event in histories[number]:
             if not isinstance(event, EventReceived):
                 continue

@@ -313,6 +313,25 @@ async def test_a_rewind_of_an_ended_or_faulty_instance_goes_on_under_the_same_id
 
 
 @bounded
+async def test_a_second_rewind_leaves_unread_what_the_rewind_of_an_end_has_put_back(store):
+    async with Runtime(store(), registry(counts)) as node:
+        client = node.client
+        handle = await client.start("counts", [], instance_id="c")
+        for number, name in enumerate(("a", "b"), start=2):
+            await handle.raise_event("next", name)
+            await is_in(handle, number)
+        await handle.terminate()
+        held = await client.rewind("c", 3)
+        await client.hold("c")
+        first = await client.rewind("c", 2)
+        second = await client.rewind("c", 1)
+        assert held.events_restored == 0
+        assert (first.events_restored, second.events_restored) == (1, 1)
+        unread = await client.list_messages("c")
+        assert [message.payload for message in unread] == ["a", "b"]
+
+
+@bounded
 async def test_a_second_rewind_leaves_unread_what_the_first_has_put_back(store):
     async with Runtime(store(), registry(counts)) as node:
         client = node.client

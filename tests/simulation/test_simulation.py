@@ -45,13 +45,13 @@ def tiers(seeds):
     return [pytest.param(seed, marks=mark) for seed, mark in pairs]
 
 
-LATE = {2, 10, 12, 17}
+LATE = {1, 9, 12, 37}
 POSTGRES_SEEDS = [
     pytest.param(seed, marks=pytest.mark.campaign if seed in LATE else pytest.mark.slow)
-    for seed in (SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28))
+    for seed in (SEEDS if "ORCHESTRA_SEED" in os.environ else (1, 6, 9, 12, 28, 30, 37, 44))
 ]
-"""A few, for each takes seconds: with children, work for others, retention, lost connections; 12
-and 28 as behind a pooler.
+"""A few, for each takes seconds: with children, work for others, retention, lost connections; 12,
+28 and 44 as behind a pooler.
 """
 
 
@@ -94,7 +94,7 @@ def test_nodes_of_two_ages_live_side_by_side_on_postgresql(seed, dsn):
 
 def test_the_seeds_of_two_ages_reach_what_they_are_for():
     counts = Counter()
-    for seed in (42, 45, 54, 69, 103):
+    for seed in (44, 46, 54, 55, 71):
         counts.update(run_seed(seed, "memory", ages=True).counts)
     for what in (
         "levels raised",
@@ -192,9 +192,9 @@ def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [75, 248])
+@pytest.mark.parametrize("seed", [53, 288])
 def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
-    """Both have families, work for other nodes, code that does not return, and retention. 248 runs
+    """Both have families, work for other nodes, code that does not return, and retention. 288 runs
     on SQLite.
     """
     plan = Plan.draw(Random(seed))

@@ -247,7 +247,7 @@ def write_of(
         labels=step.labels,
         hold=step.hold,
         prune=None
-        if instance.current.number == step.first
+        if instance.current.number == step.first or not step.deltas
         else _prune(instance, step.first, step.now, retention, step.children),
         starts=tuple(step.starts),
         cancels=tuple(step.cancels),

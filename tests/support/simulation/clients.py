@@ -249,12 +249,14 @@ class Clients:
         action = random.random()
         if paused and action < 0.35:
             self.operators.release(random.choice(paused).instance_id)
-        elif instances and action < 0.55:
+        elif instances and action < 0.5:
             self.operators.hold(random.choice(instances).instance_id)
-        elif instances and action < 0.75:
+        elif instances and action < 0.65:
             self.operators.nudge(random.choice(instances).instance_id)
         elif candidates := self.operators.candidates():
-            self.operators.rewind(random.choice(candidates))
+            have_read = [instance for instance in candidates if instance.delivered_in]
+            some = have_read if have_read and random.random() < 0.7 else candidates
+            self.operators.rewind(random.choice(some))
 
     def set_policy(self, name: str, policy: Policy) -> None:
         """Set the version policy of a name, if it may be written yet."""

@@ -41,7 +41,7 @@ _SOMETIMES: Final = {
     "pause": 1.0,
     "outage": 0.6,
     "deploy": 0.7,
-    "operator": 3.0,
+    "operator": 4.0,
     "poison": 0.5,
 }
 
@@ -130,7 +130,7 @@ class Plan:
             same_host=random.random() < 0.3,
             partial_nodes=random.random() < 0.3,
             apart=random.random() < 0.5,
-            control=random.choice((0.0, 0.5, 0.9)),
+            control=random.choice((0.0, 0.6, 0.9)),
             again=random.choice((0.0, 0.3, 0.7)),
             kills=faults and random.random() < 0.7,
             deaf=random.random() < 0.3,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from random import Random
@@ -72,6 +72,7 @@ replayed.
 _ENDED: Final = frozenset({Status.COMPLETED, Status.CANCELLED, Status.TERMINATED})
 
 Code = Callable[[OrchestrationContext, Any], Any]
+Ways = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Program:
         versioned: pins and policies are tried on it: each version can go on with each state.
         has_children: its state is drawn by :func:`draw_state`, and says which other programs it
             starts.
+        migrations: for each stage the ways up to a version and down from it.
         right: whether the output may follow from (output, the payloads that were delivered to it in
             order).
     """
@@ -101,6 +103,7 @@ class Program:
     holds: frozenset[HoldKind] = frozenset()
     versioned: bool = False
     has_children: bool = False
+    migrations: tuple[Mapping[str, Ways], Mapping[str, Ways], Mapping[str, Ways]] = ({}, {}, {})
     right: Callable[[Any, Sequence[Any]], bool] = lambda _output, _delivered: True
 
 
@@ -373,6 +376,70 @@ async def _picky_1_1_0(ctx: OrchestrationContext, left: dict[str, int]) -> Any:
     return await _picky(ctx, left["left"])
 
 
+async def _patient(ctx: OrchestrationContext, left: Any) -> Any:
+    """Sleeps until it is asked to reach its boundary, for a long time if nobody asks."""
+    asked = await ctx.race(
+        ctx.schedule_timer(timedelta(seconds=90)), ctx.wait_for_boundary_request()
+    )
+    if asked.index == 1 and not ctx.boundary_requested:
+        raise AssertionError("it was asked, and is not")
+    await ctx.schedule_activity(FLAKY, left)
+    _linger()
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "woken"
+
+
+@dataclass(frozen=True)
+class Coins:
+    """The state of the first version."""
+
+    left: int
+    coins: int = 0
+
+
+@dataclass(frozen=True)
+class Purse:
+    """The state since 1.1.0: each lap adds a coin, and each migration says that it was there. Both
+    versions can be started with the number of laps alone.
+    """
+
+    left: int
+    purse: list[int] = field(default_factory=list[int])
+    crossed: list[str] = field(default_factory=list[str])
+
+
+async def _mover(ctx: OrchestrationContext, state: Coins) -> Any:
+    await ctx.schedule_activity(FLAKY, state.left)
+    _linger()
+    if state.left:
+        ctx.continue_as_new(Coins(state.left - 1, state.coins + 1))
+    return state.coins
+
+
+async def _mover_1_1_0(ctx: OrchestrationContext, state: Purse) -> Any:
+    if len(state.crossed) > 1:
+        raise AssertionError(f"it was migrated twice: {state}")
+    await ctx.schedule_activity(FLAKY, state.left)
+    if state.left:
+        ctx.continue_as_new(Purse(state.left - 1, [*state.purse, 1], state.crossed))
+    return len(state.purse)
+
+
+def _up(state: Coins) -> Purse:
+    return Purse(state.left, [1] * state.coins, ["1.1.0"])
+
+
+def _up_broken(state: Coins) -> Purse:
+    if state.left % 2:
+        raise ValueError("it takes even numbers only")
+    return _up(state)
+
+
+def _down(state: Purse) -> Coins:
+    return Coins(state.left, len(state.purse))
+
+
 async def _family(ctx: OrchestrationContext, state: Any) -> Any:
     """Starts instances as its state says, and deals with each of them in its own way; the same
     again in each lap.
@@ -488,6 +555,18 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         ),
         holds=frozenset({HoldKind.STATE, HoldKind.MIGRATION}),
     ),
+    "patient": Program(_everywhere(_patient), state=lambda random: random.randint(0, 3)),
+    "mover": Program(
+        (
+            {"1.0.0": _mover},
+            {"1.0.0": _mover, "1.1.0": _mover_1_1_0},
+            {"1.0.0": _mover, "1.1.0": _mover_1_1_0},
+        ),
+        state=lambda random: {"left": random.randint(0, 4)},
+        holds=frozenset({HoldKind.MIGRATION}),
+        migrations=({}, {"1.1.0": (_up_broken, _down)}, {"1.1.0": (_up, _down)}),
+        versioned=True,
+    ),
     "family": Program(
         (
             {"1.0.0": _family},
@@ -556,6 +635,8 @@ def _all_of(stage: int) -> OrchestrationRegistry:
     for name, program in PROGRAMS.items():
         for version, code in program.stages[stage].items():
             builder.register(name, code, version=version)
+        for version, (up, down) in program.migrations[stage].items():
+            builder.migrate(name, version, up, down)
     return builder.build()
 
 
@@ -566,4 +647,5 @@ def registry_of(stage: int, names: Iterable[str] = PROGRAMS) -> OrchestrationReg
         name: {version: everything.get(name, version) for version in everything.versions(name)}
         for name in names
     }
-    return OrchestrationRegistry(chosen, {}, {})
+    migrations = {name: everything._migrations_of(name) for name in chosen}
+    return OrchestrationRegistry(chosen, {}, {}, migrations)

@@ -4,7 +4,7 @@ virtual time.
 Nodes step, commit and apply in between each other; replies are lost, commits come late, the store
 is busy, full or away; nodes crash, stop, freeze beyond their lease and go on with what they
 remember, and come back with other code; clients send, cancel, terminate, delete and start anew;
-operators pin and release. A witness checks each commit. Then the faults stop, and every instance
+operators set policies, pin, hold, release, rewind and nudge. A witness checks each commit. Then the faults stop, and every instance
 must end (I11).
 """
 
@@ -749,8 +749,10 @@ class Simulation:
 
     def _act_beside(self) -> None:
         action = self.random.random()
-        if action < 0.3:
+        if action < 0.25:
             self.clients.act(self._reachable)
+        elif action < 0.35 and "operator" in self.plan.weights:
+            self.clients.operate(self._reachable)
         elif action < 0.9:
             self._turn_any()
         elif action < 0.95:

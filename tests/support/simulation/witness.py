@@ -356,6 +356,7 @@ class Witness:
 
     def _check_hold(self, instance: WatchedInstance, kind: HoldKind | Unknown, detail: str) -> None:
         self.counts["holds"] += 1
+        self.counts["holds for a migration"] += kind is HoldKind.MIGRATION
         allowed = PROGRAMS[instance.name].holds
         poisoned = kind is HoldKind.STORE and instance.instance_id in self.poisoned
         assert kind in allowed or poisoned, (
@@ -899,6 +900,7 @@ class Witness:
     ) -> None:
         match event:
             case ExecutionStarted():
+                self.counts["migrations"] += len(event.migrations)
                 identity = event.instance_id, event.incarnation, event.execution, event.version
                 assert identity == (
                     instance.instance_id,

@@ -519,9 +519,9 @@ def _other_code_may_read(instance: OwnedInstance, catalogue: Catalogue) -> bool:
 def _first_of(instance: OwnedInstance) -> int:
     """Return the execution in which a step begins, for what retention deletes.
 
-    A start or a rewind deletes nothing, so the first step of an execution that it has begun counts
-    as a boundary does.
+    A start or a rewind deletes nothing, and several may follow each other before a node comes. So
+    the first step of an execution that it has begun looks at all laps.
     """
     current = instance.current
-    begun = not instance.opened and current.request_id is not None and current.number > 1
-    return current.number - begun
+    begun = not instance.opened and current.request_id is not None
+    return 1 if begun else current.number

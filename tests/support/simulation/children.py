@@ -246,6 +246,7 @@ class WatchedChildren:
         ):
             return
         child.cancelled, child.doomed = True, mark.terminate
+        child.was_cancelled = True
         child.inbox_seq += 1
         child.doomed_by = child.inbox_seq if mark.terminate else 0
         if mark.terminate:

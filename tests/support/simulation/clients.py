@@ -371,7 +371,7 @@ class Clients:
                 instances = [
                     instance
                     for instance in (*witness.past.values(), *witness.instances.values())
-                    if instance.cancelled
+                    if instance.was_cancelled
                 ]
                 assert any(instance.instance_id == change.instance_id for instance in instances), (
                     f"I1: {change} was promised"

@@ -40,6 +40,8 @@ class WatchedInstance:
     root: str | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
     cancelled: bool = False
+    was_cancelled: bool = False
+    """Whether it was cancelled, though a rewind may have taken the mark away."""
     doomed: bool = False
     """Whether its next owner must end it without running code."""
     doomed_by: int = 0

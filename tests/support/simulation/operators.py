@@ -8,6 +8,7 @@ may break.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -40,7 +41,7 @@ from orchestra.operations.steps import (
     Step,
     Submit,
 )
-from orchestra.store.changes import ClientChange, Start
+from orchestra.store.changes import ClientChange, IfEnded, Start
 from orchestra.store.inbox_limits import Full
 from orchestra.store.kinds import Status
 from orchestra.store.nudges import Nudged
@@ -54,6 +55,12 @@ __all__ = ["Operators"]
 
 T = TypeVar("T")
 
+_IF_ENDED: Final = {
+    "error": IfEnded.LEAVE,
+    "return": IfEnded.LEAVE,
+    "restart": IfEnded.RESTART,
+    "restart_if_failed": IfEnded.RESTART_IF_FAILED,
+}
 _TRIES: Final = 3
 """How often an operator asks again who has heard no answer."""
 
@@ -122,13 +129,20 @@ class Operators:
     def begin(self, start: Start) -> None:
         """Start an instance, whatever has its id."""
         if_running, if_ended = self._random.choice(IF_RUNNING), self._random.choice(IF_ENDED)
+        start = replace(
+            start,
+            if_ended=_IF_ENDED[if_ended],
+            looks=(if_running, if_ended) != ("error", "error"),
+        )
 
         def full(_: Full) -> Exception:
             raise AssertionError("no event was to come with it")
 
-        done = self._try(
-            lambda: begin(start, if_running, if_ended, self._library, full=full), default=False
-        )
+        def submitted() -> Operation[None]:
+            outcome = yield from Submit(start)
+            yield from begin(start, outcome, if_running, if_ended, self._library, full=full)
+
+        done = self._try(submitted, default=False)
         if done is None and (if_running, if_ended) == ("error", "error"):
             instance = self._witness.instance(start.instance_id, start.incarnation)
             assert instance is not None, f"I1: {start} was promised"

@@ -612,6 +612,152 @@ BUGS: Final = (
             Tests(("tests/runtime/test_bulk.py", "-k", "two_jobs_at_once and asyncio")),
         ),
     ),
+    Bug(
+        "a rewind that loses the inbox",
+        "31: what was read since the boundary is unread again after a rewind",
+        (
+            Edit(
+                "orchestra/operations/rewind.py",
+                "        restored=messages,\n        uncancels=True,\n",
+                "        uncancels=True,\n",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_control_crashes.py", "-k", "runs_or_is_held")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "a rewind that puts back what is unread",
+        "31: a second rewind leaves unread what the first one has put back (found by the simulation's author)",
+        (
+            Edit(
+                "orchestra/operations/rewind.py",
+                "    if any(one.request_id is not None for one in rows[1:]):\n",
+                "    if not rows:\n",
+            ),
+        ),
+        (Tests(("tests/runtime/test_control.py", "-k", "second_rewind")), Simulated("memory")),
+    ),
+    Bug(
+        "a release that forgets a due timer",
+        "32: a release restores the wake time",
+        (
+            Edit(
+                "orchestra/store/hot_row.py",
+                "        self.wake_at = self.wake_at or 0\n        self.updated_at = now\n\n    def begin_again",
+                "        self.wake_at = None if self.wake_at else 0\n        self.updated_at = now\n\n    def begin_again",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "restores_the_wake_time")), Simulated("memory")),
+    ),
+    Bug(
+        "a hold that new code releases",
+        "32: only an operator's release ends an operator's hold",
+        (
+            Edit(
+                _DECISION,
+                "            or not row.held\n            or row.paused\n",
+                "            or not row.held\n",
+            ),
+            Edit(
+                "orchestra/store/hot_row.py",
+                "        self.revision += 1\n        self.held = False\n        self.wake_at = 0\n",
+                "        self.revision += 1\n        self.held = self.paused = False\n        self.wake_at = 0\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "new_code_does_not_end_it")),
+            Tests(("tests/engine/test_rewinds_and_holds.py", "-k", "new_code")),
+        ),
+    ),
+    Bug(
+        "a hold that leaves activities with their nodes",
+        "32: handed-out tries are revoked, also where their node reports in the same group (found by the simulation's author)",
+        (
+            Edit(
+                _DECISION,
+                "        if key in self.decision.reported:\n            self.decision.reported[key] = activity\n",
+                "",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "heartbeat_in_the_same_group")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "heartbeat_in_the_same_group")),
+        ),
+    ),
+    Bug(
+        "a restart that forgets the former request id",
+        "31: request ids of earlier lives are remembered, so that a repeated start begins nothing twice",
+        (
+            Edit(
+                _DECISION,
+                "            *facts.former_requests.get(instance_id, ()),\n",
+                "",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "repeated_request_has_no_effect")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "the end of a child is told as that of its next life",
+        "20: a child's end reaches the execution that asked for it, and no other (found by the simulation)",
+        (
+            Edit(
+                _DECISION,
+                "self._former_links.get(life, self._facts.links.get(write.instance_id))",
+                "self._facts.links.get(write.instance_id)",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "not_told_as_that_of_its_next_life")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "not_told_as_that_of_its")),
+        ),
+    ),
+    Bug(
+        "a stale fingerprint of a chain",
+        "27: the fingerprint of a hold at an opening covers every migration of the chain",
+        (
+            Edit(
+                "orchestra/migrations.py",
+                "        for version in sorted(self.by_version, key=version_key):\n            migration",
+                "        for version in sorted(self.by_version, key=version_key)[:1]:\n            migration",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_migrations.py", "-k", "mended")),
+            Tests(("tests/core/test_registry.py", "-k", "other_migrations")),
+        ),
+    ),
+    Bug(
+        "a version that its recorded policy does not explain",
+        "28: what floats up while it waits records the revision that has chosen (found by the simulation)",
+        (
+            Edit(
+                "orchestra/engine/steps/opening.py",
+                "Resolution(ResolvedBy.POLICY, self.node_id, revision)",
+                "Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_versions.py", "-k", "records_the_policy_that_has_chosen")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "lives whose laps are never deleted",
+        "I3: retention deletes the laps of what is begun again, too (found by the simulation)",
+        (
+            Edit(
+                "orchestra/engine/steps/stepper.py",
+                "    return 1 if begun else current.number\n",
+                "    return 1 if begun < 0 else current.number\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_retention.py", "-k", "begun_again")), Simulated("memory")),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

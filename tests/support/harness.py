@@ -26,7 +26,7 @@ from orchestra.engine.messages import (
     WriteLogs,
 )
 from orchestra.error_info import class_names, error_info, is_non_retryable
-from orchestra.errors import ErrorInfo, OutcomeUnknown, StoreError
+from orchestra.errors import ErrorInfo, OrchestraError, OutcomeUnknown, StoreError
 from orchestra.events import (
     FORMAT,
     ActivityCompleted,
@@ -43,6 +43,7 @@ from orchestra.events import (
     from_record,
     to_record,
 )
+from orchestra.operations import steps
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.resolution import policy_of, start_version
@@ -104,6 +105,50 @@ def several(**functions):
     for name, function in functions.items():
         builder.register(name, function)
     return builder.build()
+
+
+def performed(world, operation, *, node=None):
+    """Perform an operation as a client does, on a connection of its own or through a node. Return
+    its result.
+    """
+    answer = error = None
+    while True:
+        try:
+            step = operation.send(answer) if error is None else operation.throw(error)
+        except StopIteration as end:
+            return end.value
+        answer = error = None
+        try:
+            answer = _answer(world, step, node)
+        except OrchestraError as raised:
+            error = raised
+
+
+def _answer(world, step, node):
+    directory = world.directory
+    match step:
+        case steps.Get(instance_id):
+            return directory.get(instance_id)
+        case steps.Find(query):
+            return directory.list(query)
+        case steps.FindMessages(instance_id, after, limit):
+            return directory.messages(instance_id, after, limit)
+        case steps.FindExecutions(instance_id, after, limit):
+            return directory.executions(instance_id, after, limit)
+        case steps.ReadHistory(instance_id, execution):
+            return directory.history(instance_id, execution)
+        case steps.ReadCatalogue():
+            return directory.catalogue()
+        case steps.Submit(change) if node is None:
+            return world.store.commit([change]).outcomes[0]
+        case steps.Submit(change):
+            token = node.submit(change)
+            node.run_until_idle()
+            return node.replies[token]
+        case steps.Pause():
+            return None
+        case _:
+            raise AssertionError(f"unknown step {step}")
 
 
 class FaultyStore:

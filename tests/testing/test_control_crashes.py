@@ -8,9 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from orchestra import OrchestrationRegistry, activity
-from orchestra.errors import Failure
+from orchestra import Bulk, OrchestrationRegistry, Selection, activity
+from orchestra.errors import Failure, InstanceFailed
 from orchestra.testing import TestRuntime, check_store, crash_everywhere
+
+pytestmark = pytest.mark.anyio
 
 MINUTE = timedelta(minutes=1)
 
@@ -126,7 +128,7 @@ async def test_a_restart_with_an_event_begins_one_life_wherever_the_process_dies
         async with runtime() as env:
             first = await env.client.start("fails_once", "bad", instance_id="f", request_id="one")
             await first.raise_event("next", "x", message_id="id of x")
-            with pytest.raises(Failure):
+            with pytest.raises(InstanceFailed):
                 await first.result()
             for _ in range(2):
                 again = await env.client.start(
@@ -148,18 +150,17 @@ async def test_a_bulk_hold_and_release_reach_each_instance_once_wherever_the_pro
     async def scenario():
         async with runtime() as env:
             for number in range(3):
-                await env.client.start("works", 0, instance_id=f"w{number}", request_id=f"r{number}")
-            for act in ("hold", "release"):
-                await env.client.bulk(
-                    act, env.client.select(name="works"), dry_run=False, reason="look"
+                await env.client.start(
+                    "works", 0, instance_id=f"w{number}", request_id=f"r{number}"
                 )
-                held = [
-                    (await env.client.handle(f"w{number}").info()).hold for number in range(3)
-                ]
-                assert all((hold is not None) == (act == "hold") for hold in held)
+            for act in (Bulk.HOLD, Bulk.RELEASE):
+                await env.client.bulk(act, Selection(name="works"), dry_run=False, reason="look")
+                held = [(await env.client.handle(f"w{number}").info()).hold for number in range(3)]
+                assert all((hold is not None) == (act is Bulk.HOLD) for hold in held)
             for number in range(3):
                 assert await env.client.handle(f"w{number}").result() == "done"
-            acts = [entry.action for entry in await env.client.list_audit(instance_id="w1")]
+            page = await env.client.list_operations(subject="w1")
+            acts = [entry.action for entry in page.items]
             assert (acts.count("hold"), acts.count("release")) == (1, 1)
             check_store(env.provider, REGISTRY).raise_if_violated()
 

@@ -230,9 +230,7 @@ class Clients:
             return
         pinnable = [instance.instance_id for instance in instances if instance.name in versioned]
         held = [
-            instance.instance_id
-            for instance in instances
-            if instance.held and not instance.paused
+            instance.instance_id for instance in instances if instance.held and not instance.paused
         ]
         if held and random.random() < 0.4:
             self.release(random.choice(held), nodes)

@@ -62,4 +62,6 @@ class Versions:
             f"rule 28: {place}, and no node had it"
         )
         goes_down = before is not None and version_key(row.version) < version_key(before)
-        assert isinstance(policy, Exact) or not goes_down, f"rule 28: {place} comes down from {before}"
+        assert isinstance(policy, Exact) or not goes_down, (
+            f"rule 28: {place} comes down from {before}"
+        )

@@ -1,0 +1,317 @@
+"""Scenarios 67 and 68: rewinds and operators' holds that meet boundaries, cancels, ends of children,
+changes of policies, turns and activities, in both orders.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from orchestra.errors import InstanceNotHeld
+from orchestra.events import TimerFired
+from orchestra.operations.hold import hold, release
+from orchestra.operations.rewind import Rewinding, rewind
+from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
+from orchestra.testing.checker import check_store
+from orchestra.versions import Exact, Latest
+from tests.support.harness import HOLD, performed, registry, several
+
+BOTH_ORDERS = pytest.mark.parametrize("first", ["operator", "node"])
+
+
+async def works(ctx, laps):
+    await ctx.schedule_activity("work", laps)
+    if laps:
+        ctx.continue_as_new(laps - 1)
+    return "done"
+
+
+async def works_too(ctx, laps):
+    await works(ctx, laps)
+    return "done in 1.1.0"
+
+
+async def naps(ctx, _):
+    await ctx.schedule_timer(timedelta(minutes=5))
+    await ctx.schedule_activity("work")
+    return "rested"
+
+
+async def waits(ctx, _):
+    await ctx.wait_for_event("go")
+    return "heard"
+
+
+async def parent(ctx, laps):
+    told = await ctx.start_child("child", None, instance_id=f"{ctx.instance_id} {laps}")
+    await ctx.wait_for_event("next")
+    if laps:
+        ctx.continue_as_new(laps - 1)
+    return told
+
+
+def check_rest(world, registries):
+    """Check the whole store, over a connection of its own."""
+    provider = world._make_provider(world.clock)
+    check_store(provider, registries[0], quiescent=False).raise_if_violated()
+
+
+def back(world, instance_id, execution=1, *, pins=False, children="abandon", request_id="back"):
+    """Rewind an instance as a client does."""
+    asked = Rewinding(
+        instance_id=instance_id,
+        execution=execution,
+        version=None,
+        pins=pins,
+        children=children,
+        by="ops",
+        reason="a test",
+        request_id=request_id,
+        incarnation=world.id("incarnation"),
+    )
+    return performed(world, rewind(asked, THIS_LIBRARY))
+
+
+def pause(world, instance_id):
+    return performed(world, hold(instance_id, THIS_LIBRARY, by="ops", reason="look"))
+
+
+def go_on(world, instance_id):
+    return performed(world, release(instance_id, THIS_LIBRARY, by="ops"))
+
+
+def finish_all(world, *nodes, instance_id):
+    """Let activities return until an instance has ended."""
+    for _ in range(20):
+        for node in nodes:
+            for run in list(node.running.values()):
+                node.finish(run)
+        world.run(1.1)
+        if world.status(instance_id) is not Status.OPEN:
+            return
+    raise AssertionError("it does not end")
+
+
+# --- rewinds ----------------------------------------------------------------------------------
+
+
+@BOTH_ORDERS
+def test_a_rewind_meets_a_boundary(any_world, first):
+    node = any_world.node(registry(works), {"work": HOLD})
+    instance_id = any_world.start(state=1)
+    any_world.run(1)
+    node.finish()
+    if first == "operator":
+        node.store.before_commit = lambda: back(any_world, instance_id)
+        any_world.run(1)
+    else:
+        any_world.run(1)
+        back(any_world, instance_id)
+    ends = [row.end for row in any_world.executions(instance_id)]
+    boundaries = 1 if first == "node" else 0
+    assert ends.count(ExecutionEnd.REWOUND) == 1
+    assert ends.index(ExecutionEnd.REWOUND) == boundaries
+    finish_all(any_world, node, instance_id=instance_id)
+    laps = [row.end for row in any_world.executions(instance_id)]
+    assert laps.count(ExecutionEnd.CONTINUED_AS_NEW) == boundaries + 1
+    check_rest(any_world, [node.registry])
+
+
+@BOTH_ORDERS
+def test_a_rewind_meets_a_cancel(any_world, first):
+    """The rewind clears a mark that stands; one that comes afterwards counts."""
+    node = any_world.node(registry(waits), {})
+    instance_id = any_world.start()
+    any_world.run(1)
+    if first == "operator":
+        back(any_world, instance_id)
+        any_world.cancel(instance_id)
+        any_world.run(2)
+        assert any_world.status(instance_id) is Status.CANCELLED
+    else:
+        any_world.cancel(instance_id)
+        back(any_world, instance_id)
+        any_world.run(2)
+        assert any_world.record(instance_id).row.cancel is None
+        any_world.send(instance_id)
+        any_world.run(1.1)
+        assert any_world.output(instance_id) == "heard"
+    check_rest(any_world, [node.registry])
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("children", ["abandon", "cancel"])
+def test_a_rewind_meets_the_end_of_a_child(any_world, first, children):
+    both = several(job=parent, child=waits)
+    node = any_world.node(both)
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    child_id = f"{instance_id} 0"
+    if first == "operator":
+        back(any_world, instance_id, children=children)
+        any_world.send(child_id)
+    else:
+        any_world.send(child_id)
+        any_world.run_until_idle()
+        back(any_world, instance_id, children=children)
+    any_world.run(3)
+    record = any_world.record(instance_id)
+    assert record.row.execution == 2
+    child = any_world.record(child_id)
+    if child.status is Status.OPEN:  # the next lap has begun it again
+        assert child.row.parent.execution == 2
+        any_world.send(child_id)
+        any_world.run(2)
+    any_world.send(instance_id, "next")
+    any_world.run(2)
+    assert any_world.status(instance_id) is not Status.OPEN
+    check_rest(any_world, [both])
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("pins", [True, False])
+def test_a_rewind_meets_a_change_of_policy(any_world, first, pins):
+    """A rewound lap keeps the version that the operator has named; the next one follows the
+    policy, unless it is pinned.
+    """
+    both = registry(v1_0_0=works, v1_1_0=works_too)
+    any_world.set_policy(Exact("1.0.0"))
+    node = any_world.node(both, {"work": HOLD})
+    any_world.run(2)
+    instance_id = any_world.start(state=1)
+    any_world.run(1)
+    if first == "operator":
+        back(any_world, instance_id, pins=pins)
+        any_world.set_policy(Latest())
+    else:
+        any_world.set_policy(Latest())
+        back(any_world, instance_id, pins=pins)
+    any_world.run(3)
+    finish_all(any_world, node, instance_id=instance_id)
+    rows = any_world.executions(instance_id)
+    assert [row.version for row in rows] == ["1.0.0", "1.0.0", "1.0.0" if pins else "1.1.0"]
+    hows = [row.resolution.how for row in rows]
+    expected = [ResolvedBy.PIN] * 2 if pins else [ResolvedBy.REWIND, ResolvedBy.POLICY]
+    assert hows[1:] == expected
+    check_rest(any_world, [both])
+
+
+# --- holds ------------------------------------------------------------------------------------
+
+
+@BOTH_ORDERS
+def test_a_hold_meets_a_turn_that_reaches_a_boundary(any_world, first):
+    node = any_world.node(registry(works), {"work": HOLD})
+    instance_id = any_world.start(state=1)
+    any_world.run(1)
+    node.finish()
+    if first == "operator":
+        node.store.before_commit = lambda: pause(any_world, instance_id)
+        any_world.run(1)
+    else:
+        any_world.run(1)
+        pause(any_world, instance_id)
+    any_world.run(60)
+    record = any_world.record(instance_id)
+    assert record.row.execution == (1 if first == "operator" else 2)
+    assert (record.held, record.row.owner) == (True, None)
+    assert node.running == {}, "nothing runs under a hold"
+    go_on(any_world, instance_id)
+    any_world.run(2)
+    finish_all(any_world, node, instance_id=instance_id)
+    assert len(any_world.executions(instance_id)) == 2
+    check_rest(any_world, [node.registry])
+
+
+@BOTH_ORDERS
+def test_a_hold_meets_the_end_of_an_activity(any_world, first):
+    """What ended before the hold counts; what was running runs anew, as the same attempt."""
+    node = any_world.node(registry(works), {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    run = node.the_running()
+    if first == "operator":
+        pause(any_world, instance_id)
+        node.finish(run)
+    else:
+        node.finish(run)
+        any_world.run_until_idle()
+        if any_world.status(instance_id) is Status.OPEN:
+            pause(any_world, instance_id)
+    any_world.run(60)
+    if first == "node":
+        assert any_world.status(instance_id) is Status.COMPLETED
+        return
+    assert any_world.status(instance_id) is Status.OPEN
+    go_on(any_world, instance_id)
+    any_world.run(2)
+    assert node.the_running().attempt == 1
+    finish_all(any_world, node, instance_id=instance_id)
+    check_rest(any_world, [node.registry])
+
+
+def test_a_timer_that_came_due_under_a_hold_fires_once_behind_it(any_world):
+    node = any_world.node(registry(naps), {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    pause(any_world, instance_id)
+    any_world.run(3_600)
+    assert not [one for one in any_world.events(instance_id) if isinstance(one, TimerFired)]
+    go_on(any_world, instance_id)
+    any_world.run(2)
+    finish_all(any_world, node, instance_id=instance_id)
+    fired = [one for one in any_world.events(instance_id) if isinstance(one, TimerFired)]
+    assert len(fired) == 1
+    assert any_world.output(instance_id) == "rested"
+    check_rest(any_world, [node.registry])
+
+
+def test_a_timer_that_is_not_due_yet_keeps_its_time_over_a_hold(any_world):
+    node = any_world.node(registry(naps), {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    pause(any_world, instance_id)
+    any_world.run(60)
+    go_on(any_world, instance_id)
+    any_world.run(180)
+    assert node.running == {}, "it is not early"
+    any_world.run(61)
+    assert node.the_running().name == "work"
+    finish_all(any_world, node, instance_id=instance_id)
+    check_rest(any_world, [node.registry])
+
+
+def test_new_code_does_not_end_an_operators_hold(any_world):
+    node = any_world.node(registry(works), {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    pause(any_world, instance_id)
+    node.stop()
+    later = any_world.node(registry(v1_0_0=works_too), {"work": HOLD})
+    any_world.run(60)
+    assert any_world.record(instance_id).row.paused
+    assert later.running == {}
+    go_on(any_world, instance_id)
+    any_world.run(2)
+    finish_all(any_world, later, instance_id=instance_id)
+
+
+@pytest.mark.parametrize("lost", ["lost before", "lost after"])
+def test_a_hold_whose_reply_is_lost_is_put_once(any_world, lost):
+    node = any_world.node(registry(waits))
+    instance_id = any_world.start()
+    any_world.run(1)
+    node.store.replies.append(lost)
+    performed(any_world, hold(instance_id, THIS_LIBRARY, by="ops", reason="x"), node=node)
+    assert any_world.record(instance_id).row.paused
+    node.store.replies.append(lost)
+    # Who asks again finds no hold: it cannot be told from one that another operator has released.
+    with suppress(InstanceNotHeld):
+        performed(any_world, release(instance_id, THIS_LIBRARY, by="ops"), node=node)
+    assert not any_world.record(instance_id).row.paused
+    any_world.send(instance_id)
+    any_world.run(2)
+    assert any_world.output(instance_id) == "heard"
+    check_rest(any_world, [node.registry])

@@ -145,7 +145,7 @@ def test_a_rewind_meets_a_cancel(any_world, first):
 @pytest.mark.parametrize("children", ["abandon", "cancel"])
 def test_a_rewind_meets_the_end_of_a_child(any_world, first, children):
     both = several(job=parent, child=waits)
-    node = any_world.node(both)
+    any_world.node(both)
     instance_id = any_world.start(state=0)
     any_world.run(1)
     child_id = f"{instance_id} 0"

@@ -72,6 +72,12 @@ ParentClose = Literal["abandon", "cancel", "terminate"]
 """What happens to an open child when the execution that started it closes, in any way."""
 
 
+IfEndedAgain = Literal["restart", "restart_if_failed"]
+"""What a start does if the instance with its id has ended: begin it again, always or unless it has
+completed.
+"""
+
+
 class DetachedOptions(TypedDict, total=False):
     """The keyword arguments of :meth:`OrchestrationContext.start_detached`."""
 
@@ -79,6 +85,7 @@ class DetachedOptions(TypedDict, total=False):
     version: str | None
     queue: str | None
     labels: Mapping[str, str] | None
+    if_ended: IfEndedAgain | None
 
 
 class ChildOptions(DetachedOptions, total=False):
@@ -195,6 +202,7 @@ class Machine(Protocol):
         result: Decoder[Any],
         queue: str | None = None,
         labels: Mapping[str, str] = ...,
+        if_ended: str | None = None,
     ) -> DurableFuture[Any]: ...
     def start_detached(
         self,
@@ -204,6 +212,7 @@ class Machine(Protocol):
         payload: Payload,
         queue: str | None = None,
         labels: Mapping[str, str] = ...,
+        if_ended: str | None = None,
     ) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
@@ -539,6 +548,7 @@ class OrchestrationContext:
         queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
         labels: Mapping[str, str] | None = None,
+        if_ended: IfEndedAgain | None = None,
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
 
@@ -559,6 +569,9 @@ class OrchestrationContext:
                 instance's.
             on_parent_close: what it does when this execution closes before it, in any way.
             labels: small facts to list it by.
+            if_ended: what to do if an instance with the id has ended: begin it again. By default
+                that is done only for a former child of this instance, so that each lap may use the
+                same id.
 
         Raises:
             UnknownOrchestration: the function is not registered in this registry.
@@ -580,8 +593,9 @@ class OrchestrationContext:
         if result is None or returns is not None:
             result = decoder(Any if returns is None else returns)
         check_labels(labels)
+        _check_if_ended(if_ended)
         return self._machine.start_child(
-            name, version, instance_id, close, payload, result, queue, dict(labels or {})
+            name, version, instance_id, close, payload, result, queue, dict(labels or {}), if_ended
         )
 
     @overload
@@ -610,13 +624,15 @@ class OrchestrationContext:
         version: str | None = None,
         queue: str | None = None,
         labels: Mapping[str, str] | None = None,
+        if_ended: IfEndedAgain | None = None,
     ) -> str:
         """Start an independent instance, and return its id at once. Its end does not come back
         here.
 
         If the id is taken, that instance is left alone and a warning is logged. So the call means
-        "make sure that it runs". A name that no living node has is started, and held until it is
-        deployed. ``queue`` is this instance's by default; ``labels`` are small facts to list it by.
+        "make sure that it runs", with ``if_ended="restart"`` also if it has ended. A name that no
+        living node has is started, and held until it is deployed. ``queue`` is this instance's by
+        default; ``labels`` are small facts to list it by.
 
         Raises:
             UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError,
@@ -624,8 +640,9 @@ class OrchestrationContext:
         """
         name, payload, _ = self._started(orchestration, input, instance_id, version, queue)
         check_labels(labels)
+        _check_if_ended(if_ended)
         return self._machine.start_detached(
-            name, version, instance_id, payload, queue, dict(labels or {})
+            name, version, instance_id, payload, queue, dict(labels or {}), if_ended
         )
 
     def _started(
@@ -996,3 +1013,10 @@ class OrchestrationContext:
     def trace_error(self, message: str, /, **fields: Any) -> None:
         """Log like :meth:`trace_debug`, at level ERROR."""
         self._machine.trace(40, message, fields)
+
+
+def _check_if_ended(choice: str | None) -> None:
+    if choice not in (None, "restart", "restart_if_failed"):
+        raise InvalidArgument(
+            f"if_ended is {choice!r}; give 'restart' or 'restart_if_failed', or leave it out"
+        )

@@ -286,6 +286,8 @@ class ChildStarted(CommandEvent):
     queue: str | None = None
     """Its queue; ``None``: its parent's."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    if_ended: str | None = None
+    """Whether an ended instance with the id begins again: ``restart``, ``restart_if_failed``."""
 
 
 @frozen
@@ -318,6 +320,8 @@ class DetachedStarted(CommandEvent):
     input: Payload
     queue: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    if_ended: str | None = None
+    """Whether an ended instance with the id begins again: ``restart``, ``restart_if_failed``."""
 
 
 @frozen
@@ -629,7 +633,7 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "child": event.child_id,
                 "on_parent_close": writer.on_parent_close[event.on_parent_close],
                 **_queue(event),
-                **_labels(event),
+                **_choices(event),
             }
             payload = event.input
         case DetachedStarted():
@@ -638,7 +642,7 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "version": event.version,
                 "child": event.child_id,
                 **_queue(event),
-                **_labels(event),
+                **_choices(event),
             }
             payload = event.input
         case ChildCompleted():
@@ -675,9 +679,14 @@ def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
     return "?" if wire is None else _field(wire.unpack(record.envelope), "name", str)
 
 
-def _labels(event: ChildStarted | DetachedStarted) -> dict[str, Any]:
-    """Return the labels of a start, if it has any: a library that knows none passes them over."""
-    return {"labels": dict(event.labels)} if event.labels else {}
+def _choices(event: ChildStarted | DetachedStarted) -> dict[str, Any]:
+    """Return the labels of a start and what it does with an ended instance, if it says so: a
+    library that knows neither passes them over.
+    """
+    choices: dict[str, Any] = {"labels": dict(event.labels)} if event.labels else {}
+    if event.if_ended is not None:
+        choices["if_ended"] = event.if_ended
+    return choices
 
 
 def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:
@@ -858,6 +867,7 @@ def _read_of_child(
                 _payload(record),
                 envelope.get("queue"),
                 envelope.get("labels") or {},
+                envelope.get("if_ended"),
             )
         case EventKind.CHILD_COMPLETED:
             return ChildCompleted(number, at, _field(envelope, "source", int), _payload(record))
@@ -876,6 +886,7 @@ def _read_of_child(
                 _payload(record),
                 envelope.get("queue"),
                 envelope.get("labels") or {},
+                envelope.get("if_ended"),
             )
 
 

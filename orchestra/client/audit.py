@@ -10,7 +10,7 @@ from typing import Any
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_limit, check_text, read_page
 from orchestra.clock import from_micros
-from orchestra.store.audit import OperationQuery
+from orchestra.store.audit import OperationQuery, OperationRow
 
 __all__ = ["Audit", "OperationInfo", "OperationPage"]
 
@@ -57,8 +57,12 @@ class Audit:
         query = OperationQuery(subject, action, by, limit + 1, read_page(page))
         rows = await self._access.read(lambda directory: directory.operations(query))
         items = tuple(
-            OperationInfo(from_micros(row.at), row.by, row.action, row.subject, row.detail)
+            OperationInfo(from_micros(row.at), row.by, row.action, row.subject, _details(row))
             for row in rows[:limit]
         )
         last = rows[limit - 1] if len(rows) > limit else None
         return OperationPage(items, None if last is None else f"{last.at}:{last.number}")
+
+
+def _details(row: OperationRow) -> Mapping[str, Any]:
+    return {**row.detail, "reason": row.detail.get("reason", row.reason)}

@@ -119,7 +119,7 @@ class Messages:
         check_id(instance_id)
         check_reason(reason)
         by = self._access.name
-        record = Record(by, "cancel", instance_id, {"reason": reason})
+        record = Record(by, "cancel", instance_id, reason=UserText(reason))
         change = Cancel(instance_id, UserText(reason), by, record=record)
         await self._send(change, AlreadyCompleted)
 

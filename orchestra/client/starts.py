@@ -17,7 +17,7 @@ from orchestra.client.arguments import (
 )
 from orchestra.client.messages import inbox_full
 from orchestra.clock import new_id, to_micros
-from orchestra.codec import Payload, decoder, encode
+from orchestra.codec import Payload, UserText, decoder, encode
 from orchestra.context import OrchestrationContext
 from orchestra.errors import InvalidArgument, UnknownOrchestration
 from orchestra.operations.begin import (
@@ -180,7 +180,7 @@ class Starts:
         first, queue = rows[0], record.row.kind.queue
         catalogue, chosen = await self._choose(first.name, version, queue)
         new_instance_id = new_instance_id or new_id()
-        detail = {"instance_id": new_instance_id, "reason": reason}
+        detail = {"instance_id": new_instance_id}
         with access.recorder.starting(first.name, chosen, new_instance_id) as trace:
             start = new_start(
                 catalogue,
@@ -198,7 +198,7 @@ class Starts:
                 labels=record.labels,
                 created_by=f"rerun of {instance_id}",
                 traceparent=trace,
-                record=Record(by or access.name, "rerun", instance_id, detail),
+                record=Record(by or access.name, "rerun", instance_id, detail, UserText(reason)),
             )
             await self._begin(start, "error", "error")
         return new_instance_id

@@ -108,7 +108,7 @@ def _only(record: InstanceRecord, operation: Operation[bool]) -> Operation[bool]
 
 def _cancel(order: Order, record: InstanceRecord) -> Operation[bool]:
     row = record.row
-    entry = Record(order.by, "cancel", row.instance_id, {"reason": order.reason})
+    entry = Record(order.by, "cancel", row.instance_id, reason=UserText(order.reason))
     change = Cancel(
         row.instance_id,
         UserText(order.reason),

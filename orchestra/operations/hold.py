@@ -29,7 +29,7 @@ def hold(
     record = yield from open_instance(instance_id)
     require_known(record, library)
     require_level((yield from ReadCatalogue()), CONTROL_LEVEL, f"{instance_id!r} cannot be held")
-    entry = Record(by, "hold", instance_id, {"reason": reason})
+    entry = Record(by, "hold", instance_id, reason=UserText(reason))
     outcome = yield from Submit(
         Suspend(instance_id, by, UserText(reason), record.row.incarnation, entry)
     )
@@ -52,7 +52,7 @@ def release(
     record = yield from open_instance(instance_id)
     require_known(record, library)
     row = record.row
-    entry = Record(by, "release", instance_id, {"reason": reason})
+    entry = Record(by, "release", instance_id, reason=UserText(reason))
     if row.paused:
         outcome = yield from Submit(Resume(instance_id, by, row.incarnation, entry))
         if _granted(instance_id, outcome):

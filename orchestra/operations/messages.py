@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
+from orchestra.codec import UserText
 from orchestra.errors import OutcomeUnknown
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended, row_to_write
@@ -59,8 +60,8 @@ def drop_messages(
             if record.status is not Status.OPEN:
                 raise has_ended(instance_id, record.status)
             require_known(record, library)
-            detail = {"count": len(chosen), "first": _named(chosen), "reason": reason}
-            entry = Record(by, "drop messages", instance_id, detail)
+            detail = {"count": len(chosen), "first": _named(chosen)}
+            entry = Record(by, "drop messages", instance_id, detail, UserText(reason))
             if not (yield from _write(record, chosen, library, entry, raced=tries > 0)):
                 tries += 1
                 if tries > _TRIES:

@@ -279,9 +279,8 @@ def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
         "to": asked.execution,
         "execution": following.number,
         "version": following.version,
-        "reason": asked.reason,
     }
-    return Record(asked.by, "rewind", asked.instance_id, detail)
+    return Record(asked.by, "rewind", asked.instance_id, detail, UserText(asked.reason))
 
 
 def _consumed_since(

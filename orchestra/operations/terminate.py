@@ -57,7 +57,9 @@ def terminate(
         ):
             _require_end_by_mark(first, record, is_marked=number > _WRITES_BEFORE_MARK)
             return None
-        entry = None if is_recorded else Record(by, "terminate", instance_id, {"reason": reason})
+        entry = (
+            None if is_recorded else Record(by, "terminate", instance_id, reason=UserText(reason))
+        )
         if (yield from _write_end(record, reason, library, entry, raced=number > 0)):
             return record
         if number == _WRITES_BEFORE_MARK:

@@ -354,6 +354,7 @@ class Commands:
         result: Decoder[Any],
         queue: str | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
+        if_ended: str | None = None,
     ) -> DurableFuture[Any]:
         """Start a child."""
         number = self.journal.next_id
@@ -369,6 +370,7 @@ class Commands:
                 payload,
                 queue,
                 labels,
+                if_ended,
             )
         )
         self.children += 1
@@ -386,12 +388,15 @@ class Commands:
         payload: Payload,
         queue: str | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
+        if_ended: str | None = None,
     ) -> str:
         """Start an instance that is no child. Return its id."""
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self._record(
-            DetachedStarted(number, self.time.now, name, version, chosen, payload, queue, labels)
+            DetachedStarted(
+                number, self.time.now, name, version, chosen, payload, queue, labels, if_ended
+            )
         )
         if not self.journal.replaying:
             self.gathered.started.append(event)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from orchestra.codec import UserText
 from orchestra.frozen import frozen
 
 __all__ = ["KEPT_OPERATIONS", "OperationQuery", "OperationRow", "Record"]
@@ -14,16 +15,20 @@ KEPT_OPERATIONS: Final = 100_000
 """How many entries are kept: an act on many instances leaves one for each."""
 
 
+_NONE: Final = UserText("")
+
+
 @frozen
 class Record:
     """An operator's act. The change that carries it leaves it in the audit, in its transaction, if
-    it is granted and has changed something.
+    it is granted and has changed something. ``reason`` is why; it may quote users.
     """
 
     by: str
     action: str
     subject: str
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    reason: UserText = _NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class OperationRow:
     subject: str
     detail: Mapping[str, Any]
     number: str
+    reason: UserText = _NONE
 
 
 @dataclass(frozen=True, slots=True)

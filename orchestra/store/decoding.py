@@ -7,13 +7,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from orchestra.codec import Packed, Payload, UserText, pack, pack_value, unpack
 from orchestra.errors import LevelTooLow
 from orchestra.events import EventRecord
 from orchestra.levels import Unknown
-from orchestra.store.audit import OperationRow
+from orchestra.store.audit import OperationRow, Record
 from orchestra.store.census import OpenCode
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
@@ -71,6 +71,7 @@ __all__ = [
     "read_payload",
     "read_queue",
     "read_task",
+    "record_to_bytes",
     "report_values",
     "sortable_version",
     "stored_queue",
@@ -248,7 +249,19 @@ def _read_group_value(key: str, stored: Any, dialect: Dialect) -> Any:
 def read_operation(columns: Columns) -> OperationRow:
     """Return an entry of the audit from its columns and its key."""
     at, by, action, subject, detail, number = columns
-    return OperationRow(at, by, action, subject, unpack(detail), str(number))
+    values = unpack(detail)
+    reason = UserText(values.pop(_AUDITED_REASON, ""))
+    return OperationRow(at, by, action, subject, values, str(number), reason)
+
+
+def record_to_bytes(record: Record) -> bytes:
+    """Return the stored details of an operator's act, with its reason."""
+    values = record.detail
+    return pack({**values, _AUDITED_REASON: record.reason} if record.reason else values)
+
+
+_AUDITED_REASON: Final = "text"
+"""The key of a reason that a codec has converted. Entries of other acts have it as ``reason``."""
 
 
 # --- activities -------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test_a_release_is_conditional_on_the_revision_that_was_read():
     assert result == a_record(held=True)
     assert steps == [
         Get("i"),
-        Submit(Release("i", "a", 3, Record("me", "release", "i", {"reason": ""}))),
+        Submit(Release("i", "a", 3, Record("me", "release", "i", reason=""))),
     ]
 
 

@@ -25,7 +25,7 @@ from tests.support.script import NOW, a_catalogue, a_record, performed
 
 WRITER = EVENTS.writer(1, 1)
 READ = a_catalogue()
-ENTRY = Record("me", "terminate", "i", {"reason": "enough"})
+ENTRY = Record("me", "terminate", "i", reason="enough")
 MARKED = Appended(1, "n1", fresh=True)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from orchestra import (
     AlreadyCompleted,
+    ChildFailed,
     Client,
     Failure,
     HoldKind,
@@ -84,9 +85,8 @@ async def test_a_timer_that_came_due_under_a_hold_fires_once_after_the_release(s
     async with Runtime(store(), registry(sleeps)) as node:
         handle = await node.client.start("sleeps", 0.05)
         await node.client.hold(handle.instance_id)
-        due = (await handle.info()).next_wake_at
-        await until(lambda: due is None or node.client is not None)
-        await anyio.sleep(0.1)
+        over = datetime.now(UTC) + timedelta(seconds=0.1)
+        await until(lambda: datetime.now(UTC) > over)
         assert (await handle.info()).status is InstanceStatus.HELD
         await node.client.release(handle.instance_id)
         assert await handle.result() == "woke"
@@ -440,3 +440,39 @@ async def test_a_pin_counts_up_to_its_time_and_shows_who_set_it(store):
         assert (await is_in(handle, 2)).version == "1.2.0"
         with pytest.raises(InvalidArgument):
             await client.pin(handle.instance_id, "1.1.0", datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+@bounded
+async def test_code_begins_an_ended_instance_again_where_it_says_so(store):
+    async def child(ctx, number: int) -> int:
+        return number
+
+    async def parent(ctx, number: int) -> int:
+        ctx.start_detached(child, number, instance_id="apart", if_ended="restart")
+        return await ctx.start_child(child, number, instance_id="child", if_ended="restart")
+
+    async def strict(ctx, number: int) -> str:
+        try:
+            await ctx.start_child(child, number, instance_id="child", if_ended="restart_if_failed")
+        except ChildFailed as error:
+            return error.cause.type
+        return "began"
+
+    async def wrong(ctx, number: int) -> str:
+        try:
+            ctx.start_detached(child, number, if_ended="again")
+        except InvalidArgument:
+            return "refused"
+        return "accepted"
+
+    async with Runtime(store(), registry(child, parent, strict, wrong)) as node:
+        client = node.client
+        for number in (1, 2):  # two parents: none is the other's child
+            assert await (await client.start("parent", number)).result() == number
+            info = await info_when(
+                client.handle("apart"),
+                lambda info, number=number: info.output == number,
+            )
+            assert info.execution_id == number
+        assert await (await client.start("strict", 3)).result() == "orchestra.errors.InstanceExists"
+        assert await (await client.start("wrong", 3)).result() == "refused"

@@ -16,6 +16,7 @@ from orchestra.store.effects import Effects
 from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.facts import (
     ActivityId,
+    Address,
     Addressee,
     ChildLink,
     ExecutionId,
@@ -149,7 +150,7 @@ def test_a_message_is_counted_once_whoever_sends_it_again():
 
 @pytest.mark.parametrize(("removed_at", "fresh"), [(NOW - 99, False), (NOW - 100, True)])
 def test_a_message_that_was_read_is_known_for_the_window(removed_at, fresh):
-    known = {0: Addressee(removed_as=5, removed_at=removed_at)}
+    known = {Address("i", "m1"): Addressee(removed_as=5, removed_at=removed_at)}
     outcome = decided(an_append("i"), rows=[a_row(inbox_seq=5)], addressees=known).outcomes[0]
     assert (outcome.fresh, outcome.sequence) == (fresh, 6 if fresh else 5)
 
@@ -366,7 +367,10 @@ def test_a_message_that_was_consumed_in_the_group_is_known():
     row = a_row(inbox_seq=1, seen_seq=1)
     message = MessageRow(1, "m1", "go", Payload(b"1"), 1)
     decision = decided(
-        an_append("i"), write_of(row, consumed=(1,)), rows=[row], addressees={0: Addressee(message)}
+        an_append("i"),
+        write_of(row, consumed=(1,)),
+        rows=[row],
+        addressees={Address("i", "m1"): Addressee(message)},
     )
     assert decision.outcomes[0] == Appended(1, "n1", fresh=False)
 

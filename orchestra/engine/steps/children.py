@@ -97,8 +97,7 @@ def child_start(
         on_parent_close=event.on_parent_close
         if isinstance(event, ChildStarted)
         else OnParentClose.ABANDON,
-        # A lap may use the id of an earlier lap's child that has ended.
-        if_ended=IfEnded.RESTART_OWN if attached else IfEnded.LEAVE,
+        if_ended=_if_ended(event),
     )
     taken = (
         f"instance {event.child_id!r} exists: it still runs, or another start made it; choose "
@@ -107,6 +106,19 @@ def child_start(
     return ChildStart(
         event.child_id, link, start, _error(InstanceExists, taken) if attached else None
     )
+
+
+def _if_ended(event: ChildStarted | DetachedStarted) -> IfEnded:
+    """Return what happens to an ended instance with the id. A lap may use the id of an earlier
+    lap's child that has ended.
+    """
+    match event.if_ended:
+        case "restart":
+            return IfEnded.RESTART
+        case "restart_if_failed":
+            return IfEnded.RESTART_IF_FAILED
+        case _:
+            return IfEnded.RESTART_OWN if isinstance(event, ChildStarted) else IfEnded.LEAVE
 
 
 def resolve_again(

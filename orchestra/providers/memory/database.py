@@ -162,7 +162,13 @@ class Database:
             self._recorded += 1
             self.operations.append(
                 OperationRow(
-                    now, one.by, one.action, one.subject, one.detail, f"{self._recorded:012}"
+                    now,
+                    one.by,
+                    one.action,
+                    one.subject,
+                    one.detail,
+                    f"{self._recorded:012}",
+                    one.reason,
                 )
             )
         if len(records):

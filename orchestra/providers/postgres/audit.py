@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestra.clock import new_id
-from orchestra.codec import pack
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.wire import Script
 from orchestra.store.audit import KEPT_OPERATIONS, Record
+from orchestra.store.decoding import record_to_bytes
 
 __all__ = ["record_all"]
 
@@ -22,7 +22,7 @@ def record_all(script: Script, records: Sequence[Record], now: int) -> None:
         return
     # The number comes first, so that the entries of one transaction keep their order.
     rows = [
-        (f"{number:06}{new_id()}", now, one.by, one.action, one.subject, pack(one.detail))
+        (f"{number:06}{new_id()}", now, one.by, one.action, one.subject, record_to_bytes(one))
         for number, one in enumerate(records)
     ]
     script.add(sql.ADD_OPERATIONS, *arrays(sql.OPERATION, rows))

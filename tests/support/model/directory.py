@@ -174,8 +174,16 @@ class ModelDirectory:
 
     def operations(self, query: OperationQuery) -> Sequence[OperationRow]:
         entries = [
-            OperationRow(at, *operation, f"{number:09}")
-            for number, (at, operation) in enumerate(self._world.operations)
+            OperationRow(
+                at,
+                by,
+                action,
+                subject,
+                {key: value for key, value in detail.items() if key != "text"},
+                f"{number:09}",
+                detail.get("text", ""),
+            )
+            for number, (at, (by, action, subject, detail)) in enumerate(self._world.operations)
         ]
         found = [
             entry

@@ -113,7 +113,8 @@ class Group:
         record = getattr(change, "record", None)
         done = isinstance(outcome, Granted | Started) or getattr(outcome, "fresh", False)
         if record is not None and done:
-            self._world.record(record.by, record.action, record.subject, record.detail)
+            detail = {**record.detail, "text": record.reason} if record.reason else record.detail
+            self._world.record(record.by, record.action, record.subject, detail)
 
     def _apply_one(
         self,

@@ -1,4 +1,4 @@
-"""Events that do not decode are set aside, and history knows nothing of them."""
+"""Events that do not decode are set aside, and history knows nothing of them (scenario 56)."""
 
 from __future__ import annotations
 

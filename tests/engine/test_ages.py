@@ -1,7 +1,7 @@
 """Nodes of libraries of different ages on one store (protocol rules 37 and 38).
 
 ``NEXT_LIBRARY`` is this one with a kind more of each sort and an event format more; what it writes
-at its level, this one does not know.
+at its level, this one does not know. Scenario 69.
 """
 
 from __future__ import annotations

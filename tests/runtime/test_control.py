@@ -1,4 +1,4 @@
-"""Instances under an operator's control: hold and release, begin again, go back."""
+"""Instances under an operator's control: hold and release, begin again (scenario 61), go back."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,6 @@
-"""States migrate at the opening of an execution, once, and replay reads what was recorded."""
+"""States migrate at the opening of an execution, once, and replay reads what was recorded
+(scenarios 64 and 66).
+"""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta

@@ -668,7 +668,7 @@ BUGS: Final = (
         ),
         (
             Tests((_CONTRACT, "-k", "new_code_does_not_end_it")),
-            Tests(("tests/engine/test_rewinds_and_holds.py", "-k", "new_code")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "new_code_does_not_end_it")),
         ),
     ),
     Bug(
@@ -727,8 +727,8 @@ BUGS: Final = (
             ),
         ),
         (
-            Tests(("tests/testing/test_migrations.py", "-k", "mended")),
-            Tests(("tests/core/test_registry.py", "-k", "other_migrations")),
+            Tests(("tests/testing/test_migrations.py", "-k", "second_of_a_chain")),
+            Tests(("tests/core/test_registry.py", "-k", "each_migration_of_a_chain")),
         ),
     ),
     Bug(

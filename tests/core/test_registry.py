@@ -414,3 +414,23 @@ def test_the_fingerprint_of_an_opening_notices_other_migrations_though_the_code_
 
     assert len({opening(), opening(doubled), opening(tripled)}) == 3
     assert opening(doubled) == opening(doubled)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_fingerprint_of_an_opening_notices_each_migration_of_a_chain(place):
+    def doubled(state: State) -> State:
+        return State(state.count * 2)
+
+    def tripled(state: State) -> State:
+        return State(state.count * 3)
+
+    def opening(*chain):
+        builder = OrchestrationRegistry.builder().register("watch", good, version="3.0.0")
+        for version, migration in zip(("1.1.0", "2.0.0", "3.0.0"), chain, strict=True):
+            builder.migrate("watch", version, migration)
+        return builder.build().get("watch", "3.0.0").opening_fingerprint
+
+    chain = [doubled, doubled, doubled]
+    before = opening(*chain)
+    chain[place] = tripled
+    assert opening(*chain) != before

@@ -399,6 +399,21 @@ async def test_a_migration_that_raises_holds_and_mended_code_goes_on_by_itself()
         assert (await laps(env))[1] == ("2.0.0", "1.0.0", ("2.0.0",))
 
 
+async def test_the_second_of_a_chain_holds_and_goes_on_by_itself_once_it_is_mended():
+    def broken(state: Second) -> Third:
+        raise LookupError("no seen")
+
+    async with TestRuntime(registry("1.0.0")) as env:
+        handle = await env.client.start("watch", First("a:1"), instance_id="w")
+        chain = [TO_SECOND, ("3.0.0", broken)]
+        await env.upgrade(registry("1.0.0", "3.0.0", migrations=chain))
+        await env.advance(DAY)
+        assert await held(handle) is not None
+        await env.upgrade(registry("1.0.0", "3.0.0", migrations=[TO_SECOND, TO_THIRD]))
+        assert await held(handle) is None
+        assert (await laps(env))[1] == ("3.0.0", "1.0.0", ("2.0.0", "3.0.0"))
+
+
 async def test_what_does_not_migrate_is_rolled_back_by_the_policy():
     def broken(state: First) -> Second:
         raise LookupError("no port")

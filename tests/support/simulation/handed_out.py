@@ -57,7 +57,8 @@ class HandedOutActivities:
                 for activity in activities.values()
                 if activity.stopping and not activity.has_ended
             ]
-            assert not waited_for or ExecutionEnd.TERMINATED in ends, (
+            by_operator = {ExecutionEnd.TERMINATED, ExecutionEnd.REWOUND}.intersection(ends)
+            assert not waited_for or by_operator, (
                 f"59: {write.instance_id} did not wait for {waited_for}"
             )
             activities.clear()

@@ -353,6 +353,8 @@ class Simulation:
         """
         if run.name != UNDO.name:
             return
+        if run.key[:2] in self.witness.taken:
+            return  # an operator has taken it from a node, which ends what it runs once it knows
         self.counts["compensations"] += 1
         living = {row.record.node_id for row in self.directory.catalogue().nodes}
         for other in self._alive:

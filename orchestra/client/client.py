@@ -84,6 +84,9 @@ class Client:
 
     Every method that changes something returns once the change is durable (I1).
 
+    Operators' acts take a ``reason`` and an author, ``by``: by default the client or the node.
+    :meth:`list_operations` shows both.
+
     Args:
         provider: the store.
         registry: the names of functions, so that :meth:`start` takes functions, and the types of
@@ -566,6 +569,7 @@ class Client:
         message_ids: Collection[str] | None = None,
         *,
         reason: str = "",
+        by: str = "",
     ) -> int:
         """Remove unread events, those included that were set aside: those of a name, or those with
         these ids, or both conditions together. Return how many were removed.
@@ -579,9 +583,9 @@ class Client:
             InvalidArgument: neither a name nor ids are given, or the id cannot be one.
             OutcomeUnknown: a running loop was written all the time; try again.
         """
-        return await self._messages.drop(instance_id, name, message_ids, reason)
+        return await self._messages.drop(instance_id, name, message_ids, reason, by)
 
-    async def cancel(self, instance_id: str, reason: str = "") -> None:
+    async def cancel(self, instance_id: str, reason: str = "", *, by: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel
         changes nothing.
 
@@ -595,11 +599,11 @@ class Client:
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
-        await self._messages.cancel(instance_id, reason)
+        await self._messages.cancel(instance_id, reason, by)
 
     # --- operating ---
 
-    async def terminate(self, instance_id: str, reason: str = "") -> None:
+    async def terminate(self, instance_id: str, reason: str = "", *, by: str = "") -> None:
         """End an instance at once. Its code does not run again; its activities are aborted.
 
         If its owner writes it all the time, such as a loop that never waits, the client marks it
@@ -614,9 +618,9 @@ class Client:
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
-        await self._maintenance.terminate(instance_id, reason)
+        await self._maintenance.terminate(instance_id, reason, by)
 
-    async def delete(self, instance_id: str, *, reason: str = "") -> None:
+    async def delete(self, instance_id: str, *, reason: str = "", by: str = "") -> None:
         """Delete an ended instance and everything that belongs to it. Its id is free again.
 
         Raises:
@@ -626,7 +630,7 @@ class Client:
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
-        await self._maintenance.delete(instance_id, reason)
+        await self._maintenance.delete(instance_id, reason, by)
 
     async def hold(self, instance_id: str, *, reason: str = "", by: str = "") -> None:
         """Pause an instance until :meth:`release`: no turn runs, no timer fires, no activity

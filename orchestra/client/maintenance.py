@@ -7,6 +7,7 @@ from datetime import datetime
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import (
+    check_author,
     check_filters,
     check_id,
     check_limit,
@@ -30,22 +31,26 @@ class Maintenance:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def terminate(self, instance_id: str, reason: str) -> None:
+    async def terminate(self, instance_id: str, reason: str, by: str) -> None:
         """End an instance at once; see :meth:`Client.terminate`."""
         check_id(instance_id)
         check_reason(reason)
-        ended = await self._access.perform(
-            terminate(instance_id, reason, self._access.name, self._access.provider.library)
+        check_author(by)
+        access = self._access
+        ended = await access.perform(
+            terminate(instance_id, reason, by or access.name, access.provider.library)
         )
         if ended is not None:
             self._access.recorder.terminated(ended.row.kind.name, ended.execution.version)
 
-    async def delete(self, instance_id: str, reason: str) -> None:
+    async def delete(self, instance_id: str, reason: str, by: str) -> None:
         """Delete an ended instance; see :meth:`Client.delete`."""
         check_id(instance_id)
         check_reason(reason)
-        await self._access.perform(
-            delete(instance_id, self._access.provider.library, by=self._access.name, reason=reason)
+        check_author(by)
+        access = self._access
+        await access.perform(
+            delete(instance_id, access.provider.library, by=by or access.name, reason=reason)
         )
 
     async def purge(

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from orchestra.client.access import Access
-from orchestra.client.arguments import check_id, check_name, check_reason, check_text
+from orchestra.client.arguments import check_author, check_id, check_name, check_reason, check_text
 from orchestra.client.info import UnreadMessage
 from orchestra.client.values import shown
 from orchestra.clock import from_micros, new_id
@@ -80,10 +80,12 @@ class Messages:
         name: str | None,
         message_ids: Collection[str] | None,
         reason: str,
+        by: str,
     ) -> int:
         """Remove unread events; see :meth:`Client.drop_messages`."""
         check_id(instance_id)
         check_reason(reason)
+        check_author(by)
         if name is None and message_ids is None:
             raise InvalidArgument(
                 "drop_messages was given neither a name nor message ids; say which messages go"
@@ -93,20 +95,21 @@ class Messages:
                 f"message_ids is {message_ids!r}; give a sequence of ids, such as [{message_ids!r}]"
             )
         access = self._access
+        who = by or access.name
         dropped = await access.perform(
             drop_messages(
                 instance_id,
                 access.provider.library,
                 name=name,
                 message_ids=message_ids,
-                by=access.name,
+                by=who,
                 reason=reason,
             )
         )
         if dropped:
             engine_logger.info(
                 "%s has dropped %d unread messages of %r: %s",
-                access.name,
+                who,
                 dropped,
                 instance_id,
                 reason or "no reason given",
@@ -114,13 +117,14 @@ class Messages:
             access.port.written_past()
         return dropped
 
-    async def cancel(self, instance_id: str, reason: str) -> None:
+    async def cancel(self, instance_id: str, reason: str, by: str) -> None:
         """Ask an instance to stop; see :meth:`Client.cancel`."""
         check_id(instance_id)
         check_reason(reason)
-        by = self._access.name
-        record = Record(by, "cancel", instance_id, reason=UserText(reason))
-        change = Cancel(instance_id, UserText(reason), by, record=record)
+        check_author(by)
+        who = by or self._access.name
+        record = Record(who, "cancel", instance_id, reason=UserText(reason))
+        change = Cancel(instance_id, UserText(reason), who, record=record)
         await self._send(change, AlreadyCompleted)
 
     async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:

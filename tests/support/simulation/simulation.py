@@ -663,6 +663,7 @@ class Simulation:
         while self._late and (self._calm or self.random.random() < 0.1):
             delayed = self._late.pop(self.random.randrange(len(self._late)))
             changes = [change for change in delayed if not self._is_too_late(change)]
+            self.directory.catalogue()  # who made the group knew at which level the store is written
             try:
                 commit = self._store.commit(changes)
             except StoreBusy:  # somebody is in the middle of a transaction

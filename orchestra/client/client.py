@@ -1062,23 +1062,27 @@ class Handle(Generic[R_co]):
         """
         await self.client.raise_event(self.instance_id, name, payload, message_id=message_id)
 
-    async def cancel(self, reason: str = "") -> None:
+    async def cancel(self, reason: str = "", *, by: str = "") -> None:
         """Ask it to stop; see :meth:`Client.cancel`."""
-        await self.client.cancel(self.instance_id, reason)
+        await self.client.cancel(self.instance_id, reason, by=by)
 
-    async def terminate(self, reason: str = "") -> None:
+    async def terminate(self, reason: str = "", *, by: str = "") -> None:
         """End it at once; see :meth:`Client.terminate`."""
-        await self.client.terminate(self.instance_id, reason)
+        await self.client.terminate(self.instance_id, reason, by=by)
 
-    async def release(self) -> None:
+    async def release(self, *, by: str = "") -> None:
         """End its hold, so that the deployed code tries it once more; see
         :meth:`Client.release`.
         """
-        await self.client.release(self.instance_id)
+        await self.client.release(self.instance_id, by=by)
 
-    async def delete(self, *, reason: str = "") -> None:
+    async def hold(self, *, reason: str = "", by: str = "") -> None:
+        """Pause it until :meth:`release`; see :meth:`Client.hold`."""
+        await self.client.hold(self.instance_id, reason=reason, by=by)
+
+    async def delete(self, *, reason: str = "", by: str = "") -> None:
         """Delete it, once it has ended; see :meth:`Client.delete`."""
-        await self.client.delete(self.instance_id, reason=reason)
+        await self.client.delete(self.instance_id, reason=reason, by=by)
 
     async def history(self, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
         """Return the events of one of its executions, by default of the current one; see

@@ -205,6 +205,7 @@ def test_a_handle_takes_every_option_that_the_client_takes():
         "raise_event": Client.raise_event,
         "cancel": Client.cancel,
         "terminate": Client.terminate,
+        "hold": Client.hold,
         "release": Client.release,
         "delete": Client.delete,
         "history": Client.get_history,

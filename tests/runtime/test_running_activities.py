@@ -518,7 +518,7 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
         assert (
             pending.held_reason == "no living node has activity 'rare' and serves queue 'default'"
         )
-        assert (pending.attempt, pending.next_attempt_at, info.status) == (1, None, "running")
+        assert (pending.attempt, pending.next_attempt_at, info.status) == (1, None, "held")
 
     async with Runtime(SqliteProvider(path), registry(once), [rare]) as node:
         assert await node.client.handle("one").result() == "here"

@@ -187,7 +187,7 @@ async def test_a_waiting_change_whose_sender_was_cancelled_does_not_happen_later
 @bounded
 async def test_a_value_that_the_driver_cannot_take_concerns_its_sender_alone(path, monkeypatch):
     monkeypatch.setattr(
-        "orchestra.client.instances.check_start", lambda *_: None
+        "orchestra.client.starts.check_start", lambda *_: None
     )  # which would not let it pass
     outcomes = {}
 

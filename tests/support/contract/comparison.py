@@ -610,6 +610,7 @@ class ComparisonTests(ContractBase):
     """The model is the reference."""
 
     @pytest.mark.property
+    @pytest.mark.timeout(900)
     def test_it_does_what_the_model_does(self) -> None:
         """Compares random groups of changes with
         :class:`~tests.support.model.ModelProvider`.

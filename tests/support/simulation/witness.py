@@ -303,8 +303,8 @@ class Witness:
                 instance.histories_gone, min(max(prune.histories, instance.rows_gone), current - 1)
             )
             self.counts["prunes"] += 1
-        if write.owner is None:
-            return  # the next owner's write lets go of what an operator's has closed
+        if write.owner is None or not write.executions:
+            return  # the next turn's write lets go of what an operator's has closed
         closed = current - 1
         for kept, gone in (
             (keep.histories, instance.histories_gone),

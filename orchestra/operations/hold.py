@@ -44,8 +44,8 @@ def release(
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
-        InstanceNotHeld: no hold of an operator and no stored one holds it, or it was released
-            meanwhile.
+        InstanceNotHeld: no hold of an operator and no stored one holds it, or a stored one was
+            released meanwhile.
         NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other
             rows of one.
     """
@@ -55,8 +55,9 @@ def release(
     entry = Record(by, "release", instance_id, reason=UserText(reason))
     if row.paused:
         outcome = yield from Submit(Resume(instance_id, by, row.incarnation, entry))
-        if _granted(instance_id, outcome):
-            return record
+        _granted(instance_id, outcome)
+        # Refused: it was released meanwhile, perhaps by this call, whose reply was lost.
+        return record
     elif record.held:
         outcome = yield from Submit(Release(instance_id, row.incarnation, row.revision, entry))
         if isinstance(outcome, Granted):

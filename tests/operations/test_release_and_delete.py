@@ -16,7 +16,7 @@ from orchestra.operations.delete import Purged, delete, ended_before, purge
 from orchestra.operations.hold import release
 from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Submit
 from orchestra.store.audit import Record
-from orchestra.store.changes import Release
+from orchestra.store.changes import Release, Resume
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.store.outcomes import Granted, Refused
 from orchestra.store.queries import InstanceQuery
@@ -40,6 +40,16 @@ def test_a_release_is_conditional_on_the_revision_that_was_read():
         Get("i"),
         Submit(Release("i", "a", 3, Record("me", "release", "i", reason=""))),
     ]
+
+
+def test_a_pause_that_has_ended_meanwhile_counts_as_released():
+    """Perhaps by this very call, whose reply was lost."""
+    paused = a_record(held=True, paused=True)
+    for outcome in (Granted(0), Refused()):
+        steps, result = released(paused, outcome)
+        assert result == paused
+        entry = Record("me", "release", "i", reason="")
+        assert steps == [Get("i"), Submit(Resume("i", "me", "a", entry))]
 
 
 def test_what_nothing_holds_is_not_written():

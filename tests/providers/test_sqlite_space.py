@@ -17,6 +17,7 @@ from orchestra.codec import Payload
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite import writer as writer_module
+from orchestra.store.audit import KEPT_OPERATIONS
 from orchestra.store.changes import Recover
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.kinds import Status
@@ -206,15 +207,15 @@ def test_the_audit_is_bounded_and_keeps_what_was_done_last(provider):
             "INSERT INTO operation (at, actor, action, subject, detail) VALUES (0, 'me', 'pin', "
             "?, x'7b7d')"
         ),
-        [(str(number),) for number in range(10_050)],
+        [(str(number),) for number in range(KEPT_OPERATIONS + 50)],
     )
     provider.admin.set_pin("i", None, by="me", reason="")
-    assert count(provider, "operation") == 10_000
+    assert count(provider, "operation") == KEPT_OPERATIONS
     assert connection.execute(
         "SELECT subject FROM operation ORDER BY operation_id DESC LIMIT 2"
     ).fetchall() == [
         ("i",),
-        ("10049",),
+        (str(KEPT_OPERATIONS + 49),),
     ]
 
 

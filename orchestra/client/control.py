@@ -57,6 +57,8 @@ class Control:
         access = self._access
         who = by or access.name
         record = await access.perform(release(instance_id, access.provider.library, by=who))
+        if record is None:
+            return
         row, execution = record.row, record.execution
         held = hold_in_force(row.hold, row.operator_hold, paused=row.paused)
         if held is not None:

@@ -132,8 +132,9 @@ def _hold(order: Order, record: InstanceRecord) -> Operation[bool]:
 
 
 def _release(order: Order, record: InstanceRecord) -> Operation[bool]:
-    yield from release(record.row.instance_id, order.library, by=order.by, reason=order.reason)
-    return True
+    instance_id = record.row.instance_id
+    released = yield from release(instance_id, order.library, by=order.by, reason=order.reason)
+    return released is not None
 
 
 def _pin(order: Order, record: InstanceRecord) -> Operation[bool]:

@@ -38,9 +38,9 @@ def hold(
 
 def release(
     instance_id: str, library: Library, *, by: str, reason: str = ""
-) -> Operation[InstanceRecord]:
+) -> Operation[InstanceRecord | None]:
     """End what holds an instance: the operator's hold, a stored one, or both. Return the instance
-    as it was before.
+    as it was before; ``None``: the operator's hold was ended meanwhile.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
@@ -55,9 +55,8 @@ def release(
     entry = Record(by, "release", instance_id, reason=UserText(reason))
     if row.paused:
         outcome = yield from Submit(Resume(instance_id, by, row.incarnation, entry))
-        _granted(instance_id, outcome)
         # Refused: it was released meanwhile, perhaps by this call, whose reply was lost.
-        return record
+        return record if _granted(instance_id, outcome) else None
     elif record.held:
         outcome = yield from Submit(Release(instance_id, row.incarnation, row.revision, entry))
         if isinstance(outcome, Granted):

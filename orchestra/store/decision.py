@@ -224,10 +224,11 @@ class _Deciding:
         self.decision.hands_out |= hands_out(write)
         if write.uncancels:
             row.unmark()
-        if write.restored:
-            row.most_unread = row.most_unread_bytes = None  # counted anew with the next message
         self._take_over_activities(write, row)
-        self._inbox(write.instance_id).consume(write.consumed)
+        inbox = self._inbox(write.instance_id)
+        inbox.consume(write.consumed)
+        if write.restored:
+            inbox.restore(write.restored, row)
         if not self._effects.can_take(write):
             self._begin_step()
         self._effects.add(write)
@@ -560,6 +561,8 @@ class _Deciding:
         self._begin_step()
         self._effects.create(instance_id, execution)
         self._effects.restore(start)
+        if start.restored:
+            self._inbox(instance_id).restore(start.restored, row)
 
     def _append_all(self, start: Start) -> tuple[tuple[Appended, ...], Full | None]:
         """Put the events of a start into the inbox of the instance that has its id: all, or none.

@@ -89,7 +89,7 @@ class Facts:
     """The stored rows of everything that a group names, read under its locks.
 
     ``requests`` are the request ids of existing instances, and ``former_requests`` those of their
-    executions, if a start may begin an instance again. ``made`` are the ids that this group has
+    executions: of former lives and of rewinds. ``made`` are the ids that this group has
     made, or may make: no other transaction can. ``whole`` and ``named`` are counts of inboxes, if
     the limits needed them. ``consumed`` are names and sizes of events that the group consumes from
     inboxes it also sends to.
@@ -124,6 +124,7 @@ class Needs:
         standing: starts that may concern an existing instance with their id.
         consumed: messages that writes consume from inboxes that the group also sends to, by
             instance and number.
+        restored: messages that operators' writes put back, with their instances.
         rooms: the names that the group sends to, with the senders' limits.
         activities: those that reports and stops name.
     """
@@ -181,6 +182,9 @@ class Needs:
             if write.instance_id in addressed
             for one in write.consumed
         ]
+        self.restored: list[tuple[str, MessageRow]] = [
+            (write.instance_id, message) for write in writes for message in write.restored
+        ]
         names = (
             (InboxName(append.instance_id, append.name), append.limits) for append in self.appends
         )
@@ -195,6 +199,9 @@ class Needs:
             coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(
                 len(append.payload.data)
             )
+        for instance_id, message in self.restored:
+            if instance_id in coming:
+                coming[instance_id] = coming[instance_id].plus(len(message.payload.data))
         return coming
 
 

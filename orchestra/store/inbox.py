@@ -77,6 +77,14 @@ class Inbox:
                 name, size = event
                 self._count(name, Waiting(-1, -size))
 
+    def restore(self, messages: Sequence[MessageRow], row: HotRow) -> None:
+        """Count messages that an operator's write puts back. The row's bounds count them too."""
+        for message in messages:
+            size = len(message.payload.data)
+            self._count(message.name, Waiting(1, size))
+            if row.most is not None:
+                row.most = row.most.plus(size)
+
     def _count(self, name: str, change: Waiting) -> None:
         facts, inbox_name = self.facts, InboxName(self.instance_id, name)
         if self.instance_id in facts.whole:

@@ -21,10 +21,9 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
             facts.made.add(instance_id)
         else:
             facts.requests[instance_id] = database.details.value(detail, "request_id")
-    for start in needs.standing:
-        rows = database.executions.of(start.instance_id)
-        requests = {database.executions.value(row, "request_id") for row in rows}
-        facts.former_requests[start.instance_id] = requests - {None}
+            rows = database.executions.of(instance_id)
+            requests = {database.executions.value(row, "request_id") for row in rows}
+            facts.former_requests[instance_id] = requests - {None}
     children = [
         child
         for closing in needs.closing

@@ -45,9 +45,6 @@ def read_facts(
     # After the locks: a start that begins an ended instance again changes them (rule 41).
     if needs.candidates:
         reads.append((sql.READ_REQUESTS, (Texts(needs.candidates),)))
-    if needs.standing:
-        standing = Texts(start.instance_id for start in needs.standing)
-        reads.append((sql.READ_FORMER_REQUESTS, (standing,)))
     if needs.appends:
         reads.append((sql.READ_ADDRESSEES, arrays(sql.ADDRESS, _addresses(needs))))
         reads.append((sql.READ_ROOMS, arrays(sql.ROOM, _rooms(needs))))
@@ -92,10 +89,11 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
             )
         facts.traces = dict(next(results).rows)
     if needs.candidates:
-        facts.requests = dict(next(results).rows)
-    if needs.standing:
-        for instance_id, request_id in next(results).rows:
-            facts.former_requests.setdefault(instance_id, set()).add(request_id)
+        for instance_id, request_id, is_present in next(results).rows:
+            if is_present:
+                facts.requests[instance_id] = request_id
+            else:
+                facts.former_requests.setdefault(instance_id, set()).add(request_id)
     if needs.appends:
         _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)

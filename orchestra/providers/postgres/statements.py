@@ -218,11 +218,13 @@ UNMAKE_INSTANCES: Final = exactly(
 )
 LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
+# The request of the present life, and those of all lives whose first execution has a row.
 READ_REQUESTS: Final = """
-    SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
-READ_FORMER_REQUESTS: Final = """
-    SELECT x.instance_id, x.request_id FROM @execution x
-    WHERE x.instance_id = ANY($1::text[]) AND x.request_id IS NOT NULL"""
+    SELECT d.instance_id, d.request_id, true FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])
+    UNION ALL
+    SELECT d.instance_id, x.request_id, false FROM @instance_detail d
+    JOIN @execution x ON x.instance_id = d.instance_id AND x.request_id IS NOT NULL
+    WHERE d.instance_id = ANY($1::text[])"""
 # The facts of an append: whether its message exists or existed.
 READ_ADDRESSEES: Final = f"""
     SELECT u.place, m.sequence IS NOT NULL, {_MESSAGE.listed("m")}, t.sequence, t.removed_at

@@ -21,13 +21,10 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         if make_instance(transaction, start):
             facts.made.add(instance_id)
         else:
-            facts.requests[instance_id] = transaction.connection.execute(
-                sql.READ_REQUEST, (instance_id,)
-            ).fetchone()[0]
-    for start in needs.standing:
-        if start.instance_id not in facts.made:
-            rows = transaction.connection.execute(sql.READ_FORMER_REQUESTS, (start.instance_id,))
-            facts.former_requests[start.instance_id] = {row[0] for row in rows}
+            execute = transaction.connection.execute
+            facts.requests[instance_id] = execute(sql.READ_REQUEST, (instance_id,)).fetchone()[0]
+            former = execute(sql.READ_FORMER_REQUESTS, (instance_id,))
+            facts.former_requests[instance_id] = {row[0] for row in former}
     for instance_id in needs.rows:
         _add_row(transaction, instance_id, facts)
     if needs.concerns_others:

@@ -294,6 +294,17 @@ class BeginAgainTests(ContractBase):
         expect(one(provider, again("r2")), Started)
         assert one(provider, again("r1")) == StartExists(same=True, is_open=True)
 
+    def test_a_plain_start_that_is_repeated_in_a_later_life_is_known(
+        self, provider: Provider
+    ) -> None:
+        start = a_start("i", request_id="first")
+        start = replace(start, execution=replace(start.execution, request_id="first"))
+        expect(one(provider, start), Started)
+        (snapshot,) = claim(provider)
+        expect(one(provider, an_end(snapshot.row)), Granted)
+        expect(one(provider, again("second")), Started)
+        assert one(provider, start) == StartExists(same=True)
+
     def test_what_has_completed_stays_if_only_failures_begin_again(
         self, provider: Provider
     ) -> None:
@@ -441,6 +452,22 @@ class GoingBackTests(ContractBase):
         expect(one(provider, a_write(snapshot.row, consumed=(1, 2, 3))), Granted)
         repeated = one(provider, an_append("i", "m1"))
         assert expect(repeated, Appended).fresh is False, "its sender is still known"
+
+    def test_what_comes_back_counts_for_what_comes_in_the_same_group(
+        self, provider: Provider
+    ) -> None:
+        begin(provider)
+        expect(one(provider, an_append("i", "m1", limit=2)), Appended)
+        row = read(provider).row
+        expect(one(provider, a_write(row, consumed=(1,))), Granted)
+        row = read(provider).row
+        back = MessageRow(1, "back", "go", Payload(b"1"), 5)
+        write = a_write(row, a_state(row, owner=None), owner=None, restored=(back,))
+        other = an_append("i", "m2", "stop", limit=2)
+        full = an_append("i", "m3", limit=2)
+        outcomes = provider.store.commit([write, other, full]).outcomes
+        assert isinstance(outcomes[1], Appended)
+        assert expect(outcomes[2], AppendRefused).reason is Refusal.FULL
 
     def test_children_are_left_alone_if_the_write_says_so(self, provider: Provider) -> None:
         row = begin(provider)

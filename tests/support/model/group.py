@@ -367,7 +367,7 @@ class Group:
         row = standing.row
         asked = bool(start.looks or start.events or start.if_ended is not IfEnded.LEAVE)
         former = {execution.request_id for execution in standing.executions.values()}
-        same = start.request_id == standing.request_id or (asked and start.request_id in former)
+        same = start.request_id == standing.request_id or start.request_id in former
         if not asked:
             return StartExists(same=same)
         is_open = standing.status is Status.OPEN

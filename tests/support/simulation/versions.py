@@ -61,7 +61,11 @@ class Versions:
         assert isinstance(policy, Exact) or row.version in self._had[row.name], (
             f"rule 28: {place}, and no node had it"
         )
-        goes_down = before is not None and version_key(row.version) < version_key(before)
+        # What a start or a rewind has made, and has not begun, follows a policy down as well.
+        at_boundary = row.request_id is None
+        goes_down = (
+            at_boundary and before is not None and version_key(row.version) < version_key(before)
+        )
         assert isinstance(policy, Exact) or not goes_down, (
             f"rule 28: {place} comes down from {before}"
         )

@@ -121,6 +121,7 @@ class Needs:
         closing: closing executions, whose children get marks.
         traced: executions whose traces the ends of children carry.
         appends: the messages, those of starts among them.
+        starts: all starts of the group.
         standing: starts that may concern an existing instance with their id.
         consumed: messages that writes consume from inboxes that the group also sends to, by
             instance and number.
@@ -136,6 +137,7 @@ class Needs:
             child.start for write in writes for child in write.starts if child.start is not None
         ]
         starts += _of(changes, Start).values()
+        self.starts: list[Start] = starts
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
         self.standing: list[Start] = [start for start in starts if start.concerns_standing]
         self.concerns_others: bool = bool(family)

@@ -23,8 +23,9 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         else:
             execute = transaction.connection.execute
             facts.requests[instance_id] = execute(sql.READ_REQUEST, (instance_id,)).fetchone()[0]
-            former = execute(sql.READ_FORMER_REQUESTS, (instance_id,))
-            facts.former_requests[instance_id] = {row[0] for row in former}
+            if _asks_otherwise(needs, instance_id, facts.requests[instance_id]):
+                former = execute(sql.READ_FORMER_REQUESTS, (instance_id,))
+                facts.former_requests[instance_id] = {row[0] for row in former}
     for instance_id in needs.rows:
         _add_row(transaction, instance_id, facts)
     if needs.concerns_others:
@@ -45,6 +46,15 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         if activity is not None:
             facts.activities[key] = read_activity(activity)
     return facts
+
+
+def _asks_otherwise(needs: Needs, instance_id: str, request_id: str) -> bool:
+    """Return whether a start of an existing instance is no repetition of the request that began its
+    present life.
+    """
+    return any(
+        start.request_id != request_id for start in needs.starts if start.instance_id == instance_id
+    )
 
 
 def make_instance(transaction: Transaction, start: Start) -> bool:

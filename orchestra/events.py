@@ -359,7 +359,7 @@ class BoundaryRequested(InputEvent):
 class Patched(CommandEvent):
     """The code came first to the branch ``patch``, and took the new way.
 
-    Replay finds it by its id, and not by its place: the code may ask again, or no more.
+    Replay finds it by its id, and not by its place. The code may ask again, or stop asking.
     """
 
     kind: ClassVar[EventKind] = EventKind.PATCHED

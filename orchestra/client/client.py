@@ -291,7 +291,7 @@ class Client:
                 now, an earlier start in the queue is enough: the instance begins once a node with
                 the name lives. If no node lives at all, an earlier start in any queue is enough.)
             InstanceExists: the id is taken, and ``if_running`` or ``if_ended`` says that this is an
-                error.
+                error, or its instance is one of another orchestration.
             InboxFull: the running instance has no room for the events; it got none of them.
             NewerLibraryNeeded: the instance to terminate has what only a newer library knows.
             InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024

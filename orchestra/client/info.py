@@ -72,8 +72,8 @@ class Hold:
     """What keeps an instance from going on: a fault of its code or state, an operator, or something
     that is missing.
 
-    ``by`` is the node or the operator; nobody where nodes derive it: for ``version_missing``,
-    ``activity_missing`` and ``crashing``. Those count ``since`` the instance was last written.
+    ``by`` is the node or the operator. It is empty for ``version_missing``, ``activity_missing``
+    and ``crashing``, which each reader derives; these count ``since`` the last write.
     ``releases_when`` says what ends it.
     """
 

@@ -129,6 +129,12 @@ def begin(
         if isinstance(outcome, Started):
             return
         assert isinstance(outcome, StartExists)
+        if outcome.other is not None:
+            raise InstanceExists(
+                f"instance {start.instance_id!r} is one of orchestration {outcome.other!r}, not of "
+                f"{start.kind.name!r}; choose another id",
+                instance_id=start.instance_id,
+            )
         if outcome.full is not None:
             raise full(outcome.full)
         if outcome.same:

@@ -96,7 +96,7 @@ class Journal:
     def next_id(self) -> int:
         """The number of the next event."""
         if self._marks and self._recorded:
-            # Marks that the code asks for no more stand in between.
+            # Marks that the code no longer asks for stand in between.
             for event, _ in reversed(self._recorded):
                 if not isinstance(event, Patched):
                     return event.id
@@ -173,7 +173,7 @@ class Journal:
         return True
 
     def _pass_marks(self) -> None:
-        """Pass marks that the code asks for no more, or in another order."""
+        """Pass marks that the code no longer asks for, or asks for in another order."""
         while self._marks and self._recorded and isinstance(self._recorded[-1][0], Patched):
             self._count(self._recorded.pop()[1])
 

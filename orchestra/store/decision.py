@@ -484,6 +484,7 @@ class _Deciding:
         if instance_id not in facts.made or instance_id in facts.requests:
             return self._start_standing(start)
         facts.requests[instance_id] = start.request_id
+        facts.names[instance_id] = start.kind.name
         facts.rows[instance_id] = HotRow.started(start, self._kinds[start.kind], self._now)
         if start.parent is not None:
             facts.links[instance_id] = ChildLink(start.parent, start.on_parent_close)
@@ -509,6 +510,9 @@ class _Deciding:
             return StartExists(same=is_same)
         if is_same:
             return StartExists(same=True, is_open=row.is_open)
+        name = facts.names.get(instance_id, start.kind.name)
+        if name != start.kind.name:
+            return StartExists(same=False, is_open=row.is_open, other=name)
         if row.is_open:
             given = start if start.gives_events else replace(start, events=())
             appended, full = self._append_all(given)

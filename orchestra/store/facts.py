@@ -88,16 +88,17 @@ class Addressee:
 class Facts:
     """The stored rows of everything that a group names, read under its locks.
 
-    ``requests`` are the request ids of existing instances, and ``former_requests`` those of their
-    executions: of former lives and of rewinds. ``made`` are the ids that this group has
-    made, or may make: no other transaction can. ``whole`` and ``named`` are counts of inboxes, if
-    the limits needed them. ``consumed`` are names and sizes of events that the group consumes from
-    inboxes it also sends to.
+    ``requests`` are the request ids of existing instances, and ``names`` are their orchestrations.
+    ``former_requests`` are the requests of their executions: of former lives and of rewinds.
+    ``made`` are the ids that this group has made, or may make: no other transaction can. ``whole``
+    and ``named`` are counts of inboxes, if the limits needed them. ``consumed`` are names and sizes
+    of events that the group consumes from inboxes it also sends to.
     """
 
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
     made: set[str] = field(default_factory=set[str])
     requests: dict[str, str] = field(default_factory=lambda: {})
+    names: dict[str, str] = field(default_factory=lambda: {})
     former_requests: dict[str, set[str]] = field(default_factory=lambda: {})
     links: dict[str, ChildLink] = field(default_factory=lambda: {})
     traces: dict[str, str | None] = field(default_factory=lambda: {})

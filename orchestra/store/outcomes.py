@@ -50,12 +50,14 @@ class StartExists:
 
     If the start asked for it, ``is_open`` says whether the instance has not ended. ``appended`` are
     the events of the start that a running instance has got; ``full`` is why it has got none.
+    ``other`` is its orchestration, if that is another one: then nothing was done.
     """
 
     same: bool
     is_open: bool | None = None
     appended: tuple[Appended, ...] = ()
     full: Full | None = None
+    other: str | None = None
 
 
 @frozen

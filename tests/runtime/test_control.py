@@ -209,6 +209,26 @@ async def test_what_a_start_does_with_an_id_that_is_taken_is_chosen_apart_for_ru
 
 
 @bounded
+async def test_an_instance_of_another_orchestration_is_neither_handed_over_nor_touched(store):
+    async with Runtime(store(), registry(counts, listens)) as node:
+        client = node.client
+        handle = await client.start("counts", [], instance_id="taken")
+        before = await is_in(handle, 1)
+        for choices in ({"if_running": "return"}, {"if_running": "terminate"}):
+            with pytest.raises(InstanceExists, match="orchestration 'counts'"):
+                await client.start(
+                    "listens", instance_id="taken", events=[("next", "end")], **choices
+                )
+        info = await handle.info()
+        assert (info.incarnation, info.unread_messages) == (before.incarnation, 0)
+        await handle.terminate()
+        for choice in ("return", "restart"):
+            with pytest.raises(InstanceExists, match="orchestration 'counts'"):
+                await client.start("listens", instance_id="taken", if_ended=choice)
+        assert (await handle.info()).status is InstanceStatus.TERMINATED
+
+
+@bounded
 async def test_events_come_with_the_start_or_go_to_the_one_that_runs(store):
     async with Runtime(store(), registry(listens), inbox_limit=3) as node:
         client = node.client

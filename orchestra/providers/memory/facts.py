@@ -21,6 +21,9 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
             facts.made.add(instance_id)
         else:
             facts.requests[instance_id] = database.details.value(detail, "request_id")
+            hot = database.hot_row(instance_id)
+            if hot is not None:
+                facts.names[instance_id] = database.kind(hot.kind).name
             rows = database.executions.of(instance_id)
             requests = {database.executions.value(row, "request_id") for row in rows}
             facts.former_requests[instance_id] = requests - {None}

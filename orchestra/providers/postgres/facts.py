@@ -89,9 +89,10 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
             )
         facts.traces = dict(next(results).rows)
     if needs.candidates:
-        for instance_id, request_id, is_present in next(results).rows:
-            if is_present:
+        for instance_id, request_id, name in next(results).rows:
+            if name is not None:
                 facts.requests[instance_id] = request_id
+                facts.names[instance_id] = name
             else:
                 facts.former_requests.setdefault(instance_id, set()).add(request_id)
     if needs.appends:

@@ -218,11 +218,15 @@ UNMAKE_INSTANCES: Final = exactly(
 )
 LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
-# The request of the present life, and those of all lives whose first execution has a row.
+# The request of the present life, with its orchestration, and those of all lives whose first
+# execution has a row.
 READ_REQUESTS: Final = """
-    SELECT d.instance_id, d.request_id, true FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])
+    SELECT d.instance_id, d.request_id, k.name FROM @instance_detail d
+    JOIN @instance i ON i.instance_id = d.instance_id
+    JOIN @kind k ON k.kind_id = i.kind
+    WHERE d.instance_id = ANY($1::text[])
     UNION ALL
-    SELECT d.instance_id, x.request_id, false FROM @instance_detail d
+    SELECT d.instance_id, x.request_id, NULL FROM @instance_detail d
     JOIN @execution x ON x.instance_id = d.instance_id AND x.request_id IS NOT NULL
     WHERE d.instance_id = ANY($1::text[])"""
 # The facts of an append: whether its message exists or existed.

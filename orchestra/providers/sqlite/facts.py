@@ -28,6 +28,11 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
                 facts.former_requests[instance_id] = {row[0] for row in former}
     for instance_id in needs.rows:
         _add_row(transaction, instance_id, facts)
+    for start in needs.standing:
+        row = facts.rows.get(start.instance_id)
+        if row is not None:
+            kind = transaction.kinds.kind(transaction.connection, row.kind)
+            facts.names[start.instance_id] = kind.name
     if needs.concerns_others:
         _read_family(transaction, needs, facts)
     for append in needs.appends:

@@ -373,6 +373,8 @@ class Group:
         is_open = standing.status is Status.OPEN
         if same:
             return StartExists(same=True, is_open=is_open)
+        if row.kind.name != start.kind.name:
+            return StartExists(same=False, is_open=is_open, other=row.kind.name)
         if is_open:
             appended = self._append_all(start if start.gives_events else replace(start, events=()))
             if isinstance(appended, Full):

@@ -185,9 +185,11 @@ class Library:
             )
 
 
-THIS_LIBRARY: Final = Library(level=2, writes=2, lowest_readers={1: 1, 2: 2})
+THIS_LIBRARY: Final = Library(level=3, writes=3, lowest_readers={1: 1, 2: 2, 3: 3})
 """This library. Level 2 brings the holds for a state that does not migrate, and what operators
-control: a library that knows nothing of their holds would release them.
+control: a library that knows nothing of their holds would release them. Level 3 brings requests,
+streams, schedules and what instances send each other: an older library would leave their rows
+behind when it deletes an instance.
 """
 
 

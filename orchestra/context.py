@@ -36,6 +36,7 @@ from orchestra.ids import check_label_changes, check_labels, check_name, check_t
 from orchestra.options import check_count, check_duration
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
+from orchestra.schedules import Cron, Daily, Every, Monthly, Spec, Weekly, next_slot
 from orchestra.signatures import plain_function
 from orchestra.synchronization import Condition, Lock, Semaphore
 from orchestra.versions import parse_version
@@ -301,6 +302,32 @@ class OrchestrationContext:
         """Return a random number in [0, 1) that is the same on replay."""
         self._machine.check()
         return self._machine.random.random()
+
+    @overload
+    def next_time(self, spec: Cron | Daily | Every | Monthly | Weekly) -> datetime: ...
+    @overload
+    def next_time(self, spec: Spec) -> datetime | None: ...
+    def next_time(self, spec: Spec) -> datetime | None:
+        """Return the spec's next slot after :meth:`now`: aware, UTC.
+
+        ``None``: there is none. Only an ``At``, or a spec with exclusions, can end.
+
+        It records nothing, so that a loop can be its own schedule: ``await
+        ctx.schedule_timer(ctx.next_time(Cron("0 9 * * *", "Europe/Berlin")))``. A timer keeps the
+        due time that it was scheduled with.
+
+        The slot of a spec with a zone depends on the rules of that zone, which the node's zone
+        database has. If nodes may have databases of different ages, do not decide by the slot which
+        call comes next; only use it as a value.
+
+        Raises:
+            InvalidArgument: the argument is no spec.
+        """
+        if not isinstance(spec, Spec):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(
+                f"ctx.next_time takes a spec, not {spec!r}; write Cron('0 9 * * *')"
+            )
+        return next_slot(spec, self.now())
 
     # --- commands ---
 

@@ -16,6 +16,8 @@ copied.
     ├── UnreadablePolicy                  a newer library set the name's version policy; ``.name``, ``.value``
     ├── PolicyChangedMeanwhile            the policy has another revision than was expected; ``.name``, ``.revision``
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
+    │   └── InvalidSchedule               a spec or an option of a schedule
+    │       └── UnknownZone               the host has no such time zone; ``.zone``
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
     │   ├── InstanceExists
@@ -122,6 +124,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidFunction",
     "InvalidRange",
+    "InvalidSchedule",
     "InvalidVersion",
     "LevelTooLow",
     "LibraryTooOld",
@@ -155,6 +158,7 @@ __all__ = [
     "StoreUnavailable",
     "UnknownOrchestration",
     "UnknownVersion",
+    "UnknownZone",
     "UnreadablePolicy",
     "UnresolvableAnnotation",
     "Unwind",
@@ -348,6 +352,18 @@ class PolicyChangedMeanwhile(OrchestraError):
 
 class InvalidArgument(OrchestraError, ValueError):
     """An argument is not a valid id, label, page or limit. The store was not asked."""
+
+
+class InvalidSchedule(InvalidArgument):
+    """A spec, an action or an option of a schedule is not valid, or two of them do not go together."""
+
+
+class UnknownZone(InvalidSchedule):
+    """The host's zone database has no time zone of this name; ``zone`` is the name."""
+
+    def __init__(self, message: str, *, zone: str) -> None:
+        super().__init__(message)
+        self.zone = zone
 
 
 # --- instances --------------------------------------------------------------------------------

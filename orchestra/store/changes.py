@@ -4,8 +4,8 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from orchestra.codec import Packed, Payload, UserText
@@ -26,6 +26,7 @@ from orchestra.store.instances import (
 from orchestra.store.kinds import Status
 from orchestra.store.messages import Aside, InboxPage, MessageRow
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import EndedRun, ScheduleRow, SlotRow
 from orchestra.store.tasks import ActivityRow
 
 __all__ = [
@@ -41,10 +42,13 @@ __all__ = [
     "Release",
     "Report",
     "Resume",
+    "ScheduleAct",
+    "ScheduleWrite",
     "Start",
     "Stop",
     "Suspend",
     "Write",
+    "instances_of",
     "record_of",
     "size_of",
 ]
@@ -103,6 +107,8 @@ class Start:
     restored: tuple[MessageRow, ...] = ()
     pin: Pin | None = None
     record: Record | None = None
+    schedule: tuple[str, int] | None = None
+    """The schedule that starts it, and its slot."""
 
     @property
     def concerns_standing(self) -> bool:
@@ -348,18 +354,99 @@ class Resume:
     record: Record | None = None
 
 
-ClientChange = Start | Append | Cancel | Write | Release | Recover | Suspend | Resume
+@frozen
+class ScheduleAct:
+    """What one slot does, if its schedule's write is granted: first ``cancels``, then a start or an
+    event.
+
+    A start whose id exists by the same request has happened before, and counts as done (I14). An
+    event is left out while one of the messages ``behind`` is unread. ``slot`` is recorded with what
+    became of it.
+    """
+
+    slot: SlotRow
+    start: Start | None = None
+    event: Append | None = None
+    behind: tuple[str, ...] = ()
+    cancels: tuple[Cancel, ...] = ()
+
+
+@frozen
+class ScheduleWrite:
+    """Write a schedule, all or nothing, conditional on its incarnation and revision (rule 35).
+
+    ``revision`` is the one that it builds on; with 0 it makes the schedule, if its id is free. A
+    granted write adds one. ``row`` is the new row; its incarnation and revision are not read.
+    ``None`` deletes the schedule with its slots. ``acts`` are carried out in their order, then
+    ``slots`` are recorded that do nothing. A slot that is recorded stays as it is. ``ended`` are
+    runs that it follows no longer.
+    """
+
+    schedule_id: str
+    incarnation: str
+    revision: int
+    row: ScheduleRow | None
+    acts: tuple[ScheduleAct, ...] = ()
+    slots: tuple[SlotRow, ...] = ()
+    ended: tuple[EndedRun, ...] = ()
+    record: Record | None = None
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """The instances that it starts."""
+        return tuple(act.start for act in self.acts if act.start is not None)
+
+    @property
+    def appends(self) -> tuple[Append, ...]:
+        """The events that it sends, and the messages that they may wait behind."""
+        events = [(act.event, act.behind) for act in self.acts if act.event is not None]
+        behind = tuple(replace(event, message_id=one) for event, before in events for one in before)
+        return (*(event for event, _ in events), *behind)
+
+    @property
+    def instance_ids(self) -> set[str]:
+        """The standing instances that it may change."""
+        cancels = {cancel.instance_id for act in self.acts for cancel in act.cancels}
+        return cancels | {append.instance_id for append in self.appends}
+
+
+ClientChange = (
+    Start | Append | Cancel | Write | Release | Recover | Suspend | Resume | ScheduleWrite
+)
 """Changes that may come from outside the engine: from clients and operators."""
 
 
-Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report | Suspend | Resume
+Change = (
+    Start
+    | Append
+    | Cancel
+    | Write
+    | Claim
+    | Recover
+    | Release
+    | Report
+    | Suspend
+    | Resume
+    | ScheduleWrite
+)
+
+
+def instances_of(change: Change) -> Collection[str]:
+    """Return the ids of the instances that a change names itself."""
+    match change:
+        case Claim():
+            return ()
+        case ScheduleWrite():
+            return {*change.instance_ids, *(start.instance_id for start in change.starts)}
+        case _:
+            return (change.instance_id,)
 
 
 def record_of(change: Change) -> Record | None:
     """Return the entry that a change leaves in the audit, if it is granted."""
     return (
         change.record
-        if isinstance(change, Start | Cancel | Write | Release | Suspend | Resume)
+        if isinstance(change, Start | Cancel | Write | Release | Suspend | Resume | ScheduleWrite)
         else None
     )
 
@@ -395,5 +482,9 @@ def size_of(change: Change) -> int:
             return size
         case Append():
             return 256 + len(change.payload.data)
+        case ScheduleWrite():
+            row, sent = change.row, (*change.starts, *change.appends)
+            size = 512 if row is None else 512 + len(row.definition) + len(row.state)
+            return size + 256 * len(change.slots) + sum(size_of(one) for one in sent)
         case _:
             return 128

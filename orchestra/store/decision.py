@@ -26,6 +26,7 @@ from orchestra.store.changes import (
     Release,
     Report,
     Resume,
+    ScheduleWrite,
     Start,
     Suspend,
     Write,
@@ -55,10 +56,12 @@ from orchestra.store.outcomes import (
     Refusal,
     Refused,
     Reported,
+    ScheduleWritten,
     Started,
     StartExists,
 )
 from orchestra.store.routes import Kind
+from orchestra.store.schedule_writes import Doing, ScheduleChange, decide_schedule
 from orchestra.store.tasks import ActivityRow
 
 __all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
@@ -106,6 +109,7 @@ class Decision:
         touched: instances whose owner must act, with that owner.
         hands_out: whether an activity became available for other nodes.
         records: what the audit keeps of granted changes.
+        schedules: the granted writes of schedules, in their order.
     """
 
     steps: list[Effects | Recovery] = field(default_factory=lambda: [])
@@ -119,6 +123,7 @@ class Decision:
     touched: set[tuple[str, str | None]] = field(default_factory=set[tuple[str, str | None]])
     hands_out: bool = False
     records: list[Record] = field(default_factory=lambda: [])
+    schedules: list[ScheduleChange] = field(default_factory=lambda: [])
 
     @property
     def changed_rows(self) -> list[HotRow]:
@@ -160,7 +165,7 @@ def _has_changed(outcome: Outcome | None) -> bool:
     """Return whether an operator's change has changed something. The audit keeps nothing else."""
     if isinstance(outcome, Appended):
         return outcome.fresh
-    return isinstance(outcome, Granted | Started)
+    return isinstance(outcome, Granted | Started | ScheduleWritten)
 
 
 def hands_out(write: Write) -> bool:
@@ -475,6 +480,8 @@ class _Deciding:
                 outcome = self._resume(change)
             case Report():
                 outcome = self._report(change)
+            case ScheduleWrite():
+                outcome = self._write_schedule(change)
             case _:
                 return
         self.decision.outcomes[position] = outcome
@@ -720,6 +727,22 @@ class _Deciding:
                 arrival = self._end_activity(row, activity)
         self._facts.activities[key] = self.decision.reported[key] = activity
         return Reported(arrival, activity.stopping)
+
+    def _write_schedule(self, write: ScheduleWrite) -> ScheduleWritten | Refused:
+        doing = Doing(self._start, self._append, self._cancel, self._is_unread)
+        decided = decide_schedule(write, self._facts.schedules, self._now, doing)
+        if decided is None:
+            return Refused()
+        change, outcome = decided
+        self.decision.schedules.append(change)
+        return outcome
+
+    def _is_unread(self, instance_id: str, message_id: str) -> bool:
+        """Return whether a message that the group's facts name waits unread."""
+        inbox = self._inbox(instance_id)
+        known = self._facts.addressees.get(Address(instance_id, message_id), Addressee())
+        unread = inbox.appended.get(message_id) or known.unread
+        return unread is not None and unread.sequence not in inbox.consumed
 
     # --- common ---------------------------------------------------------------------------
 

@@ -561,7 +561,8 @@ def detail_values(start: Start) -> Columns:
         else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
     )
     head = (start.instance_id, start.request_id, start.created_by, start.traceparent)
-    return (*head, *link, start.root_id, start.on_parent_close.value)
+    schedule = start.schedule or (None, None)
+    return (*head, *link, start.root_id, start.on_parent_close.value, *schedule)
 
 
 def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow:

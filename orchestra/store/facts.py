@@ -12,13 +12,22 @@ from typing import NamedTuple, TypeVar
 
 from orchestra.events import OnParentClose
 from orchestra.levels import Unknown
-from orchestra.store.changes import Append, Change, Claim, Report, Start, Write
+from orchestra.store.changes import (
+    Append,
+    Change,
+    Report,
+    ScheduleWrite,
+    Start,
+    Write,
+    instances_of,
+)
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.routes import Kind
+from orchestra.store.schedules import ScheduleFence
 from orchestra.store.tasks import ActivityRow
 
 __all__ = [
@@ -92,7 +101,8 @@ class Facts:
     ``former_requests`` are the requests of their executions: of former lives and of rewinds.
     ``made`` are the ids that this group has made, or may make: no other transaction can. ``whole``
     and ``named`` are counts of inboxes, if the limits needed them. ``consumed`` are names and sizes
-    of events that the group consumes from inboxes it also sends to.
+    of events that the group consumes from inboxes it also sends to. ``schedules`` are the fences of
+    schedules.
     """
 
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
@@ -107,6 +117,7 @@ class Facts:
     named: dict[InboxName, Waiting] = field(default_factory=lambda: {})
     consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
     activities: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
+    schedules: dict[str, ScheduleFence] = field(default_factory=lambda: {})
 
 
 class Needs:
@@ -129,6 +140,7 @@ class Needs:
         restored: messages that operators' writes put back, with their instances.
         rooms: the names that the group sends to, with the senders' limits.
         activities: those that reports and stops name.
+        schedules: the writes of schedules. Their rows are locked before those of instances.
     """
 
     def __init__(self, changes: Mapping[int, Change]) -> None:
@@ -138,15 +150,20 @@ class Needs:
             child.start for write in writes for child in write.starts if child.start is not None
         ]
         starts += _of(changes, Start).values()
+        self.schedules: list[ScheduleWrite] = list(_of(changes, ScheduleWrite).values())
+        for schedule in self.schedules:
+            starts += schedule.starts
         self.starts: list[Start] = starts
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
         self.standing: list[Start] = [start for start in starts if start.concerns_standing]
         self.concerns_others: bool = bool(family)
         named = {
-            change.instance_id
+            one
             for change in changes.values()
-            if not isinstance(change, Claim | Start)
+            if not isinstance(change, Start | ScheduleWrite)
+            for one in instances_of(change)
         }
+        named.update(one for schedule in self.schedules for one in schedule.instance_ids)
         named.update(start.instance_id for start in self.standing)
         if family:
             named.update(self.candidates)
@@ -170,6 +187,7 @@ class Needs:
         )
         self.appends: list[Append] = [
             *_of(changes, Append).values(),
+            *(event for schedule in self.schedules for event in schedule.appends),
             *(event for start in self.standing for event in start.events),
             *(
                 event
@@ -229,6 +247,8 @@ def kinds_written(changes: Iterable[Change]) -> list[Kind]:
                 kinds.append(change.restart.kind)
         elif isinstance(change, Start):
             kinds.append(change.kind)
+        elif isinstance(change, ScheduleWrite):
+            kinds += [start.kind for start in change.starts]
     return kinds
 
 

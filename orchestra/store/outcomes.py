@@ -9,6 +9,7 @@ from orchestra.frozen import frozen
 from orchestra.store.inbox_limits import Full
 from orchestra.store.instances import CancelMark
 from orchestra.store.messages import MessageRow
+from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow, Task
 
@@ -23,6 +24,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "Reported",
+    "ScheduleWritten",
     "StartExists",
     "Started",
 ]
@@ -131,6 +133,17 @@ class Reported:
     stopping: bool = False
 
 
+@frozen
+class ScheduleWritten:
+    """A schedule was written, or deleted; its revision is one higher. ``slots`` are those of the
+    write, with what became of them. ``arrivals`` are the events and marks that it left with
+    instances, by their ids.
+    """
+
+    slots: tuple[SlotRow, ...] = ()
+    arrivals: tuple[tuple[str, Appended], ...] = ()
+
+
 Outcome = (
     Started
     | StartExists
@@ -141,6 +154,7 @@ Outcome = (
     | Claimed
     | Recovered
     | Reported
+    | ScheduleWritten
 )
 
 

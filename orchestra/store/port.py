@@ -33,6 +33,7 @@ from orchestra.store.outcomes import Commit
 from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule, ScheduleRecord
 from orchestra.store.snapshots import News
 from orchestra.store.tallies import TallyRow
 from orchestra.store.tasks import Task
@@ -86,6 +87,20 @@ class Store(Protocol):
         """Return when the first unowned instance of these kinds is due; ``None``: never.
 
         An activity of one of the routes that no node has taken is due since it was scheduled.
+        """
+        ...
+
+    def next_tick(self) -> int | None:
+        """Return when the first schedule is due; ``None``: never. The cost does not depend on how
+        many wait.
+        """
+        ...
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> Sequence[DueSchedule]:
+        """Return schedules that are due by then, the longest due first, with the runs that they
+        follow. ``after`` is the time and the id of the last one of the previous page.
         """
         ...
 
@@ -244,6 +259,16 @@ class Directory(Protocol):
     def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
         """Return unread events of an instance behind a sequence number, in the order of their
         arrival. Ends of children are none.
+        """
+        ...
+
+    def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
+        """Return a schedule, the runs that it follows, and its newest slots."""
+        ...
+
+    def schedules(self, after: str = "", limit: int = 100) -> Sequence[ScheduleRecord]:
+        """Return schedules behind an id, in the order of their ids, with the runs that they follow
+        and their newest slot.
         """
         ...
 

@@ -185,3 +185,5 @@ class InstanceRecord:
     unserved: Route | None = None
     set_aside: int = 0
     unread_by_name: Mapping[str, int] = field(default_factory=dict[str, int])
+    schedule: tuple[str, int] | None = None
+    """The schedule that has started it, and its slot."""

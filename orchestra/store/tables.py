@@ -26,7 +26,10 @@ __all__ = [
     "OPERATION",
     "PATCHED",
     "REPORT",
+    "SCHEDULE",
+    "SCHEDULE_SLOT",
     "SET_ASIDE",
+    "SLOT_KEY",
     "WRITTEN_ROW",
     "Column",
     "Columns",
@@ -152,6 +155,8 @@ DETAIL: Final = _columns(
     parent_event="number",
     root_id="text",
     on_parent_close="number",
+    schedule_id="text",
+    schedule_tick="number",
 )
 """The cold row, as a start makes it."""
 
@@ -297,3 +302,37 @@ REPORT: Final = Columns(
 
 OPERATION: Final = _columns(at="number", actor="text", action="text", subject="text", detail="blob")
 """An entry of the audit. Its key is the provider's own."""
+
+# --- schedules --------------------------------------------------------------------------------
+
+SCHEDULE: Final = _columns(
+    schedule_id="text",
+    incarnation="text",
+    revision="number",
+    definition="blob",
+    state="blob",
+    next_at="number",
+    paused="flag",
+    level="number",
+    declared="number",
+    created_at="number",
+    updated_at="number",
+    changed_by="text",
+    request_id="text",
+    counts="blob",
+)
+
+SCHEDULE_SLOT: Final = _columns(
+    schedule_id="text",
+    slot="number",
+    cause="text",
+    outcome="text",
+    reason="text",
+    instance_id="text",
+    at="number",
+    follows="flag",
+    ended="text",
+)
+"""A slot whose outcome is known. Its key is the schedule, the slot and the cause."""
+
+SLOT_KEY: Final = SCHEDULE_SLOT.only("schedule_id", "slot", "cause")

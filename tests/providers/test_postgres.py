@@ -379,6 +379,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("ALTER TABLE execution DROP COLUMN state_shape")
     other.execute("ALTER TABLE execution DROP COLUMN migrations")
     other.execute("DROP TABLE policy_history, set_aside, tally, tally_change, code_seen")
+    other.execute("DROP TABLE schedule, schedule_slot")
+    other.execute("DROP INDEX instance_schedule")
     other.execute("DROP INDEX operation_subject")
     for what in ("new", "changed", "deleted"):
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")

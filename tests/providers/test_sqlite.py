@@ -290,6 +290,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_pinned",
         ):
             connection.execute(f"DROP INDEX {index}")
+        for gone in ("TABLE schedule", "TABLE schedule_slot", "INDEX instance_schedule"):
+            connection.execute(f"DROP {gone}")
         connection.execute("DROP INDEX instance_boundary")
         connection.execute("DROP INDEX operation_at")
         connection.execute("DROP INDEX operation_subject")

@@ -108,6 +108,8 @@ class Database:
         self.tombstones: Table = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
         self.activities: Table = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
         self.children: Table = Table(_CHILD, 3, self._undo)
+        self.schedules: Table = Table(tables.SCHEDULE, 1, self._undo, self._schedule_changed)
+        self.slots: Table = Table(tables.SCHEDULE_SLOT, 3, self._undo)
         self.nodes: dict[str, NodeRow] = {}
         self.policies: dict[str, PolicyRow] = {}
         self.former_policies: dict[str, tuple[PolicyRow, ...]] = {}
@@ -134,6 +136,8 @@ class Database:
         self._tombstones: Queue[tuple[str, str]] = Queue(self._removed_at)
         self._whole: dict[str, Waiting] = defaultdict(Waiting)
         self._named: dict[InboxName, Waiting] = defaultdict(Waiting)
+        self.due_schedules: Queue[str] = Queue(self._schedule_due_at)
+        """The schedules by the time at which they are due next."""
         self._last = 0
 
     @contextmanager
@@ -310,6 +314,9 @@ class Database:
             ),
             set_aside=len(aside),
             unread_by_name=dict(most),
+            schedule=None
+            if values["schedule_id"] is None
+            else (values["schedule_id"], values["schedule_tick"]),
         )
 
     def summary(self, instance_id: str) -> Packed:
@@ -458,6 +465,15 @@ class Database:
             self.details.value(detail, name) for name in ("parent_id", "parent_execution")
         )
         return parent, execution, instance_id
+
+    def _schedule_changed(self, before: Row | None, after: Row | None) -> None:
+        row = after or before
+        if row is not None:
+            self.due_schedules.put(row[0])
+
+    def _schedule_due_at(self, schedule_id: str) -> int | None:
+        row = self.schedules.get(schedule_id)
+        return None if row is None else self.schedules.value(row, "next_at")
 
     # --- rows of an instance ------------------------------------------------------
 

@@ -13,6 +13,7 @@ from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
+from orchestra.providers.memory.schedules import find_schedule, list_schedules
 from orchestra.store.audit import KEPT_OPERATIONS, OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
@@ -35,6 +36,7 @@ from orchestra.store.queries import (
     WaitCondition,
 )
 from orchestra.store.routes import Route
+from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["MemoryDirectory"]
@@ -113,6 +115,14 @@ class MemoryDirectory:
             aside = self._database.aside_of(instance_id, after)
         unread = [one for one in found if one.kind is MessageKind.EVENT]
         return list(in_order(aside, unread)[:limit])
+
+    def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
+        with self._database.guard:
+            return find_schedule(self._database, self._dialect, schedule_id, slots)
+
+    def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
+        with self._database.guard:
+            return list_schedules(self._database, self._dialect, after, limit)
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:

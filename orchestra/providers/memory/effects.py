@@ -8,6 +8,7 @@ from typing import Final
 
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.inbox import read_snapshot
+from orchestra.providers.memory.schedules import write_schedule
 from orchestra.providers.memory.tables import Row
 from orchestra.store import tables
 from orchestra.store.changes import Start
@@ -54,6 +55,8 @@ def write_decision(
         _deliver(database, instance_id, message, dialect)
     for row in decision.changed_rows:
         database.store_row(row)
+    for change in decision.schedules:
+        write_schedule(database, change)
     database.leave_records(now, decision.records)
     for step in decision.steps:
         if isinstance(step, Effects):

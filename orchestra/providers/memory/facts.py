@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestra.providers.memory.database import Database
+from orchestra.providers.memory.schedules import find_fence
 from orchestra.store.changes import Append
 from orchestra.store.decoding import read_activity
 from orchestra.store.facts import Address, Addressee, ChildLink, Facts, InboxName, Needs
@@ -55,6 +56,10 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
                 database.messages.value(row, "payload"),
             )
             facts.consumed[instance_id, sequence] = name, len(payload)
+    for write in needs.schedules:
+        fence = find_fence(database, write.schedule_id)
+        if fence is not None:
+            facts.schedules[write.schedule_id] = fence
     for key in needs.activities:
         activity = database.activities.get(*key)
         if activity is not None:

@@ -12,6 +12,7 @@ from orchestra.levels import Levels
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.group import apply
 from orchestra.providers.memory.inbox import page_of, read_unread
+from orchestra.providers.memory.schedules import find_due
 from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
 from orchestra.store.executions import MARKED_AT_ONCE
@@ -22,6 +23,7 @@ from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
 from orchestra.store.tables import ACTIVITY, ACTIVITY_FENCE, Columns
 from orchestra.store.tasks import LOST, Task
@@ -98,6 +100,17 @@ class MemoryStore:
             )
             firsts = [queue.first() for some in queues for queue in some]
         return min((first[0][0] for first in firsts if first is not None), default=None)
+
+    def next_tick(self) -> int | None:
+        with self._database.guard:
+            first = self._database.due_schedules.first()
+        return None if first is None else first[0]
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DueSchedule]:
+        with self._database.guard:
+            return find_due(self._database, self._dialect, now, limit, after)
 
     def changed(self) -> bool:
         seen = self._stirred, self._database.writes.total() - self._database.writes[id(self)]

@@ -14,6 +14,7 @@ from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.census import read_census, tally_of
 from orchestra.providers.postgres.conditions import Statement
 from orchestra.providers.postgres.kinds import read_kind
+from orchestra.providers.postgres.schedules import list_schedules, read_one
 from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
@@ -37,6 +38,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Route
+from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
 
 __all__ = ["PostgresDirectory"]
@@ -105,6 +107,12 @@ class PostgresDirectory:
         unread = [read_message(row, self._dialect) for row in rows]
         return list(in_order(unread, [read_aside(row) for row in aside])[:limit])
 
+    def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
+        return read_one(self._calls, self._dialect, schedule_id, slots)
+
+    def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
+        return list_schedules(self._calls, self._dialect, after, limit)
+
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls, self._dialect)
 
@@ -162,6 +170,8 @@ def _read_record(
         label_values,
         expires_at,
         set_aside,
+        schedule_id,
+        schedule_tick,
         unserved,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
@@ -181,5 +191,6 @@ def _read_record(
         expires_at=expires_at,
         reports=tuple(report[0] for report in reports),
         set_aside=set_aside,
+        schedule=None if schedule_id is None else (schedule_id, schedule_tick),
         unserved=None if unserved is None else Route(*unserved),
     )

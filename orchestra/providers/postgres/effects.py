@@ -11,6 +11,7 @@ from orchestra.providers.postgres.audit import record_all
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.facts import new_instances
 from orchestra.providers.postgres.rendering import arrays
+from orchestra.providers.postgres.schedules import add_schedules
 from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Script
 from orchestra.store import tables
@@ -64,6 +65,7 @@ def add_decision(
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
     write_rows(script, decision.changed_rows, now)
+    add_schedules(script, decision.schedules)
     record_all(script, decision.records, now)
     families = [
         one for step in decision.steps if isinstance(step, Effects) for one in step.families

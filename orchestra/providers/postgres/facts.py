@@ -9,6 +9,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Read, Transaction
 from orchestra.providers.postgres.rendering import arrays
+from orchestra.providers.postgres.schedules import lock_schedules, read_fences
 from orchestra.providers.postgres.wire import Result
 from orchestra.store import tables
 from orchestra.store.changes import Start
@@ -32,6 +33,8 @@ def read_facts(
     reads: list[Read] = []
     if needs.candidates:
         reads.append(new_instances(transaction, needs.candidates.values(), numbers))
+    if needs.schedules:
+        reads += lock_schedules(needs.schedules)
     if needs.concerns_others:
         closing = (
             Texts(one.instance_id for one in needs.closing),
@@ -80,6 +83,9 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
     facts = Facts()
     if needs.candidates:
         facts.made = {row[0] for row in next(results).rows}
+    if needs.schedules:
+        next(results)
+        facts.schedules = read_fences(next(results))
     if needs.rows:
         facts.rows = {row[0]: HotRow(*row) for row in next(results).rows}
     if needs.concerns_others:

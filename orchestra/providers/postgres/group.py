@@ -163,6 +163,8 @@ class Group:
         )
 
     def _wakes_others(self, decision: Decision, claimed: Container[str]) -> bool:
+        if any(change.hints for change in decision.schedules):
+            return True
         return decision.hands_out or any(
             instance_id not in claimed and (owner is None or owner not in self._local_nodes)
             for instance_id, owner in decision.touched

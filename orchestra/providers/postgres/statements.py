@@ -19,6 +19,7 @@ from orchestra.store.executions import (
 )
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
+from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
 from orchestra.store.tables import Column, Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -869,7 +870,7 @@ RECORD_COLUMNS: Final = f"""
         (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
         ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at,
-        (SELECT count(*) FROM @set_aside a WHERE a.instance_id = i.instance_id)"""
+        (SELECT count(*) FROM @set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
 FROM_HOT_ROWS: Final = """
     FROM @instance i
     JOIN @kind k ON k.kind_id = i.kind"""
@@ -958,3 +959,72 @@ PRUNE_OPERATIONS: Final = """
         WHERE at < (SELECT k.at FROM @operation k ORDER BY k.at DESC OFFSET $1::bigint LIMIT 1)
         ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED) AS old
     WHERE o.operation_id = old.operation_id"""
+
+# --- schedules --------------------------------------------------------------------------------
+
+# A schedule that a group may make is there from its locks on, under revision 0: of two that make it
+# one waits for the other. The group's decision gives it its first revision.
+MAKE_SCHEDULES: Final = """
+    INSERT INTO @schedule (
+        schedule_id, incarnation, revision, definition, state, paused, level, created_at, updated_at, changed_by,
+        request_id, counts)
+    SELECT u.schedule_id, '', 0, '', '', false, 1, 0, 0, '', '', '' FROM unnest($1::text[]) AS u (schedule_id)
+    ORDER BY u.schedule_id COLLATE "C" ON CONFLICT (schedule_id) DO NOTHING"""
+LOCK_SCHEDULES: Final = """
+    SELECT s.schedule_id, s.incarnation, s.revision, s.counts FROM @schedule s
+    WHERE s.schedule_id = ANY($1::text[]) ORDER BY s.schedule_id FOR UPDATE OF s"""
+SCHEDULE_FENCE: Final = Columns((*tables.SCHEDULE.only("schedule_id"), *_READ_REVISION))
+SCHEDULE_WRITTEN: Final = Columns((*tables.SCHEDULE, *_READ_REVISION))
+_SCHEDULE_CHANGES: Final = ", ".join(
+    f"{name} = u.{name}" for name in tables.SCHEDULE.without("schedule_id").names
+)
+WRITE_SCHEDULES: Final = exactly(
+    f"""
+    UPDATE @schedule t SET {_SCHEDULE_CHANGES} FROM {given(SCHEDULE_WRITTEN)}
+    WHERE t.schedule_id = u.schedule_id AND t.revision = u.read_revision""",
+    number=len(SCHEDULE_WRITTEN) + 1,
+)
+DELETE_SCHEDULES: Final = exactly(
+    f"""
+    DELETE FROM @schedule t USING {given(SCHEDULE_FENCE)}
+    WHERE t.schedule_id = u.schedule_id AND t.revision = u.read_revision""",
+    number=len(SCHEDULE_FENCE) + 1,
+)
+DELETE_SLOTS: Final = "DELETE FROM @schedule_slot WHERE schedule_id = ANY($1::text[])"
+# What is recorded of a slot stays.
+ADD_SLOTS: Final = f"{insert('schedule_slot', tables.SCHEDULE_SLOT)} ON CONFLICT DO NOTHING"
+ENDED_RUN: Final = Columns((*tables.SLOT_KEY, *tables.SCHEDULE_SLOT.only("ended")))
+END_RUNS: Final = f"""
+    UPDATE @schedule_slot t SET follows = false, ended = u.ended FROM {given(ENDED_RUN)}
+    WHERE t.schedule_id = u.schedule_id AND t.slot = u.slot AND t.cause = u.cause"""
+PRUNE_SLOTS: Final = f"""
+    DELETE FROM @schedule_slot t USING (
+        SELECT u.schedule_id, (
+            SELECT s.slot FROM @schedule_slot s WHERE s.schedule_id = u.schedule_id AND NOT s.follows
+            ORDER BY s.slot DESC LIMIT 1 OFFSET {KEPT_SLOTS - 1}) AS last
+        FROM unnest($1::text[]) AS u (schedule_id)) AS p
+    WHERE t.schedule_id = p.schedule_id AND NOT t.follows AND t.slot < p.last"""
+NEXT_TICK: Final = "SELECT min(next_at) FROM @schedule WHERE next_at IS NOT NULL"
+FIND_DUE_SCHEDULES: Final = f"""
+    SELECT {tables.SCHEDULE.listed()} FROM @schedule
+    WHERE next_at <= $1::bigint AND (next_at, schedule_id) > ($2::bigint, $3::text)
+    ORDER BY next_at, schedule_id LIMIT $4::bigint"""
+READ_SCHEDULE: Final = f"SELECT {tables.SCHEDULE.listed()} FROM @schedule WHERE schedule_id = $1::text AND revision > 0"
+LIST_SCHEDULES: Final = f"""
+    SELECT {tables.SCHEDULE.listed()} FROM @schedule
+    WHERE schedule_id > $1::text AND revision > 0 ORDER BY schedule_id LIMIT $2::bigint"""
+_SLOT: Final = tables.SCHEDULE_SLOT.without("schedule_id")
+LIST_SLOTS: Final = f"""
+    SELECT g.schedule_id, s.* FROM unnest($1::text[]) AS g (schedule_id) CROSS JOIN LATERAL (
+        SELECT {_SLOT.listed("n")} FROM @schedule_slot n WHERE n.schedule_id = g.schedule_id
+        ORDER BY n.slot DESC, n.cause DESC LIMIT $2::bigint) AS s"""
+# With the instance that the slot has started, or whether the event that it has sent is unread.
+LIST_RUNS: Final = f"""
+    SELECT s.schedule_id, {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL
+    FROM @schedule_slot s
+    LEFT JOIN @instance_detail d
+        ON d.instance_id = s.instance_id AND d.schedule_id = s.schedule_id AND d.schedule_tick = s.slot
+    LEFT JOIN @instance i ON i.instance_id = d.instance_id
+    LEFT JOIN @message m ON m.instance_id = s.instance_id AND m.kind < 1 AND m.message_id =
+        'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
+    WHERE s.schedule_id = ANY($1::text[]) AND s.follows ORDER BY s.schedule_id, s.slot"""

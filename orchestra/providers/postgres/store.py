@@ -21,6 +21,7 @@ from orchestra.providers.postgres.inbox import read_page, read_unread
 from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind, route_arrays
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.schedules import find_due
 from orchestra.providers.postgres.settings import Settings
 from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
 from orchestra.store.changes import Change
@@ -36,6 +37,7 @@ from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import ActivityRow, Task
 
@@ -103,6 +105,14 @@ class PostgresStore:
         return self._calls.read(
             sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes)
         )[0][0]
+
+    def next_tick(self) -> int | None:
+        return self._calls.read(sql.NEXT_TICK)[0][0]
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DueSchedule]:
+        return find_due(self._calls, self._settings.dialect, now, limit, after)
 
     def changed(self) -> bool:
         return self._pulse.changed()

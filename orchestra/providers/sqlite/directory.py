@@ -20,6 +20,7 @@ from orchestra.providers.sqlite.conditions import count_statement, list_statemen
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.schedules import list_schedules, read_one
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.writer import StoreClock
 from orchestra.store.audit import OperationQuery, OperationRow
@@ -45,6 +46,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.routes import Route
+from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
@@ -189,6 +191,14 @@ class SqliteDirectory:
         unread = [read_message(row, self._dialect) for row in rows]
         return list(in_order(unread, [read_aside(row) for row in aside])[:limit])
 
+    def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
+        with self._readers.reading() as connection, _one_moment(connection):
+            return read_one(connection, self._dialect, schedule_id, slots)
+
+    def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
+        with self._readers.reading() as connection, _one_moment(connection):
+            return list_schedules(connection, self._dialect, after, limit)
+
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
             return read_catalogue(connection, self._clock.now(), self._dialect)
@@ -275,6 +285,8 @@ def _read_record(
         labels,
         expires_at,
         set_aside,
+        schedule_id,
+        schedule_tick,
         unserved,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
@@ -294,5 +306,6 @@ def _read_record(
         expires_at=expires_at,
         reports=tuple(report[0] for report in reports),
         set_aside=set_aside,
+        schedule=None if schedule_id is None else (schedule_id, schedule_tick),
         unserved=None if unserved is None else Route(**unpack(unserved)),
     )

@@ -12,6 +12,7 @@ from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.audit import record_all
 from orchestra.providers.sqlite.facts import make_instance
+from orchestra.providers.sqlite.schedules import write_schedule
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.decision import Decision, Recovery
@@ -57,6 +58,8 @@ def write_decision(
         if isinstance(step, Effects):
             set_expiry(transaction, step)
             _run(connection, sql.LET_CHILDREN_GO, step.families)
+    for change in decision.schedules:
+        write_schedule(connection, change)
     record_all(transaction, decision.records)
     return recovered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.schedules import read_fences
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.changes import Append, Start
 from orchestra.store.decoding import read_activity, read_message
@@ -46,6 +47,9 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         event = execute(sql.READ_CONSUMED_EVENT, consumed).fetchone()
         if event is not None:
             facts.consumed[consumed] = event
+    if needs.schedules:
+        named = [write.schedule_id for write in needs.schedules]
+        facts.schedules = read_fences(transaction.connection, named)
     for key in needs.activities:
         activity = execute(sql.READ_ACTIVITY, key).fetchone()
         if activity is not None:

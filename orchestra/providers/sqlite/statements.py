@@ -18,6 +18,7 @@ from orchestra.store.executions import (
 )
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
+from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
 from orchestra.store.tables import Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -505,7 +506,7 @@ RECORD_COLUMNS: Final = f"""
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_at_end,
         (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at,
-        (SELECT count(*) FROM set_aside a WHERE a.instance_id = i.instance_id)"""
+        (SELECT count(*) FROM set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
 FROM_HOT_ROWS: Final = """
     FROM instance i
     JOIN kind k ON k.kind_id = i.kind"""
@@ -579,3 +580,46 @@ LIST_OPERATIONS: Final = """
 PRUNE_OPERATIONS: Final = (
     "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"
 )
+
+# --- schedules --------------------------------------------------------------------------------
+
+READ_SCHEDULE_FENCE: Final = (
+    "SELECT incarnation, revision, counts FROM schedule WHERE schedule_id = ?"
+)
+ADD_SCHEDULE: Final = insert("schedule", tables.SCHEDULE)
+WRITE_SCHEDULE: Final = update(
+    "schedule",
+    tables.SCHEDULE.without("schedule_id", "incarnation", "created_at"),
+    tables.SCHEDULE.only("schedule_id", "revision"),
+)
+DELETE_SCHEDULE: Final = "DELETE FROM schedule WHERE schedule_id = ? AND revision = ?"
+DELETE_SLOTS: Final = "DELETE FROM schedule_slot WHERE schedule_id = ?"
+# What is recorded of a slot stays.
+ADD_SLOT: Final = f"{insert('schedule_slot', tables.SCHEDULE_SLOT)} ON CONFLICT DO NOTHING"
+END_RUN: Final = update(
+    "schedule_slot", tables.SCHEDULE_SLOT.only("follows", "ended"), tables.SLOT_KEY
+)
+PRUNE_SLOTS: Final = f"""
+    DELETE FROM schedule_slot WHERE schedule_id = ?1 AND follows = 0 AND slot < (
+        SELECT slot FROM schedule_slot WHERE schedule_id = ?1 AND follows = 0
+        ORDER BY slot DESC LIMIT 1 OFFSET {KEPT_SLOTS - 1})"""
+NEXT_TICK: Final = "SELECT min(next_at) FROM schedule WHERE next_at IS NOT NULL"
+FIND_DUE_SCHEDULES: Final = f"""
+    SELECT {tables.SCHEDULE.listed()} FROM schedule
+    WHERE next_at <= ? AND (next_at, schedule_id) > (?, ?) ORDER BY next_at, schedule_id LIMIT ?"""
+READ_SCHEDULE: Final = f"SELECT {tables.SCHEDULE.listed()} FROM schedule WHERE schedule_id = ?"
+LIST_SCHEDULES: Final = f"""
+    SELECT {tables.SCHEDULE.listed()} FROM schedule WHERE schedule_id > ? ORDER BY schedule_id LIMIT ?"""
+_SLOT: Final = tables.SCHEDULE_SLOT.without("schedule_id")
+LIST_SLOTS: Final = f"""
+    SELECT {_SLOT.listed()} FROM schedule_slot WHERE schedule_id = ? ORDER BY slot DESC, cause DESC LIMIT ?"""
+# With the instance that the slot has started, or whether the event that it has sent is unread.
+LIST_RUNS: Final = f"""
+    SELECT {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL
+    FROM schedule_slot s
+    LEFT JOIN instance_detail d
+        ON d.instance_id = s.instance_id AND d.schedule_id = s.schedule_id AND d.schedule_tick = s.slot
+    LEFT JOIN instance i ON i.instance_id = d.instance_id
+    LEFT JOIN message m ON m.instance_id = s.instance_id AND m.kind = 0 AND m.message_id =
+        'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
+    WHERE s.schedule_id = ? AND s.follows = 1 ORDER BY s.slot"""

@@ -15,6 +15,7 @@ from orchestra.providers.sqlite.group import Group
 from orchestra.providers.sqlite.inbox import read_first, read_names
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes
+from orchestra.providers.sqlite.schedules import find_due
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import next_task, taken_by
 from orchestra.providers.sqlite.writer import Transaction, Writer
@@ -33,6 +34,7 @@ from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import ActivityRow, Task
 
@@ -94,6 +96,16 @@ class SqliteStore:
                     earliest.append(row[0])
             waiting = next_task(reading.connection, routes)
         return min(earliest if waiting is None else [*earliest, waiting], default=None)
+
+    def next_tick(self) -> int | None:
+        with self._writer.reading() as reading:
+            return reading.connection.execute(sql.NEXT_TICK).fetchone()[0]
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DueSchedule]:
+        with self._writer.reading() as reading:
+            return find_due(reading.connection, reading.dialect, now, limit, after)
 
     def changed(self) -> bool:
         with self._writer.reading() as reading:

@@ -44,6 +44,7 @@ from tests.support.contract.nudges import DueTests, NudgeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
 from tests.support.contract.retention import RetentionTests
+from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
 from tests.support.contract.starts import StartTests
 from tests.support.contract.tallies import TallyTests
@@ -80,6 +81,7 @@ class ProviderContract(
     TallyTests,
     TaskTests,
     DirectoryTests,
+    ScheduleTests,
     SelectionTests,
     ConnectionTests,
     TraceTests,

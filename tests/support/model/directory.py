@@ -28,8 +28,10 @@ from orchestra.store.queries import (
     WaitCondition,
 )
 from orchestra.store.routes import Route
+from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
 from orchestra.store.tasks import ActivityRow
+from tests.support.model import schedules
 from tests.support.model.ages import read_execution, read_message
 from tests.support.model.store import ModelStore
 from tests.support.model.world import ModelWorld
@@ -105,6 +107,14 @@ class ModelDirectory:
         unread = [one for one in found if one.kind is MessageKind.EVENT and one.sequence > after]
         unread += [one for one in instance.aside if one.sequence > after]
         return sorted(unread, key=lambda one: one.sequence)[:limit]
+
+    def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
+        return schedules.record(self._world, self._dialect, schedule_id, slots)
+
+    def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
+        ids = sorted(one for one in self._world.schedules if one > after)[:limit]
+        found = [self.schedule(one, 1) for one in ids]
+        return [one for one in found if one is not None]
 
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()

@@ -23,6 +23,7 @@ from orchestra.store.changes import (
     Release,
     Report,
     Resume,
+    ScheduleWrite,
     Start,
     Suspend,
     Write,
@@ -48,6 +49,7 @@ from orchestra.store.outcomes import (
     Recovered,
     Refusal,
     Refused,
+    ScheduleWritten,
     Started,
     StartExists,
 )
@@ -62,6 +64,7 @@ from tests.support.model.ages import (
     write_hold,
     write_resolution,
 )
+from tests.support.model.schedules import write_schedule
 from tests.support.model.tasks import report, resume, stop, suspend, take
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
@@ -111,16 +114,29 @@ class Group:
 
     def _record(self, change: Change, outcome: Outcome | None) -> None:
         record = getattr(change, "record", None)
-        done = isinstance(outcome, Granted | Started) or getattr(outcome, "fresh", False)
+        done = isinstance(outcome, Granted | Started | ScheduleWritten) or getattr(
+            outcome, "fresh", False
+        )
         if record is not None and done:
             detail = {**record.detail, "text": record.reason} if record.reason else record.detail
             self._world.record(record.by, record.action, record.subject, detail)
 
     def _apply_one(
         self,
-        change: Write | Recover | Start | Append | Cancel | Release | Report | Suspend | Resume,
+        change: Write
+        | Recover
+        | Start
+        | Append
+        | Cancel
+        | Release
+        | Report
+        | Suspend
+        | Resume
+        | ScheduleWrite,
     ) -> Outcome:
         match change:
+            case ScheduleWrite():
+                return write_schedule(self._world, self._now, change, self._apply_one)
             case Write():
                 return self._write(change)
             case Recover():
@@ -458,6 +474,7 @@ class Group:
             labels=dict(start.labels),
             executions={start.execution.number: write_execution(start.execution, self._dialect)},
             on_parent_close=start.on_parent_close,
+            schedule=start.schedule,
         )
         self._instances[start.instance_id] = restore(made, start.restored)
 

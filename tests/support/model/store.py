@@ -23,8 +23,10 @@ from orchestra.store.kinds import Dialect, HoldKind
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import Task
+from tests.support.model import schedules
 from tests.support.model.ages import read_hold, read_message
 from tests.support.model.group import Group, Limits, goes, require
 from tests.support.model.tasks import lose, release, taken_by, waiting
@@ -134,6 +136,15 @@ class ModelStore:
             ],
             default=None,
         )
+
+    def next_tick(self) -> int | None:
+        rows = self._world.schedules.values()
+        return min((row.next_at for row in rows if row.next_at is not None), default=None)
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DueSchedule]:
+        return schedules.due(self._world, self._dialect, now, limit, after)
 
     def changed(self) -> bool:
         seen = self._stirred, self._world.writes.total() - self._world.writes[id(self)]

@@ -20,6 +20,7 @@ from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import Kind
+from orchestra.store.schedules import ScheduleRow, SlotKey, SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
 from tests.support.model.ages import read, read_execution, read_message, read_row
@@ -56,6 +57,7 @@ class ModelInstance:
     unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
     expires_at: int | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
+    schedule: tuple[str, int] | None = None
 
     @property
     def unread_events(self) -> tuple[MessageRow, ...]:
@@ -106,6 +108,7 @@ class ModelInstance:
             ),
             set_aside=len(self.aside),
             unread_by_name=dict(self.names[:16]),
+            schedule=self.schedule,
         )
 
     @property
@@ -170,6 +173,10 @@ class ModelWorld:
         default_factory=dict[tuple[str, str, str], tuple[int, str, int, str]]
     )
     """When and where the code of a version was seen first and last."""
+    schedules: dict[str, ScheduleRow] = field(default_factory=dict[str, ScheduleRow])
+    slots: dict[str, dict[SlotKey, SlotRow]] = field(
+        default_factory=dict[str, dict[SlotKey, SlotRow]]
+    )
     running: set[str] = field(default_factory=set[str])
     writes: Counter[int] = field(default_factory=Counter[int])
     now: int = 0
@@ -188,6 +195,7 @@ class ModelWorld:
             )
             levels, policy_log, seen = self.levels, self.policy_log, dict(self.seen)
             operations = self.operations
+            schedules = dict(self.schedules), dict(self.slots)
             self.now = self.time(clock)
             try:
                 yield self.now
@@ -195,6 +203,7 @@ class ModelWorld:
                 self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
                 self.levels, self.policy_log, self.seen = levels, policy_log, seen
                 self.operations = operations
+                self.schedules, self.slots = schedules
                 raise
             self.writes[id(writer)] += 1
 

@@ -105,7 +105,14 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
     for number in range(_TRIES):
         record = yield from existing(asked.instance_id)
         require_known(record, library, history=False)
-        rows = yield from _rows_since(record, asked)
+        row: InstanceRow | None = record.row
+        if record.status is Status.OPEN:
+            row = yield from row_to_write(record, raced=number > 0)
+        if row is None:
+            yield from Pause(_PAUSE)
+            continue
+        # Behind that revision: its owner may have opened the execution since, and received events.
+        rows = yield from _rows_since(row, asked)
         repeated = next((row for row in rows if row.request_id == asked.request_id), None)
         if repeated is not None:
             return Rewound(repeated.number, repeated.version, is_repeated=True)
@@ -117,7 +124,8 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
         catalogue = yield from ReadCatalogue()
         require_level(catalogue, CONTROL_LEVEL, f"{asked.instance_id!r} cannot be rewound")
         if record.status is Status.OPEN:
-            done = yield from _rewind_open(record, rows, asked, catalogue, library, number)
+            record = replace(record, row=row)
+            done = yield from _rewind_open(record, rows, asked, catalogue, library)
         else:
             done = yield from _rewind_ended(record, rows, asked, catalogue, library)
         if done is not None:
@@ -128,9 +136,9 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
     )
 
 
-def _rows_since(record: InstanceRecord, asked: Rewinding) -> Operation[list[ExecutionRow]]:
+def _rows_since(row: InstanceRow, asked: Rewinding) -> Operation[list[ExecutionRow]]:
     """Return the executions from the one that begins again on."""
-    current = record.row.execution
+    current = row.execution
     if not 1 <= asked.execution <= current:
         raise InvalidArgument(
             f"{asked.instance_id!r} has no execution {asked.execution}; its executions are 1 to "
@@ -152,11 +160,8 @@ def _rewind_open(
     asked: Rewinding,
     catalogue: Catalogue,
     library: Library,
-    number: int,
 ) -> Operation[Rewound | None]:
-    row = yield from row_to_write(record, raced=number > 0)
-    if row is None:
-        return None
+    row = record.row
     raise_unless_known(row, library, history=False)
     messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
     if any(one.request_id is not None for one in rows[1:]):

@@ -13,6 +13,7 @@ from orchestra.errors import InstanceNotHeld
 from orchestra.events import TimerFired
 from orchestra.operations.hold import hold, release
 from orchestra.operations.rewind import Rewinding, rewind
+from orchestra.operations.steps import Submit
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, Latest
@@ -44,6 +45,11 @@ async def waits(ctx, _):
     return "heard"
 
 
+async def hears_and_works(ctx, _):
+    word, _ = await ctx.gather(ctx.wait_for_event("go", str), ctx.schedule_activity("work"))
+    return word
+
+
 async def parent(ctx, laps):
     told = await ctx.start_child("child", None, instance_id=f"{ctx.instance_id} {laps}")
     await ctx.wait_for_event("next")
@@ -58,9 +64,17 @@ def check_rest(world, registries):
     check_store(provider, registries[0], quiescent=False).raise_if_violated()
 
 
-def back(world, instance_id, execution=1, *, pins=False, children="abandon", request_id="back"):
+def back(world, instance_id, execution=1, **options):
     """Rewind an instance as a client does."""
-    asked = Rewinding(
+    return performed(
+        world, rewind(rewinding(world, instance_id, execution, **options), THIS_LIBRARY)
+    )
+
+
+def rewinding(
+    world, instance_id, execution=1, *, pins=False, children="abandon", request_id="back"
+):
+    return Rewinding(
         instance_id=instance_id,
         execution=execution,
         version=None,
@@ -71,7 +85,6 @@ def back(world, instance_id, execution=1, *, pins=False, children="abandon", req
         request_id=request_id,
         incarnation=world.id("incarnation"),
     )
-    return performed(world, rewind(asked, THIS_LIBRARY))
 
 
 def pause(world, instance_id):
@@ -94,7 +107,42 @@ def finish_all(world, *nodes, instance_id):
     raise AssertionError("it does not end")
 
 
+def meeting(operation, *meanwhile):
+    """Perform an operation. Before its n-th submission comes what happens meanwhile."""
+    answer, happen = None, iter(meanwhile)
+    while True:
+        try:
+            step = operation.send(answer)
+        except StopIteration as end:
+            return end.value
+        if isinstance(step, Submit):
+            next(happen, lambda: None)()
+        answer = yield step
+
+
 # --- rewinds ----------------------------------------------------------------------------------
+
+
+def test_a_rewind_that_raced_with_the_first_turn_brings_back_what_that_turn_received(any_world):
+    """Its first write meets a claim; the turn is written before it can fence the owner off."""
+    node = any_world.node(registry(hears_and_works), {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.send(instance_id, "go", "heard")
+
+    def claim():
+        while any_world.record(instance_id).row.owner is None:
+            node.cycle_once()
+        assert not any_world.record(instance_id).row.opened
+
+    asked = rewinding(any_world, instance_id)
+    done = performed(any_world, meeting(rewind(asked, THIS_LIBRARY), claim, node.run_until_idle))
+    assert [row.opened_at is None for row in any_world.executions(instance_id)] == [False, True]
+    assert done.restored == 1
+    any_world.run(2)
+    node.finish()
+    any_world.run(1.1)
+    assert any_world.output(instance_id) == "heard"
+    check_rest(any_world, [node.registry])
 
 
 @BOTH_ORDERS

@@ -52,6 +52,7 @@ from tests.support.crashes.injections import (
     injection_campaign,
     lone_campaign,
 )
+from tests.support.crashes.operating import operators_campaign, served_operators_campaign
 from tests.support.crashes.servers import (
     served_kill_campaign,
     served_pause_campaign,
@@ -173,6 +174,13 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
             ((2,), (3,), (4,)),
             takes_cycles=False,
         ),
+        Campaign(
+            "operators",
+            "operators",
+            "operators act, and die as the workers do",
+            30,
+            operators_campaign,
+        ),
     ]
 
 
@@ -233,6 +241,14 @@ def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
             "a rolling deploy over three nodes, and back",
             5,
             served_rolling_campaign,
+            on_it,
+        ),
+        Campaign(
+            "operators",
+            "operators on PostgreSQL",
+            "operators act, and die as the workers do",
+            30,
+            served_operators_campaign,
             on_it,
         ),
     ]

@@ -251,15 +251,16 @@ async def _pause_again_and_again(folder: Path, seed: float, cycles: int, total: 
                     random.shuffle(workers)
                     # Every other time it stops by itself with a write in its hands, which then
                     # comes too late for certain.
-                    await _pause(store, workers[0], workers[1], outcome, in_hand=cycle % 2 == 0)
+                    await pause(store, workers[0], workers[1], outcome, in_hand=cycle % 2 == 0)
                 traffic.stopping = True
             await finish(workforce, traffic, outcome)
         total.add(verdict(store, workforce, traffic.promises, outcome, code="old"))
 
 
-async def _pause(
+async def pause(
     store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool
 ) -> None:
+    """Stop a worker until the other one has taken over and gone on; let it go on then."""
     node_id = None
     while node_id is None:
         await until(lambda: node_of(store, victim), f"worker {victim.name} is a node")

@@ -45,11 +45,11 @@ def read_lines(path: Path) -> Iterator[list[Any]]:
 
 
 class Nursery:
-    """A process that has imported everything and forks workers."""
+    """A process that has imported everything and forks workers and operators."""
 
     def __init__(self, hash_seed: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.crashes.worker"],
+            [sys.executable, "-m", "tests.support.crashes.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
@@ -60,7 +60,7 @@ class Nursery:
         )
 
     async def fork(self, arguments: list[str]) -> int:
-        """Return the process id of a new worker."""
+        """Return the process id of a new worker or operator."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -190,6 +190,7 @@ class Workforce:
         self._nurseries: list[Nursery] = []
         self.has_intake = bool(options.get("intake"))
         self.all: list[Worker] = []
+        self.operators: list[Worker] = []
 
     def __enter__(self) -> Self:
         self._nurseries = [Nursery(1), Nursery(2)]
@@ -219,7 +220,17 @@ class Workforce:
         name = str(len(self.all) + 1)
         nursery = self._nurseries[len(self.all) % 2]
         pid = await nursery.fork(
-            [*arguments_of(self.store), "--name", name, *self._arguments, *more]
+            ["worker", *arguments_of(self.store), "--name", name, *self._arguments, *more]
         )
         self.all.append(Worker(folder_of(self.store), name, pid))
         return self.all[-1]
+
+    async def begin_operator(self, *more: str) -> Worker:
+        """Return an operator that has just been started. It goes on where the one before broke
+        off.
+        """
+        name = f"operator-{len(self.operators) + 1}"
+        nursery = self._nurseries[len(self.operators) % 2]
+        pid = await nursery.fork(["operator", *arguments_of(self.store), "--name", name, *more])
+        self.operators.append(Worker(folder_of(self.store), name, pid))
+        return self.operators[-1]

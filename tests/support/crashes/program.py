@@ -20,6 +20,7 @@ from orchestra import (
     ChildFailed,
     OrchestrationContext,
     OrchestrationRegistry,
+    Retention,
     RetryPolicy,
     activity,
     activity_context,
@@ -192,10 +193,69 @@ async def listen(ctx: OrchestrationContext, state: Heard) -> Heard:
     ctx.continue_as_new(replace(state, laps=state.laps + 1))
 
 
-def _has_all(state: Heard) -> bool:
+def _has_all(state: Heard | Station) -> bool:
     return state.expected is not None and all(
         state.heard[name] >= state.expected[name] for name in NAMES
     )
+
+
+# --- under operators --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Station:
+    """How many events of each name an operator's instance has heard; each carries its number.
+    ``expected`` is how many there will be.
+    """
+
+    heard: dict[str, int]
+    laps: int = 0
+    expected: dict[str, int] | None = None
+    wrong: tuple[str, ...] = ()
+
+
+async def station(ctx: OrchestrationContext, state: Station) -> Station:
+    return await _serve(ctx, state)
+
+
+async def station_1_1_0(ctx: OrchestrationContext, state: Station) -> Station:
+    await ctx.schedule_activity(new_step, state.laps)
+    return await _serve(ctx, state)
+
+
+async def _serve(ctx: OrchestrationContext, state: Station) -> Station:
+    """Hear events, each followed by an activity; a child now and then; a boundary when a nudge asks
+    for it.
+    """
+    wrong = state.wrong
+    if state.laps % 4 == 1:
+        child = await ctx.start_child(laps, Laps(2))
+        if child.wrong or child.done != 2 or child.digest != digest_of_laps(2):
+            wrong = (*wrong, f"a child of 2 laps came back as {child}")
+    for _ in range(EVENTS_PER_LAP):
+        if _has_all(state):
+            return state
+        waits: list[Any] = [ctx.wait_for_event(name, int) for name in NAMES]
+        waits.append(ctx.wait_for_event("end", dict[str, int]))
+        waits.append(ctx.schedule_timer(timedelta(milliseconds=30 + 40 * ctx.random())))
+        waits.append(ctx.wait_for_boundary_request())
+        index, value = (winner := await ctx.race(*waits)).index, winner.value
+        if index < len(NAMES):
+            name = NAMES[index]
+            if value != state.heard[name]:
+                wrong = (*wrong, f"{name} {value} came, {state.heard[name]} was next")
+            done = await ctx.schedule_activity(step, value)
+            if done.value != value:
+                wrong = (*wrong, f"a step of {value} came back as {done}")
+            state = replace(state, heard={**state.heard, name: state.heard[name] + 1})
+        elif index == len(NAMES):
+            state = replace(state, expected=value)
+        elif index == len(waits) - 1:
+            break
+        state = replace(state, wrong=wrong[:WRONG_KEPT])
+    if _has_all(state):
+        return state
+    ctx.continue_as_new(replace(state, laps=state.laps + 1, wrong=wrong[:WRONG_KEPT]))
 
 
 # --- several at once --------------------------------------------------------------------------
@@ -330,10 +390,14 @@ async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 def registry(code: str) -> OrchestrationRegistry:
     """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
     builder = OrchestrationRegistry.builder()
-    for function in (laps, listen, fan, parent, hang, once, climb):
+    for function in (laps, listen, fan, parent, hang, once, climb, station):
         builder.register(function.__name__, function)
+    # A rewind brings back what was read since then as far as the histories are kept.
+    builder.set_retention("station", Retention(histories=None, executions=None))
+    builder.set_retention("once", Retention(histories=None, executions=None))
     if code == "new":
         builder.register("climb", climb_1_1_0, version="1.1.0")
+        builder.register("station", station_1_1_0, version="1.1.0")
     return builder.build()
 
 

@@ -40,6 +40,10 @@ LOCK = 0.4
 STATEMENT = 0.8
 """Seconds; of workers that are stopped, or whose connections fall silent."""
 
+SERVED_OPTIONS = {"lease": LEASE, "busy": LOCK, "statement": STATEMENT}
+SERVED_STOPS = ("inside a transaction", "with a write in hand", "anywhere")
+"""Where a worker is stopped."""
+
 WORKERS = 3
 
 MOST_COMPLAINTS = 6
@@ -185,20 +189,21 @@ async def served_pause_campaign(
     """
     random = Random(seed)
     outcome = Outcome()
-    options = {"lease": LEASE, "busy": LOCK, "statement": STATEMENT, "intake": True}
+    options = {**SERVED_OPTIONS, "intake": True}
     with served(folder, server) as store, Workforce(store, **options) as workforce:
         async with under_load(store, workforce, random, outcome) as workers:
             for cycle in range(cycles):
                 await anyio.sleep(0.2 + random.random() * 0.3)
                 random.shuffle(workers)
-                how = ("inside a transaction", "with a write in hand", "anywhere")[cycle % 3]
-                await _pause(store, workers[0], workers[1:], outcome, how)
+                how = SERVED_STOPS[cycle % len(SERVED_STOPS)]
+                await pause_served(store, workers[0], workers[1:], outcome, how)
     return outcome
 
 
-async def _pause(
+async def pause_served(
     store: Served, victim: Worker, others: list[Worker], outcome: Outcome, how: str
 ) -> None:
+    """Stop a worker, as ``SERVED_STOPS`` says, until the others have taken over and gone on."""
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node")
     node_id = node_of(store, victim)
     number = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestra.codec import plain
-from orchestra.events import ActivityCompleted, from_record
+from orchestra.events import ActivityCompleted, ExecutionStarted, from_record
 from orchestra.store.kinds import Status
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceQuery
@@ -146,10 +146,13 @@ def ledger_problems(
         if record is None:
             continue
         for row in directory.executions(instance_id):
+            incarnation = record.row.incarnation
             for event in map(from_record, directory.history(instance_id, row.number)):
-                if isinstance(event, ActivityCompleted):
+                if isinstance(event, ExecutionStarted):
+                    incarnation = event.incarnation  # that of an earlier life, perhaps
+                elif isinstance(event, ActivityCompleted):
                     token = plain(event.result)["token"]
-                    key = f"{instance_id}/{record.row.incarnation}/{row.number}/{event.source}"
+                    key = f"{instance_id}/{incarnation}/{row.number}/{event.source}"
                     if (key, token) not in entered:
                         yield f"I5: {key} has a result that no run returned: {plain(event.result)}"
 

@@ -1,5 +1,4 @@
-"""A process with a runtime, and the nursery that forks such processes: importing everything anew
-takes longer than most live.
+"""A process with a runtime.
 
 What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see
 ``program``), ``status-NAME`` (how far it has come, which kinds of instances it has claimed),
@@ -10,14 +9,11 @@ each) and ``acknowledged-NAME`` (what its own client was told).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import count
@@ -263,32 +259,3 @@ def work(arguments: list[str]) -> None:
     if options.traced and not options.later:
         tracer.wait_for_tracer()
     anyio.run(main, options)
-
-
-def nurse() -> None:
-    """Fork a worker for each line of arguments, and say its process id. Whoever is left at the end
-    of the lines is killed.
-    """
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_IGN
-    )  # nobody waits for them, and none stays behind as a zombie
-    children = []
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            try:
-                work(json.loads(line))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-        print(child, flush=True)
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    nurse()

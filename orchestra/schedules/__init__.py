@@ -1,17 +1,16 @@
 """Schedules, as pure values and decisions: no clock, no I/O, no async library.
 
 - ``zones``, ``local_clock``: local times and their instants, over gaps and folds;
-- ``specs``, ``slots``, ``forms``: when a schedule is due, and how that is stored.
+- ``specs``, ``slots``, ``forms``: when a schedule is due, and how that is stored;
+- ``schedule``, ``states``, ``stored``: a schedule, what it remembers, and how both are stored;
+- ``ticks``: what a tick, a trigger, a backfill and a resumption decide;
+- ``info``: what people see.
 """
 
 from orchestra.schedules.forms import SPECS, UnknownSpec, spec_from_json, spec_to_json
-from orchestra.schedules.slots import (
-    Counted,
-    count_slots,
-    last_slots,
-    next_slot,
-    slots_between,
-)
+from orchestra.schedules.info import ScheduleInfo, Verdict, describe, verdict
+from orchestra.schedules.schedule import Action, CatchUp, Event, Overlap, Schedule, Start, run_id
+from orchestra.schedules.slots import Counted, count_slots, last_slots, next_slot, slots_between
 from orchestra.schedules.specs import (
     AnyOf,
     At,
@@ -19,28 +18,113 @@ from orchestra.schedules.specs import (
     Daily,
     Every,
     Except,
+    Exclusion,
     Monthly,
     Spec,
     Weekly,
 )
+from orchestra.schedules.states import (
+    Outcome,
+    ScheduleCounters,
+    SchedulePause,
+    ScheduleState,
+    SlotOutcome,
+    Waiting,
+)
+from orchestra.schedules.stored import (
+    UnknownSchedule,
+    outcome_from_json,
+    outcome_to_json,
+    schedule_from_json,
+    schedule_to_json,
+    state_from_json,
+    state_to_json,
+)
+from orchestra.schedules.ticks import (
+    BACKFILL_LIMIT,
+    BUFFER_LIMIT,
+    BUFFER_POLL,
+    CATCH_UP_LIMIT,
+    COUNT_LIMIT,
+    ON_TIME,
+    WATCHED_LIMIT,
+    EndedRun,
+    Facts,
+    OpenRun,
+    RunDue,
+    Tick,
+    backfill,
+    backfill_slots,
+    first_state,
+    paused,
+    resume,
+    tick,
+    trigger,
+    updated,
+)
 
 __all__ = [
+    "BACKFILL_LIMIT",
+    "BUFFER_LIMIT",
+    "BUFFER_POLL",
+    "CATCH_UP_LIMIT",
+    "COUNT_LIMIT",
+    "ON_TIME",
     "SPECS",
+    "WATCHED_LIMIT",
+    "Action",
     "AnyOf",
     "At",
+    "CatchUp",
     "Counted",
     "Cron",
     "Daily",
+    "EndedRun",
+    "Event",
     "Every",
     "Except",
+    "Exclusion",
+    "Facts",
     "Monthly",
+    "OpenRun",
+    "Outcome",
+    "Overlap",
+    "RunDue",
+    "Schedule",
+    "ScheduleCounters",
+    "ScheduleInfo",
+    "SchedulePause",
+    "ScheduleState",
+    "SlotOutcome",
     "Spec",
+    "Start",
+    "Tick",
+    "UnknownSchedule",
     "UnknownSpec",
+    "Verdict",
+    "Waiting",
     "Weekly",
+    "backfill",
+    "backfill_slots",
     "count_slots",
+    "describe",
+    "first_state",
     "last_slots",
     "next_slot",
+    "outcome_from_json",
+    "outcome_to_json",
+    "paused",
+    "resume",
+    "run_id",
+    "schedule_from_json",
+    "schedule_to_json",
     "slots_between",
     "spec_from_json",
     "spec_to_json",
+    "state_from_json",
+    "state_to_json",
+    "tick",
+    "trigger",
+    "updated",
+    "verdict",
 ]

@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestra.cli.command import main
+from orchestra.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

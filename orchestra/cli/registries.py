@@ -1,4 +1,4 @@
-"""Commands about code that is about to be deployed: its shapes, and what it would do to a store."""
+"""Registries that commands name, and the baselines of their shapes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ import importlib
 import sys
 from pathlib import Path
 
-import anyio
-
-from orchestra.client import Client
-from orchestra.client.version_reports import VersionInfo
 from orchestra.errors import InvalidArgument
-from orchestra.operations.preflight import PreflightReport
 from orchestra.registry import OrchestrationRegistry
 from orchestra.shapes import ShapeFinding, baseline_of, compare_shapes, read_baseline
-from orchestra.store.port import Provider
 
 __all__ = [
     "check_baseline",
     "load_registry",
-    "read_versions",
-    "run_preflight",
     "write_baseline",
 ]
 
@@ -70,33 +62,3 @@ def check_baseline(registry: OrchestrationRegistry, path: Path) -> tuple[ShapeFi
         OSError: it cannot be read.
     """
     return compare_shapes(registry, read_baseline(path.read_bytes()))
-
-
-def run_preflight(
-    provider: Provider, registry: OrchestrationRegistry, name: str | None, *, replay: bool
-) -> PreflightReport:
-    """Return what a deploy of a registry would do to a store.
-
-    Raises:
-        OrchestraError: the store cannot be read.
-    """
-
-    async def run() -> PreflightReport:
-        async with Client(provider) as client:
-            return await client.preflight(registry, name, replay=replay)
-
-    return anyio.run(run)
-
-
-def read_versions(provider: Provider, name: str | None) -> tuple[VersionInfo, ...]:
-    """Return the version report of a store.
-
-    Raises:
-        OrchestraError: the store cannot be read.
-    """
-
-    async def run() -> tuple[VersionInfo, ...]:
-        async with Client(provider) as client:
-            return await client.version_report(name)
-
-    return anyio.run(run)

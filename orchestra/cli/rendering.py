@@ -13,7 +13,14 @@ from orchestra.client.version_reports import VersionInfo
 from orchestra.codec import pack, pack_lines
 from orchestra.operations.preflight import PreflightReport
 
-__all__ = ["as_json", "as_text", "preflight_as_json", "versions_as_json", "versions_as_text"]
+__all__ = [
+    "as_json",
+    "as_text",
+    "preflight_as_json",
+    "printable",
+    "versions_as_json",
+    "versions_as_text",
+]
 
 _WIDTH: Final = 80
 _LABEL: Final = 9
@@ -23,7 +30,7 @@ _LINES_OF_A_DETAIL: Final = 4
 
 def as_text(report: Report) -> str:
     """Return the report in lines of at most 80 columns."""
-    lines = [*_wrapped(f"store: {_printable(report.store)}", "", "  "), ""]
+    lines = [*_wrapped(f"store: {printable(report.store)}", "", "  "), ""]
     for check in report.checks:
         lines += _check_lines(check)
     counts = [
@@ -99,10 +106,10 @@ def _version_lines(version: VersionInfo) -> Iterator[str]:
         ),
         *(["safe to retire"] if version.safe_to_retire else []),
     ]
-    head = f"{_printable(version.name)} {_printable(version.version)}: "
-    yield from _wrapped(_printable("; ".join(words)), head, "  ")
+    head = f"{printable(version.name)} {printable(version.version)}: "
+    yield from _wrapped(printable("; ".join(words)), head, "  ")
     for blocker in version.blockers:
-        yield from _wrapped(_printable(blocker), "  - ", "    ")
+        yield from _wrapped(printable(blocker), "  - ", "    ")
 
 
 def _instant(label: str, instant: datetime | None) -> list[str]:
@@ -127,10 +134,10 @@ def _counted(count: int, verdict: Verdict) -> str:
 def _check_lines(check: Check) -> Iterator[str]:
     head = f"{check.verdict.value:<{_LABEL}}{check.name:<{_NAME}}"
     margin = " " * len(head)
-    yield from _wrapped(_printable(check.text), head, margin)
+    yield from _wrapped(printable(check.text), head, margin)
     for detail in check.details:
         yield from _wrapped(
-            _printable(detail), f"{margin}- ", f"{margin}  ", lines=_LINES_OF_A_DETAIL
+            printable(detail), f"{margin}- ", f"{margin}  ", lines=_LINES_OF_A_DETAIL
         )
     if check.remedy:
         yield from _wrapped(check.remedy, f"{margin}> ", f"{margin}  ")
@@ -148,7 +155,7 @@ def _wrapped(text: str, first: str, others: str, *, lines: int | None = None) ->
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape a text so that it cannot move the cursor or begin a line (I15). Users write ids and
     reasons.
     """

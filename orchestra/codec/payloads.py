@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NewType, cast
 
 import orjson
@@ -16,6 +16,8 @@ __all__ = [
     "Packed",
     "Payload",
     "UserText",
+    "dump_json",
+    "load_json",
     "pack",
     "pack_lines",
     "pack_text",
@@ -67,7 +69,14 @@ def pack_text(text: str) -> str:
     return orjson.dumps(text).decode()
 
 
-def pack_lines(value: Mapping[str, Any]) -> bytes:
+dump_json: Final[Callable[[Any], bytes]] = orjson.dumps
+"""Return any plain JSON value as bytes."""
+
+load_json: Final[Callable[[bytes], Any]] = orjson.loads
+"""Return any plain JSON value. Raises ``ValueError`` for what is no JSON."""
+
+
+def pack_lines(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """Return plain JSON for people: indented, with a line end."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -91,16 +91,26 @@ def test_an_empty_file_cannot_be_backed_up_and_is_not_called_damaged(path, capsy
     ],
 )
 def test_misuse_is_told_from_a_sick_store(arguments, capsys):
-    with pytest.raises(SystemExit) as raised:
-        main(arguments)
-    assert raised.value.code == 3
-    assert "usage" in capsys.readouterr().err
+    assert main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert not out
+    assert "orchestra: " in err
+
+
+@pytest.mark.slow
+def test_without_its_extra_the_command_says_what_to_install():
+    program = (
+        "import sys; sys.modules['click'] = None; from orchestra.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode == 3
+    assert b"pip install 'orchestra-runtime[cli]'" in done.stderr
 
 
 def test_help_names_the_exit_codes(capsys):
-    with pytest.raises(SystemExit) as raised:
-        main(["doctor", "--help"])
-    assert raised.value.code == 0
+    assert main(["doctor", "--help"]) == 0
     assert "exit code" in capsys.readouterr().out
 
 

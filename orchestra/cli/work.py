@@ -1,0 +1,147 @@
+"""What commands share: where the store is, who acts, and how results are written."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import anyio
+import click
+
+from orchestra.cli.output import Format, Output
+from orchestra.client import Client
+from orchestra.errors import InstanceNotFound, InvalidArgument
+from orchestra.providers.urls import Address, FileAddress, from_url, parse_url
+from orchestra.store.port import Provider
+
+__all__ = ["SCHEMA", "Work", "on_store", "operator", "output_option", "resolve", "store_options"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+SCHEMA: Final = "orchestra"
+
+_STORE: Final = (
+    "The file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: "
+    "postgresql://USER@HOST/DATABASE (the password best in a password file or PGPASSWORD)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The store that a command works on, and where it writes."""
+
+    store: str
+    schema: str | None
+    output: Output
+
+    @property
+    def address(self) -> Address:
+        """Where the store is.
+
+        Raises:
+            InvalidArgument: nowhere; or a schema is given for a file.
+        """
+        address = parse_url(self.store)
+        if isinstance(address, FileAddress) and self.schema is not None:
+            raise InvalidArgument("--schema is for a store on PostgreSQL")
+        return address
+
+    def provider(self) -> Provider:
+        """Return the provider of the store, which is never made or migrated."""
+        return from_url(self.store, schema=self.schema, migrate=False)
+
+    def run(self, function: Callable[[Client], Awaitable[T]]) -> T:
+        """Run a function with a client of the store."""
+        provider = self.provider()
+
+        async def with_client() -> T:
+            async with Client(provider) as client:
+                return await function(client)
+
+        return anyio.run(with_client)
+
+
+def operator() -> str:
+    """Return who acts, for the audit: ORCHESTRA_OPERATOR, or the user of the shell."""
+    chosen = os.environ.get("ORCHESTRA_OPERATOR")
+    if chosen:
+        return chosen
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for the user
+        return f"uid {os.getuid()}"
+
+
+async def resolve(client: Client, prefix: str) -> str:
+    """Return the id that a text is, or that alone begins with it.
+
+    Raises:
+        InstanceNotFound: no id does.
+        InvalidArgument: several do; the message names some of them.
+    """
+    try:
+        return (await client.get_instance_info(prefix)).instance_id
+    except InstanceNotFound:
+        found = (await client.list_instances(id_prefix=prefix, limit=6)).items
+        if not found:
+            raise
+    if len(found) == 1:
+        return found[0].instance_id
+    named = ", ".join(repr(one.instance_id) for one in found[:5])
+    more = ", ..." if len(found) > 5 else ""
+    raise InvalidArgument(f"several ids begin with {prefix!r}: {named}{more}; give more of it")
+
+
+def store_options(function: F) -> F:
+    """Add the options that name a store."""
+    for option in (
+        click.option(
+            "--schema",
+            envvar="ORCHESTRA_SCHEMA",
+            show_envvar=True,
+            help=f"Where on PostgreSQL the store is; by default {SCHEMA!r}.",
+        ),
+        click.option(
+            "--store",
+            required=True,
+            envvar="ORCHESTRA_STORE",
+            show_envvar=True,
+            metavar="STORE",
+            help=_STORE,
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def output_option(function: F) -> F:
+    """Add the options that choose how results are written."""
+    function = click.option("--json", "as_json", is_flag=True, help="Short for -o json.")(function)
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice([form.value for form in Format]),
+        default=Format.TABLE.value,
+        show_default=True,
+        help="How the result is written.",
+    )(function)
+
+
+def on_store(function: Callable[Concatenate[Work, P], T]) -> Callable[..., T]:
+    """Give a command the store that its options name."""
+
+    @wraps(function)
+    def with_work(
+        *arguments: Any, store: str, schema: str | None, form: str, as_json: bool, **options: Any
+    ) -> T:
+        output = Output(Format.JSON if as_json else Format(form))
+        return function(Work(store, schema, output), *arguments, **options)
+
+    return output_option(store_options(with_work))

@@ -58,6 +58,20 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
+def test_the_python_blocks_of_the_page_about_schedules_make_one_program(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "schedules.md").read_text(encoding="utf-8"))
+    output = output_of(tmp_path / "schedules.py", "\n".join(blocks))
+    assert output.splitlines() == [
+        "2026-12-24T08:00:00+00:00",
+        "2026-12-28T08:00:00+00:00",
+        "2026-12-29T08:00:00+00:00",
+        "2026-03-29 01:00:00+00:00",
+        "2026-10-25 00:30:00+00:00",
+        "True",
+    ]
+
+
 OPERATING = """
 import tempfile
 from datetime import timedelta

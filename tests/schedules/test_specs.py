@@ -1,8 +1,10 @@
-"""When specs have slots: local times over changed clocks, elapsed time, months, exclusions."""
+"""When specs have slots: local times over changed clocks, elapsed time, months, exclusions
+(scenario 70).
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
@@ -125,6 +127,20 @@ def test_a_day_that_a_zone_skips_runs_at_its_end():
     # Apia went over the date line: 2011-12-30 never was.
     found = local(Daily(time(9), "Pacific/Apia"), "Pacific/Apia", date(2011, 12, 29), days=3)
     assert found == ["29 09:00 -1000", "31 00:00 +1400", "31 09:00 +1400"]
+
+
+def test_a_zone_whose_rules_change_has_no_slot_twice(monkeypatch):
+    spec = Daily(time(9), "Europe/Moscow")
+    rules = [timezone(timedelta(hours=hours)) for hours in (3, 4, 2)]
+    cursor, found = utc(2026, 1, 1), []
+    for number, zone in enumerate(rules, 1):
+        monkeypatch.setattr("orchestra.schedules.specs.zone_named", lambda _, zone=zone: zone)
+        until = utc(2026, 1, 1, 12) + number * DAY
+        found += slots_between(spec, cursor, until)
+        cursor = until
+    assert found == [
+        utc(2026, 1, 1, 6), utc(2026, 1, 2, 6), utc(2026, 1, 3, 5), utc(2026, 1, 4, 7),
+    ]  # fmt: skip
 
 
 # --- months ---

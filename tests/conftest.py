@@ -16,6 +16,7 @@ from hypothesis import settings
 from orchestra.testing.postgres import NoPostgres, postgres_server
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_WITH_PROPERTIES = 900
 
 
 def pytest_configure(config):
@@ -57,6 +58,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.campaign)
         if needs_server or item.get_closest_marker("campaign"):
             item.add_marker(pytest.mark.slow)
+        if is_property(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE_WITH_PROPERTIES))
+
+
+def is_property(item):
+    """Return whether a test tries examples: on a busy machine all of them take minutes."""
+    drawn = getattr(item.obj, "is_hypothesis_test", False)
+    return drawn or item.get_closest_marker("property") is not None
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ from orchestra.errors import (
     PolicyChangedMeanwhile,
     ProviderInUse,
     RegistrationError,
+    RequestRejected,
     RuntimeClosed,
     SchemaMismatch,
     StartRefused,
@@ -133,6 +134,7 @@ from orchestra.operations.preflight import (
 )
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
+from orchestra.requests import Request
 from orchestra.retention import Retention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
@@ -270,6 +272,8 @@ __all__ = [
     "Range",
     "RegistrationError",
     "RegistryBuilder",
+    "Request",
+    "RequestRejected",
     "Retention",
     "RetryPolicy",
     "RewindInfo",

@@ -34,6 +34,7 @@ from orchestra.events import OnCancel, OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
 from orchestra.ids import check_label_changes, check_labels, check_name, check_text
 from orchestra.options import check_count, check_duration
+from orchestra.requests import Request
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
 from orchestra.schedules import Cron, Daily, Every, Monthly, Spec, Weekly, next_slot
@@ -187,6 +188,9 @@ class Machine(Protocol):
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
+    def wait_for_request(
+        self, name: str, value: Decoder[Any], returns: Decoder[Any]
+    ) -> DurableFuture[Any]: ...
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]: ...
     def patched(self, patch: str) -> bool: ...
     def orchestration(
@@ -473,13 +477,75 @@ class OrchestrationContext:
             return self._machine.wait_for_event(name, decoder(type))
         due = self._due_in(timeout, f"the timeout of event {name!r}")
         wait = self._machine.wait_for_event(name, decoder(type))
+        return self._timed(wait, due, EventTimeout(name, timeout))
+
+    def _timed(
+        self, wait: DurableFuture[Any], due: int, timed_out: EventTimeout
+    ) -> DurableFuture[Any]:
+        """Return a wait that ends when it is due."""
         timer = self._machine.schedule_timer(due)
-        timed: DurableFuture[Any] = TimedWait(wait, timer, EventTimeout(name, timeout))
+        timed: DurableFuture[Any] = TimedWait(wait, timer, timed_out)
         branch = self._machine.scheduler.current
         if branch is not None:
             # Whether the branch waits for the future it sees decides about both.
             branch.owned[wait.event_id] = branch.owned[timer.event_id] = timed
         return timed
+
+    @overload
+    def wait_for_request(
+        self, name: str, *, timeout: timedelta | None = None
+    ) -> DurableFuture[Request[Any, Any]]: ...
+    @overload
+    def wait_for_request(
+        self, name: str, type: type[T], *, timeout: timedelta | None = None
+    ) -> DurableFuture[Request[T, Any]]: ...
+    @overload
+    def wait_for_request(
+        self, name: str, type: type[T], *, returns: type[R], timeout: timedelta | None = None
+    ) -> DurableFuture[Request[T, R]]: ...
+    @overload
+    def wait_for_request(
+        self,
+        name: str,
+        type: TypeForm[T],
+        *,
+        returns: TypeForm[R],
+        timeout: timedelta | None = None,
+    ) -> DurableFuture[Request[T, R]]: ...
+    def wait_for_request(
+        self,
+        name: str,
+        type: Any = Any,  # noqa: A002
+        *,
+        returns: Any = Any,
+        timeout: timedelta | None = None,
+    ) -> DurableFuture[Any]:
+        """Wait for the next request of this name, which a client sends with ``client.request``.
+
+        The request has its ``value``, and is answered with ``reply`` or ``reject``, now or later in
+        this lap: the answer is stored in the write of that turn. A request that this lap has
+        received and not answered is received again in the next lap. Requests of one name come in
+        the order of arrival, each once in a lap. A request that does not fit ``type`` is rejected
+        without the code; its sender gets the reason.
+
+        Args:
+            type: the type of the request's value; plain JSON by default.
+            returns: the type of the answer; plain JSON by default.
+            timeout: after this time the wait ends, and takes no later request. It is a timer of
+                this execution.
+
+        Raises:
+            InvalidArgument: ``name`` is not text of 1 to 1,024 characters. Or ``timeout`` is no
+                timedelta, or a negative one.
+            EventTimeout: (at the await) no request came in time. It is a ``TimeoutError``.
+        """
+        self._machine.check()
+        check_name(name, "a request's name")
+        if timeout is None:
+            return self._machine.wait_for_request(name, decoder(type), decoder(returns))
+        due = self._due_in(timeout, f"the timeout of request {name!r}")
+        wait = self._machine.wait_for_request(name, decoder(type), decoder(returns))
+        return self._timed(wait, due, EventTimeout(name, timeout, "request"))
 
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
         """Wait until this execution is asked to reach its boundary; see

@@ -26,12 +26,13 @@ copied.
     │   ├── InstanceStillOpen             it has not ended; it cannot be deleted
     │   ├── InstanceNotHeld               it has no hold to release
     │   ├── InboxFull
+    │   ├── RequestRejected               the instance, or an operator, has rejected a request; ``.reason``, ``.request_id``
     │   ├── NewerLibraryNeeded            it has rows that only a newer library knows; this one leaves it alone
     │   ├── InstanceFailed                raised by ``Handle.result``
     │   │   └── InstanceHeld              an error of its code holds it until changed code is deployed; also a WaitTimeout
     │   ├── InstanceCancelled
     │   └── InstanceTerminated
-    ├── WaitTimeout
+    ├── WaitTimeout                       ``.request_id``: asks again for the answer to a request
     ├── PayloadError                      ``.subject``, ``.field``
     │   ├── EncodeError
     │   ├── DecodeError
@@ -143,6 +144,7 @@ __all__ = [
     "PolicyChangedMeanwhile",
     "ProviderInUse",
     "RegistrationError",
+    "RequestRejected",
     "RuntimeClosed",
     "SchemaMismatch",
     "StartRefused",
@@ -428,6 +430,17 @@ class NewerLibraryNeeded(InstanceError):
     """The instance has kinds of rows that only a newer library knows. Nothing was changed."""
 
 
+class RequestRejected(InstanceError):
+    """The instance's code has rejected the request, or an operator has dropped it. ``reason`` says
+    why; the same ``request_id`` gets the same answer.
+    """
+
+    def __init__(self, message: str, *, instance_id: str, request_id: str, reason: str) -> None:
+        super().__init__(message, instance_id=instance_id)
+        self.request_id = request_id
+        self.reason = reason
+
+
 class InstanceFailed(InstanceError):
     """The instance failed; ``error`` says why."""
 
@@ -437,7 +450,13 @@ class InstanceFailed(InstanceError):
 
 
 class WaitTimeout(OrchestraError, TimeoutError):
-    """The wait ended before the awaited thing happened. Waiting changed nothing."""
+    """The wait ended before the awaited thing happened. Waiting changed nothing.
+
+    ``request_id``: of a request that has not been answered in time. It stays open; asking again
+    with this id waits for the same answer.
+    """
+
+    request_id: str | None = None
 
 
 class InstanceHeld(WaitTimeout, InstanceFailed):
@@ -575,10 +594,12 @@ _PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was te
 
 
 class EventTimeout(OrchestrationError, TimeoutError):
-    """The awaited event did not come in time. The wait has ended: it takes no later event."""
+    """The awaited event or request did not come in time. The wait has ended: it takes no later
+    one. ``event`` is its name.
+    """
 
-    def __init__(self, event: str, timeout: timedelta) -> None:
-        super().__init__(f"no event {event!r} has come within {timeout.total_seconds():g} s")
+    def __init__(self, event: str, timeout: timedelta, what: str = "event") -> None:
+        super().__init__(f"no {what} {event!r} has come within {timeout.total_seconds():g} s")
         self.event = event
         self.timeout = timeout
 

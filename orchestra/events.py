@@ -55,6 +55,8 @@ __all__ = [
     "OnCancel",
     "OnParentClose",
     "Patched",
+    "RequestAwaited",
+    "RequestReceived",
     "TerminalEvent",
     "TimerCreated",
     "TimerFired",
@@ -117,12 +119,16 @@ class EventKind(IntEnum):
     EXECUTION_REWOUND = 25
     BOUNDARY_REQUESTED = 26
     PATCHED = 27
+    REQUEST_AWAITED = 28
+    REQUEST_RECEIVED = 29
 
 
 _LEVELS: Final[Mapping[Stored, int]] = {
     EventKind.EXECUTION_REWOUND.value: 2,
     EventKind.BOUNDARY_REQUESTED.value: 2,
     EventKind.PATCHED.value: 2,
+    EventKind.REQUEST_AWAITED.value: 3,
+    EventKind.REQUEST_RECEIVED.value: 3,
 }
 """The levels of the kinds that came after the first library."""
 
@@ -364,6 +370,30 @@ class Patched(CommandEvent):
 
     kind: ClassVar[EventKind] = EventKind.PATCHED
     patch: str
+
+
+@frozen
+class RequestAwaited(CommandEvent):
+    """The code waits for a request of this name."""
+
+    kind: ClassVar[EventKind] = EventKind.REQUEST_AWAITED
+    name: str
+
+
+@frozen
+class RequestReceived(InputEvent):
+    """Request ``request_id``, message ``sequence`` of the inbox, was given to the wait ``source``.
+
+    The message stays in the inbox until it is answered. An answer is no event: it stands in the
+    request's row, and replay repeats the call that gave it without any effect.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.REQUEST_RECEIVED
+    source: int
+    name: str
+    sequence: int
+    request_id: str
+    payload: Payload
 
 
 @frozen
@@ -664,11 +694,28 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
             envelope = {"patch": event.patch}
         case BoundaryRequested():
             envelope = {"at": event.requested_at, "by": event.by, "reason": event.reason}
-        case _:  # pragma: no cover
-            raise AssertionError(f"{type(event).__name__} has no stored form")
+        case _:
+            envelope, payload = _later_kind(event)
     return EventRecord(
         event.id, writer.kinds[event.kind], event.at, writer.format, writer.pack(envelope), payload
     )
+
+
+def _later_kind(event: Event) -> tuple[dict[str, Any], Payload | None]:
+    """Return the envelope and the payload of an event whose kind came later."""
+    match event:
+        case RequestAwaited():
+            return {"name": event.name}, None
+        case RequestReceived():
+            envelope = {
+                "source": event.source,
+                "name": event.name,
+                "sequence": event.sequence,
+                "request": event.request_id,
+            }
+            return envelope, event.payload
+        case _:  # pragma: no cover
+            raise AssertionError(f"{type(event).__name__} has no stored form")
 
 
 def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
@@ -823,6 +870,18 @@ def _read(
             )
         case EventKind.PATCHED:
             return Patched(number, at, _field(envelope, "patch", str))
+        case EventKind.REQUEST_AWAITED:
+            return RequestAwaited(number, at, _field(envelope, "name", str))
+        case EventKind.REQUEST_RECEIVED:
+            return RequestReceived(
+                number,
+                at,
+                _field(envelope, "source", int),
+                _field(envelope, "name", str),
+                _field(envelope, "sequence", int),
+                _field(envelope, "request", str),
+                _payload(record),
+            )
         case _:
             return _read_end(kind, record, envelope)
 

@@ -16,6 +16,7 @@ from orchestra.events import (
     CommandEvent,
     EventAwaited,
     EventKind,
+    RequestAwaited,
     TimerCreated,
     attempts_from_wire,
 )
@@ -81,7 +82,11 @@ _KINDS: Final[Mapping[int, str]] = {
     EventKind.TIMER_CREATED: "timer",
     EventKind.EVENT_AWAITED: "event",
     EventKind.CHILD_STARTED: "child",
+    EventKind.REQUEST_AWAITED: "request",
 }
+
+
+_NAMED: Final = (ActivityScheduled, EventAwaited, ChildStarted, RequestAwaited)
 
 
 def write_summary(
@@ -100,9 +105,7 @@ def write_summary(
     """
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
-        name = (
-            event.name if isinstance(event, (ActivityScheduled, EventAwaited, ChildStarted)) else ""
-        )
+        name = event.name if isinstance(event, _NAMED) else ""
         until = event.due if isinstance(event, TimerCreated) else None
         known = tried(event.id) if isinstance(event, ActivityScheduled) else None
         shown = (

@@ -47,6 +47,7 @@ from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
 from orchestra.client.port import Port
 from orchestra.client.preflights import preflight
+from orchestra.client.requests import Requests
 from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.starts import Orchestration, StartOptions, Starts
@@ -130,6 +131,7 @@ class Client:
         self._instances = Instances(self._access)
         self._starts = Starts(self._access, registry, limits, payload_limit)
         self._messages = Messages(self._access, limits, payload_limit)
+        self._requests = Requests(self._access, limits, payload_limit)
         self._versions = Versions(self._access)
         self._selecting = Selecting(self._access)
         self._control = Control(self._access)
@@ -547,11 +549,80 @@ class Client:
         """
         await self._messages.raise_event(instance_id, name, payload, message_id)
 
+    @overload
+    async def request(
+        self,
+        instance_id: str,
+        name: str,
+        value: Any = None,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> Any: ...
+    @overload
+    async def request(
+        self,
+        instance_id: str,
+        name: str,
+        value: Any = None,
+        *,
+        returns: type[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> T: ...
+    @overload
+    async def request(
+        self,
+        instance_id: str,
+        name: str,
+        value: Any = None,
+        *,
+        returns: TypeForm[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> T: ...
+    async def request(
+        self,
+        instance_id: str,
+        name: str,
+        value: Any = None,
+        *,
+        returns: Any = Any,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 - a promise about the wait, not about the caller's scope
+        request_id: str | None = None,
+    ) -> Any:
+        """Send a request, and wait for the answer of the instance's code.
+
+        The request is on disk before the wait begins. It waits in the inbox, over boundaries and
+        crashes, until code answers it. A wait that ends early cancels nothing: the same
+        ``request_id`` waits for the same answer again.
+
+        Args:
+            returns: the type of the answer; plain JSON by default.
+            timeout: how long to wait; by default without a limit.
+            request_id: the caller's own id of this request. The same one again is the same request
+                while it is open, and for an hour after the answer; then a new one.
+
+        Raises:
+            RequestRejected: the code has rejected it, or its value does not fit what the code
+                awaits, or an operator has dropped it.
+            InstanceCompleted: the instance has ended without an answer.
+            WaitTimeout: it was not answered in time; ``request_id`` asks again.
+            InstanceNotFound: there is none with this id, or it was deleted.
+            InboxFull: its inbox is full, or has as much of this name as it may. Nothing was stored.
+            LevelTooLow: a node with an older library lives, which knows nothing of requests.
+            DecodeError: the answer does not fit ``returns``.
+            InvalidArgument: the id, ``name`` or ``request_id`` is not text of 1 to 1,024
+                characters, or ``timeout`` is no timedelta.
+            EncodeError, PayloadTooLarge: the value cannot travel.
+        """
+        return await self._requests.request(instance_id, name, value, returns, timeout, request_id)
+
     async def list_messages(
         self, instance_id: str, *, after: int = 0, limit: int = 1000
     ) -> tuple[UnreadMessage, ...]:
-        """Return the unread events of an instance, in the order of their arrival, beginning behind
-        number ``after``.
+        """Return the unread events and the open requests of an instance, in the order of their
+        arrival, beginning behind number ``after``. Code may have a request in hand already.
 
         Among them are those that were set aside, with the reason: the code awaited them and could
         not decode them. The newest 1,000 of these are kept, of 16 MiB in all, until the end.
@@ -571,11 +642,12 @@ class Client:
         reason: str = "",
         by: str = "",
     ) -> int:
-        """Remove unread events, those included that were set aside: those of a name, or those with
-        these ids, or both conditions together. Return how many were removed.
+        """Remove unread events, those included that were set aside, and open requests: those of a
+        name, or those with these ids, or both conditions together. Return how many were removed.
 
-        An event that the instance has received already is not touched. Sending a removed one again,
-        with its message id, has no effect for a while, as for one that was received.
+        The sender of a dropped request gets ``RequestRejected`` with the reason. An event that the
+        instance has received already is not touched. Sending a removed one again, with its message
+        id, has no effect for a while, as for one that was received.
 
         Raises:
             InstanceNotFound, InstanceCompleted: there is none with this id, or it has ended.
@@ -1061,6 +1133,54 @@ class Handle(Generic[R_co]):
         effect.
         """
         await self.client.raise_event(self.instance_id, name, payload, message_id=message_id)
+
+    @overload
+    async def request(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> Any: ...
+    @overload
+    async def request(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        returns: type[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> T: ...
+    @overload
+    async def request(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        returns: TypeForm[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> T: ...
+    async def request(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        returns: Any = Any,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> Any:
+        """Send it a request, and wait for the answer; see :meth:`Client.request`."""
+        return await self.client.request(
+            self.instance_id,
+            name,
+            value,
+            returns=returns,
+            timeout=timeout,
+            request_id=request_id,
+        )
 
     async def cancel(self, reason: str = "", *, by: str = "") -> None:
         """Ask it to stop; see :meth:`Client.cancel`."""

@@ -19,6 +19,7 @@ from orchestra.loops import current_loop
 from orchestra.store.changes import ClientChange, size_of
 from orchestra.store.outcomes import Outcome
 from orchestra.store.port import Provider
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["DirectPort", "PollingWatch"]
 
@@ -31,6 +32,7 @@ class PollingWatch:
     """Wakes its caller after a pause, longer each time."""
 
     end: End | None = None
+    answer: RequestAnswer | None = None
     known_open = False
 
     def __init__(self, seconds: float) -> None:
@@ -183,6 +185,7 @@ class DirectPort:
         self,
         instance_id: str,  # noqa: ARG002 - it polls for any instance
         seconds: float,
+        request_id: str | None = None,  # noqa: ARG002 - and for any answer
     ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""
         return nullcontext(PollingWatch(seconds))

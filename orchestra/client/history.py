@@ -33,6 +33,8 @@ from orchestra.events import (
     ExecutionStarted,
     ExecutionTerminated,
     Patched,
+    RequestAwaited,
+    RequestReceived,
     TimerCreated,
     TimerFired,
     UnknownEvent,
@@ -69,6 +71,8 @@ class HistoryEvent:
     cancel_requested      reason
     boundary_requested    requested_at, by, reason
     patched               patch
+    request_awaited       name
+    request_received      source, name, sequence, request_id, payload
     execution_completed   output
     execution_failed      error
     execution_cancelled   reason
@@ -166,7 +170,7 @@ def _details(event: Event) -> dict[str, Any]:
             return {"due_at": from_micros(event.due)}
         case TimerFired() | CommandCancelled():
             return {"source": event.source}
-        case EventAwaited():
+        case EventAwaited() | RequestAwaited():
             return {"name": event.name}
         case EventReceived():
             received = {"source": event.source, "name": event.name, "sequence": event.sequence}
@@ -191,10 +195,11 @@ def _details(event: Event) -> dict[str, Any]:
         case Patched():
             return {"patch": event.patch}
         case _:
-            return _details_of_end(event)
+            return _later_details(event)
 
 
-def _details_of_end(event: Event) -> dict[str, Any]:
+def _later_details(event: Event) -> dict[str, Any]:
+    """Return the details of an end, or of an event whose kind came later."""
     match event:
         case ExecutionCompleted():
             return {"output": shown(event.output)}
@@ -204,6 +209,9 @@ def _details_of_end(event: Event) -> dict[str, Any]:
             return {"version": event.version, "state": shown(event.state)}
         case ExecutionRewound():
             return {"to": event.to, "by": event.by, "reason": event.reason}
+        case RequestReceived():
+            received = {"source": event.source, "name": event.name, "sequence": event.sequence}
+            return {**received, "request_id": event.request_id, "payload": shown(event.payload)}
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} is not shown")
 

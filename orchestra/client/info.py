@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
@@ -54,8 +54,8 @@ class InstanceStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitingOn:
-    """One thing that an instance waits for: ``kind`` is activity, timer, event, child, or
-    boundary_request; ``until`` is a timer's due time.
+    """One thing that an instance waits for: ``kind`` is activity, timer, event, request, child,
+    or boundary_request; ``until`` is a timer's due time.
 
     ``instance_id`` is the child's.
     """
@@ -333,8 +333,8 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, slots=True)
 class UnreadMessage:
-    """An event that waits in an inbox, or was set aside. ``payload`` is a plain JSON value, or
-    :class:`~orchestra.Unreadable`; ``size`` is its bytes.
+    """An event or a request that waits in an inbox, or an event that was set aside. ``payload`` is
+    a plain JSON value, or :class:`~orchestra.Unreadable`; ``size`` is its bytes.
     """
 
     sequence: int
@@ -349,6 +349,8 @@ class UnreadMessage:
     set_aside: str | None = None
     """Why it was set aside: the code that awaited it could not decode it. ``None``: it waits."""
     set_aside_at: datetime | None = None
+    kind: Literal["event", "request"] = "event"
+    """A request stays until it is answered, also while code has it in hand."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from orchestra.options import check_count
 from orchestra.store.audit import Record
 from orchestra.store.changes import Append, Cancel
 from orchestra.store.inbox_limits import Full, InboxLimits
+from orchestra.store.kinds import MessageKind
 from orchestra.store.outcomes import AppendRefused, Refusal
 from orchestra.telemetry import engine_logger
 
@@ -69,6 +70,7 @@ class Messages:
                 sender=row.sender,
                 size=len(row.payload.data),
                 set_aside=row.aside,
+                kind="event" if row.kind is MessageKind.EVENT else "request",
                 set_aside_at=None if row.aside is None else from_micros(row.aside_at),
             )
             for row in rows
@@ -146,19 +148,19 @@ class Messages:
                 raise inbox_full(change, outcome.full)
 
 
-def inbox_full(append: Append, full: Full) -> InboxFull:
-    """Return the error that says which limit of an inbox an event has met."""
+def inbox_full(append: Append, full: Full, what: str = "event") -> InboxFull:
+    """Return the error that says which limit of an inbox an event or a request has met."""
     option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
     waits = (
         f"{full.waiting:,} unread messages"
         if full.bound == "messages"
         else f"{full.waiting:,} bytes of unread messages"
     )
-    size = "" if full.bound == "messages" else f", and this event has {len(append.payload.data):,}"
+    size = "" if full.bound == "messages" else f", and this {what} has {len(append.payload.data):,}"
     if full.of_name:
         most = f"of one name may be {full.limit:,} (nine tenths of {option})"
         remedy = (
-            f"Let it wait for {append.name!r}, send less, or raise {option}; events of other "
+            f"Let it wait for {append.name!r}, send less, or raise {option}; {what}s of other "
             "names still get in"
         )
     else:
@@ -166,7 +168,7 @@ def inbox_full(append: Append, full: Full) -> InboxFull:
         remedy = f"Let it read them, send less, or raise {option}"
     named = f" of the name {append.name!r}" if full.of_name else ""
     return InboxFull(
-        f"event {append.name!r} for instance {append.instance_id!r} was not stored: there are "
+        f"{what} {append.name!r} for instance {append.instance_id!r} was not stored: there are "
         f"{waits}{named}, {most}{size}. {remedy}",
         instance_id=append.instance_id,
         name=append.name if full.of_name else None,

@@ -11,6 +11,7 @@ from orchestra.codec import Packed, Payload
 from orchestra.store.changes import ClientChange
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Outcome
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["End", "EndWatch", "Port"]
 
@@ -27,11 +28,16 @@ class End:
 
 
 class EndWatch(Protocol):
-    """Wakes a waiting caller when an instance may have ended."""
+    """Wakes a waiting caller when an instance may have ended, or have answered a request."""
 
     @property
     def end(self) -> End | None:
         """The end, if it is known without a read."""
+        ...
+
+    @property
+    def answer(self) -> RequestAnswer | None:
+        """The answer to the request, if it is known without a read."""
         ...
 
     @property
@@ -71,8 +77,12 @@ class Port(Protocol):
         """Have the engine read what the admin has written past it."""
         ...
 
-    def watch(self, instance_id: str, seconds: float) -> AbstractContextManager[EndWatch]:
+    def watch(
+        self, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> AbstractContextManager[EndWatch]:
         """Watch for an instance's end while the context is open, for so many seconds.
+
+        With a request's id, watch for its answer; an end then only wakes the caller.
 
         Raises:
             RuntimeClosed: the runtime or client has stopped.

@@ -16,6 +16,7 @@ from orchestra.engine.messages import (
     InstanceEnded,
     Outbox,
     Reply,
+    RequestsAnswered,
     RunActivity,
     StopActivity,
     Submit,
@@ -310,6 +311,8 @@ class Outcomes:
             case Write(), Granted():
                 self._arrived(outcome, None)
                 self._ownership.taken_away(change.instance_id, change.incarnation)
+                if change.answers:
+                    self._outbox.add(RequestsAnswered(change.instance_id, change.answers))
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
                     self._outbox.add(

@@ -18,6 +18,7 @@ from orchestra.replay import ACTIVITY_CANCELLED, Identity, LogEntry
 from orchestra.store.changes import ClientChange
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Outcome
+from orchestra.store.requests import RequestAnswer
 
 __all__ = [
     "STOPPED",
@@ -30,6 +31,7 @@ __all__ = [
     "Outbox",
     "PolicyChanged",
     "Reply",
+    "RequestsAnswered",
     "RunActivity",
     "StopActivity",
     "Submit",
@@ -182,6 +184,16 @@ class InstanceEnded:
 
 
 @frozen
+class RequestsAnswered:
+    """Requests to an instance were answered. Their senders in this process learn it without reading
+    the store.
+    """
+
+    instance_id: str
+    answers: tuple[RequestAnswer, ...]
+
+
+@frozen
 class WriteLogs:
     """The log entries of a committed turn."""
 
@@ -202,7 +214,14 @@ class PolicyChanged:
 
 
 ToShell = (
-    RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
+    RunActivity
+    | AbortActivity
+    | StopActivity
+    | Reply
+    | InstanceEnded
+    | WriteLogs
+    | PolicyChanged
+    | RequestsAnswered
 )
 
 

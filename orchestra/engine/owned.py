@@ -16,7 +16,7 @@ from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CancelMark, Hold, Nudge, OperatorHold, ParentLink, Pin
 from orchestra.store.kinds import HoldKind
-from orchestra.store.messages import InboxPage, MessageRow
+from orchestra.store.messages import InboxPage, MessageRow, QueueName
 from orchestra.store.routes import Kind
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
@@ -78,7 +78,7 @@ class OwnedInstance:
     """The fingerprint of the code that runs, for a hold to name."""
     pruned_at: int = 0
     """When this node last looked for old laps to delete."""
-    to_read: tuple[str, ...] = ()
+    to_read: tuple[QueueName, ...] = ()
     """Names of awaited events that the engine must read from the store before the next turn."""
     put_backs: tuple[tuple[int, int], ...] = ()
     """How the store's clock was put back since its execution began, from its row."""

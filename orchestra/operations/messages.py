@@ -1,4 +1,7 @@
-"""Drop unread messages: an operator's write that removes them, conditional on what was read."""
+"""Drop unread messages: an operator's write that removes them, conditional on what was read.
+
+A request is answered by that: it is rejected.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from orchestra.codec import UserText
 from orchestra.errors import OutcomeUnknown
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended, row_to_write
-from orchestra.operations.steps import FindMessages, Operation, Pause, Submit
+from orchestra.operations.steps import FindMessages, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.audit import Record
 from orchestra.store.changes import Write
 from orchestra.store.instances import InstanceRow, InstanceState
-from orchestra.store.kinds import Library, Status
+from orchestra.store.kinds import Library, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Granted
 from orchestra.store.queries import InstanceRecord
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["drop_messages"]
 
@@ -62,7 +66,10 @@ def drop_messages(
             require_known(record, library)
             detail = {"count": len(chosen), "first": _named(chosen)}
             entry = Record(by, "drop messages", instance_id, detail, UserText(reason))
-            if not (yield from _write(record, chosen, library, entry, raced=tries > 0)):
+            now = record.updated_at
+            if any(message.kind is MessageKind.REQUEST for message in chosen):
+                now = max(now, (yield from ReadCatalogue()).now)
+            if not (yield from _write(record, chosen, library, entry, now, raced=tries > 0)):
                 tries += 1
                 if tries > _TRIES:
                     raise OutcomeUnknown(
@@ -94,6 +101,7 @@ def _write(
     messages: list[MessageRow],
     library: Library,
     entry: Record,
+    now: int,
     *,
     raced: bool,
 ) -> Operation[bool]:
@@ -101,14 +109,21 @@ def _write(
     if row is None:
         return False
     raise_unless_known(row, library)
-    outcome = yield from Submit(replace(_removal(record, row, messages), record=entry))
+    outcome = yield from Submit(replace(_removal(record, row, messages, entry, now), record=entry))
     return isinstance(outcome, Granted)
 
 
-def _removal(record: InstanceRecord, row: InstanceRow, messages: list[MessageRow]) -> Write:
+def _removal(
+    record: InstanceRecord,
+    row: InstanceRow,
+    messages: list[MessageRow],
+    entry: Record,
+    now: int,
+) -> Write:
     """Return the write that removes messages and changes nothing else. It takes an owner's instance
-    away, so that its memory is read anew.
+    away, so that its memory is read anew. A request is rejected, so that its sender learns it.
     """
+    why = f"dropped by {entry.by}" + (f": {entry.reason}" if entry.reason else "")
     return Write(
         instance_id=row.instance_id,
         incarnation=row.incarnation,
@@ -128,7 +143,16 @@ def _removal(record: InstanceRecord, row: InstanceRow, messages: list[MessageRow
             boundary_due=row.boundary_due,
             summary=record.summary,
         ),
-        consumed=tuple(message.sequence for message in messages if message.aside is None),
+        consumed=tuple(
+            message.sequence
+            for message in messages
+            if message.aside is None and message.kind is MessageKind.EVENT
+        ),
+        answers=tuple(
+            RequestAnswer(message.message_id, message.sequence, rejection=UserText(why), at=now)
+            for message in messages
+            if message.kind is MessageKind.REQUEST
+        ),
         unkept=tuple(message.sequence for message in messages if message.aside is not None),
         hold=row.hold,
     )

@@ -18,6 +18,7 @@ from orchestra.context import BoundaryRequest, Limits
 from orchestra.errors import (
     Evicted,
     InvalidArgument,
+    LevelTooLow,
     NondeterminismError,
     OrchestraError,
     OrchestrationError,
@@ -41,6 +42,8 @@ from orchestra.events import (
     OnCancel,
     OnParentClose,
     Patched,
+    RequestAwaited,
+    RequestReceived,
     TimerCreated,
     TimerFired,
 )
@@ -54,14 +57,18 @@ from orchestra.replay.failing import place_of
 from orchestra.replay.gathered import Gathered
 from orchestra.replay.journal import Journal, describe
 from orchestra.replay.mail import Waits
+from orchestra.replay.requests import Requests
 from orchestra.replay.timers import ExecutionTime
 from orchestra.replay.turns import Identity, LogEntry
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler, Task
+from orchestra.store.messages import QueueName, RequestName
 
 __all__ = ["NONE_REGISTERED", "Answer", "Commands", "PendingCommand", "has_not_begun"]
 
 _MOST_LINES: Final = 10
+
+_NO_REQUESTS: Final[Mapping[int, QueueName]] = MappingProxyType({})
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -80,6 +87,7 @@ Answer = (
     | EventReceived
     | ChildCompleted
     | ChildFailedEvent
+    | RequestReceived
 )
 """An event that completes a command."""
 
@@ -94,7 +102,7 @@ def _answers(event: InputEvent, command: CommandEvent) -> bool:
             return True
         case (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
             return True
-        case EventReceived(), EventAwaited():
+        case (EventReceived(), EventAwaited()) | (RequestReceived(), RequestAwaited()):
             return event.name == command.name
         case _:
             return False
@@ -144,6 +152,7 @@ class Commands:
         "open_turn",
         "pending",
         "registered",
+        "requests",
         "root",
         "scheduler",
         "seal",
@@ -201,6 +210,8 @@ class Commands:
         self.children: int = 0
         """How many children it has asked for."""
         self.open_turn: Gathered | None = None
+        self.requests: Requests | None = None
+        """The requests that its code awaits, and has in hand; ``None``: it has never asked."""
         self._boundary = Boundary()
         self._patches: dict[str, bool] | None = None
         """The answers that the code got about its patches."""
@@ -245,6 +256,11 @@ class Commands:
     def boundary_request(self) -> BoundaryRequest | None:
         """The request that it reaches its boundary, once that has come."""
         return self._boundary.request
+
+    @property
+    def in_hand(self) -> Mapping[int, QueueName]:
+        """The requests that its code has received and not answered, by their numbers."""
+        return _NO_REQUESTS if self.requests is None else self.requests.in_hand
 
     @property
     def boundary_awaited_since(self) -> int | None:
@@ -301,6 +317,21 @@ class Commands:
         self.waits.open(name, event.id)
         return self._open(
             event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}"
+        )
+
+    def wait_for_request(
+        self, name: str, value: Decoder[Any], returns: Decoder[Any]
+    ) -> DurableFuture[Any]:
+        """Wait for the next request of a name."""
+        if not self.journal.replaying:
+            self._require_kind(EventKind.REQUEST_AWAITED, f"a wait for request {name!r}")
+        event = self._record(RequestAwaited(self.journal.next_id, self.time.now, name))
+        self.waits.open(RequestName(name), event.id)
+        if self.requests is None:
+            self.requests = Requests(self)
+        self.requests.expect(event.id, returns)
+        return self._open(
+            event, f"request {name!r}", value, f"request {name!r} for {self.instance_id!r}"
         )
 
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
@@ -468,6 +499,8 @@ class Commands:
         self._record(CommandCancelled(self.journal.next_id, self.time.now, future.event_id))
         event = self.pending[future.event_id].event
         self._complete(future.event_id)
+        if self.requests is not None:
+            self.requests.give_up(future.event_id)
         if self.journal.replaying:
             return
         if isinstance(event, ActivityScheduled):
@@ -476,6 +509,18 @@ class Commands:
             self.gathered.recalled.append(event)
 
     # --- commands and their answers ---
+
+    def _require_kind(self, kind: EventKind, what: str) -> None:
+        """Unwind the code if the store's write level does not allow an event yet. The turn is made
+        again once the level has risen.
+        """
+        if kind not in self.journal.writer.kinds:
+            self.fault = LevelTooLow(
+                f"{what} in {self.instance_id!r} waits until the store's write level has risen: a "
+                "living node has a library that cannot read it"
+            )
+            self.seal.closed = True
+            raise Evicted("the store's write level is too low for this code") from self.fault
 
     def _record(self, event: Any) -> Any:
         try:
@@ -527,6 +572,8 @@ class Commands:
         self.counts[event.kind] -= 1
         if isinstance(event, EventAwaited):
             self.waits.close(event.name, source)
+        elif isinstance(event, RequestAwaited):
+            self.waits.close(RequestName(event.name), source)
         elif isinstance(event, ActivityScheduled):
             self.gathered.completed.append(source)
 

@@ -57,7 +57,7 @@ from orchestra.replay.turns import Identity, Input, SetAside, Turn, TurnHeld
 from orchestra.retry import type_name
 from orchestra.scheduler import Scheduler, Task
 from orchestra.store.kinds import HoldKind
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import MessageRow, QueueName
 from orchestra.telemetry import log_instance
 
 __all__ = ["Execution"]
@@ -221,8 +221,9 @@ class Execution:
         if request is not None and commands.boundary_request is None and self.ending is None:
             self._ask_for_boundary(request)
         ends = deque(inputs)
-        mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), commands.waits)
-        to_read: tuple[str, ...] = ()
+        unread = inbox if isinstance(inbox, Inbox) else Inbox(inbox)
+        mail = Mail(unread, commands.waits, commands.in_hand)
+        to_read: tuple[QueueName, ...] = ()
         while self.ending is None and not self._over_limit:
             if (mail.open or commands.waits.opened) and (to_read := mail.to_read()):
                 break  # one of them may have come before all that is in memory

@@ -14,6 +14,7 @@ from orchestra.events import (
 )
 from orchestra.replay.turns import LogEntry, SetAside, Turn
 from orchestra.store.messages import MessageRow
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["Gathered"]
 
@@ -25,6 +26,7 @@ class Gathered:
     """
 
     __slots__ = (
+        "answers",
         "cancelled",
         "completed",
         "consumed",
@@ -60,6 +62,7 @@ class Gathered:
         self.stopping: list[int] = []
         self.set_aside: list[SetAside] = []
         self.patches: list[str] = []
+        self.answers: list[RequestAnswer] = []
 
     def turn(
         self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
@@ -106,4 +109,5 @@ class Gathered:
             set_aside=tuple(self.set_aside),
             patches=tuple(self.patches),
             labels=tuple(self.labels.items()) if self.labels else (),
+            answers=tuple(self.answers),
         )

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from orchestra.store.kinds import MessageKind
-from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.messages import InboxPage, MessageRow, QueueName, Unread
 
 __all__ = ["Inbox"]
 
@@ -25,8 +24,8 @@ read anew when code awaits them.
 
 @dataclass(slots=True)
 class _Queue:
-    """The messages of one name: every unread one up to ``whole_to`` is here; others may lie in the
-    store up to ``left_to``.
+    """The events or the requests of one name: every unread one up to ``whole_to`` is here; others
+    may lie in the store up to ``left_to``.
     """
 
     whole_to: int
@@ -55,7 +54,7 @@ class Inbox:
         room: InboxPage | None = None,
     ) -> None:
         self._room = room
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[QueueName, _Queue] = {}
         self.reports: deque[MessageRow] | None = None
         """The ends of children, the next one first. Most instances have none, and no queue for
         them.
@@ -67,8 +66,9 @@ class Inbox:
         self._whole_to = 0
         self._left_to = 0
         for message in messages:
-            if message.kind is MessageKind.EVENT:
-                queue = self._queues.setdefault(message.name, _Queue(0))
+            name = message.queue
+            if name is not None:
+                queue = self._queues.setdefault(name, _Queue(0))
                 queue.whole_to = message.sequence
                 self._add(queue, message)
             else:
@@ -90,12 +90,12 @@ class Inbox:
 
     # --- what a turn takes ---
 
-    def head(self, name: str) -> MessageRow | None:
+    def head(self, name: QueueName) -> MessageRow | None:
         """Return the next message of a name, if it is in memory."""
         queue = self._queues.get(name)
         return queue.messages[0] if queue is not None and queue.messages else None
 
-    def is_open(self, name: str) -> bool:
+    def is_open(self, name: QueueName) -> bool:
         """Return whether the store may have a message of a name that has none in memory.
 
         It must be read before anything is taken.
@@ -113,11 +113,11 @@ class Inbox:
         return self._whole_to >= self._left_to
 
     @property
-    def names(self) -> Collection[str]:
+    def names(self) -> Collection[QueueName]:
         """The names that the node knows of. Those with messages in memory are among them."""
         return self._queues.keys()
 
-    def take(self, name: str) -> MessageRow:
+    def take(self, name: QueueName) -> MessageRow:
         """Take the next message of a name."""
         queue = self._queues[name]
         message = queue.messages.popleft()
@@ -142,18 +142,19 @@ class Inbox:
     def arrive(self, messages: Iterable[MessageRow], whole_to: int, up_to: int) -> None:
         """Take in new messages. The events among them are all there are up to ``whole_to``."""
         for message in messages:
-            if message.kind is MessageKind.EVENT:
-                self._arrive(message)
+            name = message.queue
+            if name is not None:
+                self._arrive(name, message)
             else:
                 self._add_report(message)
         if whole_to < up_to:
             self._left_to = max(self._left_to, up_to)
 
-    def _arrive(self, message: MessageRow) -> None:
-        queue = self._queues.get(message.name)
+    def _arrive(self, name: QueueName, message: MessageRow) -> None:
+        queue = self._queues.get(name)
         if queue is None:
             self._forget_names(())
-            queue = self._queues[message.name] = _Queue(self._whole_to)
+            queue = self._queues[name] = _Queue(self._whole_to)
         # One is kept in any case: most are awaited already.
         is_full = self._room is not None and self._count > 0 and self._exceeds(self._room, message)
         if is_full or queue.whole_to < max(queue.left_to, self._left_to):
@@ -162,7 +163,7 @@ class Inbox:
             queue.whole_to = message.sequence
             self._add(queue, message)
 
-    def read(self, unread: Mapping[str, Unread], awaited: Collection[str]) -> None:
+    def read(self, unread: Mapping[QueueName, Unread], awaited: Collection[QueueName]) -> None:
         """Take in what was read of some names. Names that are not awaited make room for it."""
         self._forget_names(awaited)
         for name, found in unread.items():
@@ -180,7 +181,7 @@ class Inbox:
                 if queue.messages and name not in awaited and name not in unread:
                     self._drop(queue)
 
-    def read_from(self, names: Iterable[str]) -> dict[str, int]:
+    def read_from(self, names: Iterable[QueueName]) -> dict[QueueName, int]:
         """Return after which number to read each of these names."""
         return {
             name: queue.whole_to if (queue := self._queues.get(name)) else self._whole_to
@@ -193,6 +194,20 @@ class Inbox:
         The store drops them, too (I9).
         """
         self.reports = None
+
+    def give_back(self, in_hand: Mapping[int, QueueName]) -> None:
+        """Have requests read again, because the execution that had them in hand has ended without
+        an answer. The store still has them.
+        """
+        for sequence, name in in_hand.items():
+            queue = self._queues.get(name)
+            if queue is None:
+                queue = self._queues[name] = _Queue(sequence)
+            queue.left_to = max(queue.left_to, queue.whole_to, sequence)
+            queue.whole_to = min(queue.whole_to, sequence - 1)
+            self._count -= len(queue.messages)
+            self._bytes -= sum(len(message.payload.data) for message in queue.messages)
+            queue.messages.clear()
 
     # --- inside ---
 
@@ -216,7 +231,7 @@ class Inbox:
         self._bytes -= sum(len(message.payload.data) for message in queue.messages)
         queue.messages.clear()
 
-    def _forget_names(self, awaited: Collection[str]) -> None:
+    def _forget_names(self, awaited: Collection[QueueName]) -> None:
         if len(self._queues) < _MOST_NAMES + self._count + len(awaited):
             return
         # What the store has of them is found again where they are awaited.

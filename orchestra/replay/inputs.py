@@ -2,16 +2,17 @@
 
 A message that the code awaits and cannot decode is set aside, and the wait goes on with the next
 one. History has no event for it: the code never gets it, so a replay needs nothing to repeat. The
-turn's write moves it out of the inbox.
+turn's write moves it out of the inbox. A request that does not decode is rejected instead.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from orchestra.codec import JSON
+from orchestra.codec import JSON, UserText
 from orchestra.error_info import storable
 from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo, PayloadError
 from orchestra.events import (
@@ -22,14 +23,17 @@ from orchestra.events import (
     ChildStarted,
     EventReceived,
     InputEvent,
+    RequestReceived,
     TimerFired,
     error_from_bytes,
 )
+from orchestra.futures import DurableFuture
 from orchestra.replay.commands import Answer, Commands
 from orchestra.replay.mail import Mail
-from orchestra.replay.turns import ActivityDied, ActivityDone, Input, SetAside
+from orchestra.replay.turns import ActivityDied, ActivityDone, Input, LogEntry, SetAside
 from orchestra.store.kinds import MessageKind, Status
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import MessageRow, RequestName
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["deliver", "next_input"]
 
@@ -75,10 +79,13 @@ def next_input(
             return TimerFired(number, time.now, source)
         case _:
             assert message is not None
-            if message.kind is not MessageKind.EVENT:
+            queue = message.queue
+            if queue is None:
                 _consume(commands, message, mail)
                 return _report_event(message, number, time.now)
-            source = commands.waits.first(message.name)
+            source = commands.waits.first(queue)
+            if isinstance(queue, RequestName):
+                return _request_event(commands, message, source, mail)
             aside = _unfit(commands, message, source, may_hold)
             if aside is not None:
                 mail.take(message)
@@ -110,6 +117,36 @@ def _unfit(
         reason = storable(str(error), _REASON).replace(chr(0), repr(chr(0))[1:-1])
         return SetAside(message, reason)
     return None
+
+
+def _request_event(
+    commands: Commands, message: MessageRow, source: int, mail: Mail
+) -> InputEvent | SetAside:
+    """Return the event of a request. One that does not decode is rejected, so that its sender
+    learns it at once, and is no event.
+
+    Its message stays in the store until it is answered.
+    """
+    unfit = _unfit(commands, message, source, None)
+    mail.take(message)
+    gathered = commands.gathered
+    if unfit is not None:
+        gathered.answers.append(
+            RequestAnswer(message.message_id, message.sequence, rejection=UserText(unfit.reason))
+        )
+        rejected = f"request {message.name!r} {message.message_id!r} was rejected: {unfit.reason}"
+        gathered.logs.append(LogEntry(logging.WARNING, rejected, {}))
+        return unfit
+    gathered.received.append(message)
+    return RequestReceived(
+        commands.journal.next_id,
+        commands.time.now,
+        source,
+        message.name,
+        message.sequence,
+        message.message_id,
+        message.payload,
+    )
 
 
 def _consume(commands: Commands, message: MessageRow, mail: Mail) -> None:
@@ -146,11 +183,35 @@ def deliver(commands: Commands, event: Answer) -> None:
             if error is not None and not commands.journal.replaying:
                 # Its sender stands in no history. So the hold names it, and not the error.
                 commands.gathered.unreadable[error] = commands.gathered.received[-1]
+        case RequestReceived():
+            _deliver_request(commands, event, future)
         case ChildFailedEvent():
             assert isinstance(command.event, ChildStarted)
             future.fail(
                 ChildFailed(command.event.name, command.event.child_id, event.status, event.cause)
             )
+
+
+def _deliver_request(
+    commands: Commands, event: RequestReceived, future: DurableFuture[Any]
+) -> None:
+    requests = commands.requests
+    assert requests is not None
+    requests.receive(event)
+    returns = requests.returns_of(event.source)
+    decoded, commands.decoded = commands.decoded, None
+    try:
+        value = (
+            decoded[1]
+            if decoded is not None and decoded[0] is event.payload
+            else future.read(event.payload)
+        )
+    except PayloadError as error:
+        future.fail(error)
+        if not commands.journal.replaying:
+            commands.gathered.unreadable[error] = commands.gathered.received[-1]
+        return
+    future.complete(requests.made_of(event, value, returns))
 
 
 def _end_event(end: Input, number: int, now: int) -> InputEvent:

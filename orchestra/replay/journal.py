@@ -23,6 +23,7 @@ from orchestra.events import (
     ExecutionFailed,
     ExecutionStarted,
     Patched,
+    RequestAwaited,
     TerminalEvent,
     TimerCreated,
     UnknownEvent,
@@ -198,6 +199,8 @@ def _difference(asked: Event, recorded: Event) -> str | None:
             return None if asked.name == recorded.name else "another activity"
         case EventAwaited(), EventAwaited():
             return None if asked.name == recorded.name else "another event name"
+        case RequestAwaited(), RequestAwaited():
+            return None if asked.name == recorded.name else "another request name"
         case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
             return None if asked.name == recorded.name else "another orchestration"
         case CommandCancelled(), CommandCancelled():
@@ -258,6 +261,8 @@ def describe(event: Event) -> str:
             return "a timer"
         case EventAwaited():
             return f"a wait for event {event.name!r}"
+        case RequestAwaited():
+            return f"a wait for request {event.name!r}"
         case ChildStarted():
             return f"child {event.name!r} {event.child_id!r}"
         case DetachedStarted():

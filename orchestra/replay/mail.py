@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from orchestra.replay.inbox import Inbox
-from orchestra.store.kinds import MessageKind
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import MessageRow, QueueName
 
 __all__ = ["Mail", "Waits"]
 
+_NONE: Final[Mapping[int, QueueName]] = MappingProxyType({})
+
 
 class Waits:
-    """The waits for events of each name, in the order in which the code asked."""
+    """The waits for events and requests of each name, in the order in which the code asked."""
 
     __slots__ = ("by_name", "opened")
 
     def __init__(self) -> None:
-        self.by_name: dict[str, OrderedDict[int, None]] = {}
+        self.by_name: dict[QueueName, OrderedDict[int, None]] = {}
         """The event ids of the waits of each name that is awaited."""
-        self.opened: dict[str, None] = {}
+        self.opened: dict[QueueName, None] = {}
         """The names that code has begun to await since this was last emptied."""
 
     @property
-    def names(self) -> Collection[str]:
+    def names(self) -> Collection[QueueName]:
         """The names that are awaited."""
         return self.by_name.keys()
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: QueueName) -> bool:
         return name in self.by_name
 
-    def open(self, name: str, number: int) -> None:
+    def open(self, name: QueueName, number: int) -> None:
         """Add a wait under its event id."""
         waits = self.by_name.get(name)
         if waits is None:
@@ -40,14 +43,14 @@ class Waits:
             self.opened[name] = None
         waits[number] = None
 
-    def close(self, name: str, number: int) -> None:
+    def close(self, name: QueueName, number: int) -> None:
         """Remove a wait, which has its event or was given up."""
         waits = self.by_name[name]
         del waits[number]
         if not waits:
             del self.by_name[name]
 
-    def first(self, name: str) -> int:
+    def first(self, name: QueueName) -> int:
         """Return the wait that takes the next event of this name."""
         return next(iter(self.by_name[name]))
 
@@ -57,23 +60,27 @@ class Mail:
     the waits.
     """
 
-    __slots__ = ("_awaited", "_inbox", "_waits", "open")
+    __slots__ = ("_awaited", "_in_hand", "_inbox", "_waits", "open")
 
-    def __init__(self, inbox: Inbox, waits: Waits) -> None:
+    def __init__(
+        self, inbox: Inbox, waits: Waits, in_hand: Mapping[int, QueueName] = _NONE
+    ) -> None:
         self._inbox = inbox
         self._waits = waits
-        self._awaited: list[tuple[int, str]] = []
+        self._in_hand = in_hand
+        """Requests that the code has received and not answered. They stay in the store's inbox."""
+        self._awaited: list[tuple[int, QueueName]] = []
         """A heap of the first message of each awaited name. A name whose wait has gone may be among
         them.
         """
-        self.open: dict[str, None] = {}
+        self.open: dict[QueueName, None] = {}
         """Awaited names of which the store may have messages that are not in memory."""
         waits.opened.clear()
         awaited = waits.by_name
         if not awaited:
             return  # most turns are woken by an activity or a timer
         if inbox.is_whole and len(inbox.names) < len(awaited):
-            for name in inbox.names:
+            for name in tuple(inbox.names):
                 if name in waits:
                     self._look(name)
         else:
@@ -88,7 +95,7 @@ class Mail:
         """The next end of a child, whether it is awaited or not."""
         return self._inbox.report
 
-    def to_read(self) -> tuple[str, ...]:
+    def to_read(self) -> tuple[QueueName, ...]:
         """Return the awaited names that must be read from the store before the next message is
         delivered.
         """
@@ -97,7 +104,7 @@ class Mail:
         return tuple(name for name in self.open if name in self._waits) if self.open else ()
 
     def first(self) -> MessageRow | None:
-        """Return the awaited event or the child's end that came first."""
+        """Return the awaited event or request, or the child's end, that came first."""
         if self._waits.opened:
             self._look_at_opened()
         event: MessageRow | None = None
@@ -115,12 +122,13 @@ class Mail:
 
     def take(self, message: MessageRow) -> None:
         """Remove what :meth:`first` has returned, or the next end of a child."""
-        if message.kind is not MessageKind.EVENT:
+        queue = message.queue
+        if queue is None:
             self._inbox.take_report()
             return
         heapq.heappop(self._awaited)
-        self._inbox.take(message.name)
-        self._waits.opened[message.name] = None  # there may be another of that name
+        self._inbox.take(queue)
+        self._waits.opened[queue] = None  # there may be another of that name
 
     def _look_at_opened(self) -> None:
         for name in self._waits.opened:
@@ -128,8 +136,11 @@ class Mail:
                 self._look(name)
         self._waits.opened.clear()
 
-    def _look(self, name: str) -> None:
+    def _look(self, name: QueueName) -> None:
         message = self._inbox.head(name)
+        while message is not None and message.sequence in self._in_hand:
+            self._inbox.take(name)
+            message = self._inbox.head(name)
         if message is not None:
             heapq.heappush(self._awaited, (message.sequence, name))
         elif self._inbox.is_open(name):

@@ -15,7 +15,8 @@ from orchestra.events import (
 )
 from orchestra.frozen import frozen
 from orchestra.store.kinds import HoldKind
-from orchestra.store.messages import MessageRow
+from orchestra.store.messages import MessageRow, QueueName
+from orchestra.store.requests import RequestAnswer
 
 __all__ = [
     "ACTIVITY_CANCELLED",
@@ -127,7 +128,8 @@ class Turn:
     not taken the inputs in ``left``.
 
     ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
-    ``labels`` are those that it has set; ``None``: removed.
+    ``labels`` are those that it has set; ``None``: removed. ``answers`` are those that it has given
+    to requests.
     """
 
     events: tuple[EventRecord, ...]
@@ -142,9 +144,10 @@ class Turn:
     started: tuple[ChildStarted | DetachedStarted, ...] = ()
     recalled: tuple[ChildStarted, ...] = ()
     received: tuple[MessageRow, ...] = ()
-    to_read: tuple[str, ...] = ()
+    to_read: tuple[QueueName, ...] = ()
     left: tuple[Input, ...] = ()
     stopping: tuple[int, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     patches: tuple[str, ...] = ()
     labels: tuple[tuple[str, str | None], ...] = ()
+    answers: tuple[RequestAnswer, ...] = ()

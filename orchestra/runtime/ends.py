@@ -1,7 +1,7 @@
-"""Callers that wait for the ends of instances.
+"""Callers that wait for the ends of instances, and for answers to requests.
 
-An end that this node commits wakes them at once. A periodic query asks the store for all other ends
-together.
+What this node commits wakes them at once. A periodic query asks the store for all other ends
+together; then callers also look for their answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from orchestra.client.port import End
 from orchestra.loops import EventLoop
 from orchestra.runtime.readers import Readers
 from orchestra.store.port import Directory
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["Ends", "Watch"]
 
@@ -33,9 +34,27 @@ class Watch:
     :class:`~orchestra.client.port.EndWatch`.
     """
 
-    __slots__ = ("_ends", "_gate", "deadline", "end", "instance_id", "known_open", "late")
+    __slots__ = (
+        "_ends",
+        "_gate",
+        "answer",
+        "deadline",
+        "end",
+        "instance_id",
+        "known_open",
+        "late",
+        "request_id",
+    )
 
-    def __init__(self, ends: Ends, instance_id: str, deadline: float, *, known_open: bool) -> None:
+    def __init__(
+        self,
+        ends: Ends,
+        instance_id: str,
+        deadline: float,
+        *,
+        known_open: bool,
+        request_id: str | None = None,
+    ) -> None:
         self._ends = ends
         self._gate = ends.loop.gate()
         self.instance_id: str = instance_id
@@ -43,6 +62,8 @@ class Watch:
         self.known_open: bool = known_open
         self.late: bool = False
         self.end: End | None = None
+        self.request_id: str | None = request_id
+        self.answer: RequestAnswer | None = None
 
     def __enter__(self) -> Self:
         self._ends.add(self)
@@ -64,7 +85,7 @@ class Watch:
     async def wait(self) -> None:
         """Return when it is woken."""
         await self._gate
-        if self.end is None:
+        if self.end is None and self.answer is None:
             self._gate = self._ends.loop.gate()
 
 
@@ -77,6 +98,8 @@ class Ends:
         self._readers = readers
         self._directory = directory
         self._watches: dict[str, list[Watch]] = {}
+        self._asking: dict[tuple[str, str], list[Watch]] = {}
+        """Those that wait for the answer to a request. They are among the others, too."""
         self._started: OrderedDict[str, None] = OrderedDict()
         """Instances that were started here, and whose end was not seen. A caller that waits for one
         need not read the store first.
@@ -89,10 +112,14 @@ class Ends:
         # Shielded: other callers still wait while a cancelled host stops in order.
         self._scope = anyio.CancelScope(shield=True)
 
-    def watch(self, instance_id: str, seconds: float) -> Watch:
+    def watch(self, instance_id: str, seconds: float, request_id: str | None = None) -> Watch:
         """Return a watch that is due after so many seconds, not earlier."""
         watch = Watch(
-            self, instance_id, self._clock() + seconds, known_open=instance_id in self._started
+            self,
+            instance_id,
+            self._clock() + seconds,
+            known_open=instance_id in self._started,
+            request_id=request_id,
         )
         watch.late = seconds <= 0
         return watch
@@ -100,6 +127,8 @@ class Ends:
     def add(self, watch: Watch) -> None:
         """Begin to watch."""
         self._watches.setdefault(watch.instance_id, []).append(watch)
+        if watch.request_id is not None:
+            self._asking.setdefault((watch.instance_id, watch.request_id), []).append(watch)
         if watch.deadline < math.inf and not watch.late:
             heapq.heappush(self._timeouts, (watch.deadline, next(self._order), watch))
             if watch.deadline < self._awake_at:
@@ -111,6 +140,12 @@ class Ends:
         watches.remove(watch)
         if not watches:
             del self._watches[watch.instance_id]
+        if watch.request_id is not None:
+            key = watch.instance_id, watch.request_id
+            asking = self._asking[key]
+            asking.remove(watch)
+            if not asking:
+                del self._asking[key]
 
     def note_start(self, instance_id: str) -> None:
         """Note that an instance was started here."""
@@ -122,8 +157,16 @@ class Ends:
         """Note that an instance has ended here, and wake its waiting callers."""
         self._started.pop(instance_id, None)
         for watch in self._watches.get(instance_id, ()):
-            watch.end = end
+            if watch.request_id is None:
+                watch.end = end
             watch.wake()
+
+    def note_answers(self, instance_id: str, answers: Iterable[RequestAnswer]) -> None:
+        """Note that requests were answered here, and wake the callers that wait for them."""
+        for answer in answers:
+            for watch in self._asking.get((instance_id, answer.request_id), ()):
+                watch.answer = answer
+                watch.wake()
 
     async def run(self) -> None:
         """Query the store and check deadlines, until it is stopped."""
@@ -147,6 +190,8 @@ class Ends:
             instance_ids = list(self._watches)
             for start in range(0, len(instance_ids), _ASKED_AT_ONCE):
                 await self._look(instance_ids[start : start + _ASKED_AT_ONCE])
+            for watch in chain.from_iterable(self._asking.values()):
+                watch.wake()
             timed = (watch for watch in self._all() if watch.deadline < math.inf and not watch.late)
             self._timeouts = [(watch.deadline, next(self._order), watch) for watch in timed]
             heapq.heapify(self._timeouts)

@@ -15,7 +15,14 @@ import anyio
 
 from orchestra.client.intake import Intake
 from orchestra.client.port import End
-from orchestra.engine.messages import InstanceEnded, Reply, RunActivity, Submit, ToShell
+from orchestra.engine.messages import (
+    InstanceEnded,
+    Reply,
+    RequestsAnswered,
+    RunActivity,
+    Submit,
+    ToShell,
+)
 from orchestra.errors import OrchestraError, RuntimeClosed, WrongEventLoop
 from orchestra.loops import EventLoop, Signal
 from orchestra.runtime.bridge import Bridge
@@ -23,6 +30,7 @@ from orchestra.runtime.readers import Readers
 from orchestra.runtime.worker import Ended, EngineThread, in_engine_thread
 from orchestra.store.changes import ClientChange, size_of
 from orchestra.store.outcomes import Outcome
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["Outside", "OutsideWatch"]
 
@@ -93,7 +101,18 @@ class Outside:
             with self._guard:
                 watches = list(self._watches.get(message.instance_id, ()))
             for watch in watches:
-                watch.tell(End(message.status, message.output, message.error))
+                if watch.request_id is None:
+                    watch.tell(End(message.status, message.output, message.error))
+                else:
+                    watch.wake()
+        if isinstance(message, RequestsAnswered):
+            with self._guard:
+                watches = list(self._watches.get(message.instance_id, ()))
+            answers = {answer.request_id: answer for answer in message.answers}
+            for watch in watches:
+                if watch.request_id in answers:
+                    watch.answer = answers[watch.request_id]
+                    watch.wake()
         return False
 
     def close(self) -> None:
@@ -143,10 +162,12 @@ class Outside:
         self._require_elsewhere()
         return await self._readers.call(function, Signal())
 
-    def watch(self, instance_id: str, seconds: float) -> OutsideWatch:
-        """Watch for an instance's end."""
+    def watch(
+        self, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> OutsideWatch:
+        """Watch for an instance's end, or for the answer to a request."""
         self._require_elsewhere()
-        return OutsideWatch(self, instance_id, seconds)
+        return OutsideWatch(self, instance_id, seconds, request_id)
 
     def add(self, watch: OutsideWatch) -> None:
         self._is_asked = True
@@ -192,9 +213,21 @@ class Outside:
 class OutsideWatch:
     """A wait in another loop. Implements :class:`~orchestra.client.port.EndWatch`."""
 
-    __slots__ = ("_deadline", "_outside", "_pause", "_signal", "end", "instance_id", "known_open")
+    __slots__ = (
+        "_deadline",
+        "_outside",
+        "_pause",
+        "_signal",
+        "answer",
+        "end",
+        "instance_id",
+        "known_open",
+        "request_id",
+    )
 
-    def __init__(self, outside: Outside, instance_id: str, seconds: float) -> None:
+    def __init__(
+        self, outside: Outside, instance_id: str, seconds: float, request_id: str | None
+    ) -> None:
         self._outside = outside
         self._deadline = anyio.current_time() + seconds
         self._pause = _SHORTEST_PAUSE
@@ -202,6 +235,8 @@ class OutsideWatch:
         self.instance_id: str = instance_id
         self.known_open: bool = False
         self.end: End | None = None
+        self.request_id: str | None = request_id
+        self.answer: RequestAnswer | None = None
 
     def __enter__(self) -> Self:
         self._outside.add(self)

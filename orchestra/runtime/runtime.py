@@ -28,6 +28,7 @@ from orchestra.engine.messages import (
     InstanceEnded,
     PolicyChanged,
     Reply,
+    RequestsAnswered,
     RunActivity,
     StopActivity,
     Submit,
@@ -549,6 +550,8 @@ class Runtime:
                     self._ends.note_end(
                         instance_id, End(message.status, message.output, message.error)
                     )
+                case RequestsAnswered(instance_id=instance_id, answers=answers):
+                    self._ends.note_answers(instance_id, answers)
                 case WriteLogs():
                     write_logs(message)
                 case PolicyChanged(name=name, only_pinned=only_pinned):
@@ -622,12 +625,14 @@ class Runtime:
         if self._has_ended:
             raise RuntimeClosed("the runtime has stopped")
 
-    def watch(self, instance_id: str, seconds: float) -> Watch | OutsideWatch:
-        """Watch for an instance's end, here or on any other node."""
+    def watch(
+        self, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> Watch | OutsideWatch:
+        """Watch for an instance's end, or its answer to a request, here or on any other node."""
         self._require_running()
         if not self._loop.is_current:
-            return self._outside.watch(instance_id, seconds)
-        return self._ends.watch(instance_id, seconds)
+            return self._outside.watch(instance_id, seconds, request_id)
+        return self._ends.watch(instance_id, seconds, request_id)
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:

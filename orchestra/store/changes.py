@@ -25,6 +25,7 @@ from orchestra.store.instances import (
 )
 from orchestra.store.kinds import Status
 from orchestra.store.messages import Aside, InboxPage, MessageRow
+from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import EndedRun, ScheduleRow, SlotRow
 from orchestra.store.tasks import ActivityRow
@@ -153,6 +154,10 @@ class Append:
     sender: str = ""
     limits: InboxLimits = INBOX_LIMITS
     traceparent: str | None = None
+    asks: bool = False
+    """Whether it is a request: it gets a row, under which the answer is stored. The same
+    ``message_id`` again gets the same answer, or waits for it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,9 @@ class Write:
 
     ``labels`` are set, and those that are ``None`` removed; the others stay.
 
+    ``answers`` are stored with their requests, unless these are answered already, and remove their
+    messages.
+
     An operator's write may also put messages back at their numbers (``restored``), remove the
     cancel mark (``uncancels``), set a ``pin``, and leave the children of closing executions alone
     (``leaves_children``). An instance that it has ended may begin again in the same write
@@ -244,6 +252,7 @@ class Write:
     record: Record | None = None
     labels: tuple[tuple[str, str | None], ...] = ()
     due: Nudge | CancelMark | OperatorHold | None = None
+    answers: tuple[RequestAnswer, ...] = ()
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -472,6 +481,8 @@ def size_of(change: Change) -> int:
                     size += size_of(start.start)
             for message in change.restored:
                 size += 256 + len(message.payload.data)
+            for answer in change.answers:
+                size += 256 + (0 if answer.value is None else len(answer.value.data))
             return size if change.restart is None else size + size_of(change.restart)
         case Start():
             size = 512 + len(change.execution.state.data)

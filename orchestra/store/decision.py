@@ -60,6 +60,7 @@ from orchestra.store.outcomes import (
     Started,
     StartExists,
 )
+from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind
 from orchestra.store.schedule_writes import Doing, ScheduleChange, decide_schedule
 from orchestra.store.tasks import ActivityRow
@@ -110,6 +111,8 @@ class Decision:
         hands_out: whether an activity became available for other nodes.
         records: what the audit keeps of granted changes.
         schedules: the granted writes of schedules, in their order.
+        requests: requests to add, with their instances. One that an earlier life has left, or whose
+            answer is forgotten, is replaced.
     """
 
     steps: list[Effects | Recovery] = field(default_factory=lambda: [])
@@ -124,6 +127,7 @@ class Decision:
     hands_out: bool = False
     records: list[Record] = field(default_factory=lambda: [])
     schedules: list[ScheduleChange] = field(default_factory=lambda: [])
+    requests: list[tuple[str, RequestRow]] = field(default_factory=lambda: [])
 
     @property
     def changed_rows(self) -> list[HotRow]:
@@ -139,6 +143,11 @@ class Decision:
     def consumed(self) -> int:
         """How many messages the group has consumed."""
         return sum(len(step.consumed) for step in self.steps if isinstance(step, Effects))
+
+    @property
+    def answered(self) -> int:
+        """How many requests the group has answered."""
+        return sum(len(step.answers) for step in self.steps if isinstance(step, Effects))
 
 
 def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumstances) -> Decision:
@@ -232,6 +241,8 @@ class _Deciding:
         self._take_over_activities(write, row)
         inbox = self._inbox(write.instance_id)
         inbox.consume(write.consumed)
+        if write.answers:
+            self._answer(write, inbox)
         if write.restored:
             inbox.restore(write.restored, row)
         if not self._effects.can_take(write):
@@ -240,6 +251,15 @@ class _Deciding:
         if write.due is not None and row.is_open:
             self._is_due(write.due, row)
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
+
+    def _answer(self, write: Write, inbox: Inbox) -> None:
+        """Note the answers of a granted write, for those who ask again in this group."""
+        inbox.consume([answer.sequence for answer in write.answers])
+        for answer in write.answers:
+            address = Address(write.instance_id, answer.request_id)
+            asked = self._facts.asked.get(address)
+            if asked is not None and asked.answer is None:
+                self._facts.asked[address] = replace(asked, answer=answer)
 
     def _is_due(self, act: Nudge | CancelMark | OperatorHold, row: HotRow) -> None:
         """Do to an instance what its boundary does that was due."""
@@ -612,6 +632,8 @@ class _Deciding:
         row = self._reachable(append.instance_id)
         if row is None:
             return AppendRefused(Refusal.NOT_FOUND)
+        if append.asks:
+            return self._ask(append, row)
         known = self._facts.addressees.get(
             Address(append.instance_id, append.message_id), Addressee()
         )
@@ -626,6 +648,33 @@ class _Deciding:
             return Appended(known.removed_as, row.owner, fresh=False)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
+        return self._put(append, row, MessageKind.EVENT)
+
+    def _ask(self, append: Append, row: HotRow) -> Appended | AppendRefused:
+        """Put a request into an inbox, unless it was asked before (rule 33)."""
+        asked = self._facts.asked.get(Address(append.instance_id, append.message_id))
+        if asked is not None and asked.answer is not None:
+            if asked.answer.at > self._remembered_since:
+                # Also after the end: the same request gets the same answer.
+                return Appended(asked.sequence, row.owner, fresh=False, answer=asked.answer)
+        elif asked is not None:
+            if not row.is_open or row.incarnation != asked.incarnation:
+                return AppendRefused(Refusal.CLOSED)
+            return Appended(asked.sequence, row.owner, fresh=False)
+        if not row.is_open:
+            return AppendRefused(Refusal.CLOSED)
+        outcome = self._put(append, row, MessageKind.REQUEST)
+        if isinstance(outcome, Appended):
+            request = RequestRow(
+                append.message_id, row.incarnation, append.name, outcome.sequence, self._now
+            )
+            self._facts.asked[Address(append.instance_id, append.message_id)] = request
+            self.decision.requests.append((append.instance_id, request))
+        return outcome
+
+    def _put(self, append: Append, row: HotRow, kind: MessageKind) -> Appended | AppendRefused:
+        """Put a new message into an inbox, if there is room."""
+        inbox = self._inbox(append.instance_id)
         full = inbox.look_for_room(append, row)
         if full is not None:
             return AppendRefused(Refusal.FULL, full)
@@ -635,6 +684,7 @@ class _Deciding:
             append.name,
             append.payload,
             self._now,
+            kind,
             traceparent=append.traceparent,
             sender=append.sender,
         )

@@ -30,6 +30,7 @@ from orchestra.store.instances import (
 from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import Counted, CountedGroup, GroupBy, Standing
+from orchestra.store.requests import RequestAnswer, RequestRow
 from orchestra.store.routes import DEFAULT_QUEUE, Kind, Route
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.versions import version_key
@@ -39,6 +40,7 @@ __all__ = [
     "INSTANCE_WIDTH",
     "MESSAGE_WIDTH",
     "activity_values",
+    "answer_values",
     "closing_values",
     "detail_values",
     "event_values",
@@ -70,9 +72,11 @@ __all__ = [
     "read_operation",
     "read_payload",
     "read_queue",
+    "read_request",
     "read_task",
     "record_to_bytes",
     "report_values",
+    "request_values",
     "sortable_version",
     "stored_queue",
 ]
@@ -165,6 +169,35 @@ def read_aside(columns: Columns) -> MessageRow:
         aside=UserText(reason),
         aside_at=aside_at,
     )
+
+
+def request_values(instance_id: str, request: RequestRow) -> Columns:
+    """Return the columns of a new request."""
+    return (
+        instance_id,
+        request.request_id,
+        request.incarnation,
+        request.name,
+        request.sequence,
+        request.asked_at,
+    )
+
+
+def answer_values(instance_id: str, answer: RequestAnswer) -> Columns:
+    """Return the columns of an answer, and its request."""
+    data, encoding = (None, None) if answer.value is None else payload_values(answer.value)
+    return (answer.at, data, encoding, answer.rejection, instance_id, answer.request_id)
+
+
+def read_request(columns: Columns) -> RequestRow:
+    """Return a request from its columns without the instance, and those of its answer."""
+    request_id, incarnation, name, sequence, asked_at, *answered = columns
+    answered_at, data, encoding, rejection = answered
+    answer = None
+    if answered_at is not None:
+        value = read_payload(data, encoding)
+        answer = RequestAnswer(request_id, sequence, value, rejection, answered_at)
+    return RequestRow(request_id, incarnation, name, sequence, asked_at, answer)
 
 
 def message_values(instance_id: str, message: MessageRow, dialect: Dialect) -> Columns:

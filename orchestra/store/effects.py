@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from orchestra.store.changes import Start, Write
 from orchestra.store.decoding import (
     activity_values,
+    answer_values,
     closing_values,
     event_values,
     execution_values,
@@ -80,6 +81,9 @@ class Effects:
         ended: instances whose inboxes are emptied, without tombstones: a repeated message then
             learns that it was not read (rule 19). What was set aside goes as well. The number of
             messages of each name that are deleted by that is kept.
+        answers: :data:`~orchestra.store.tables.ANSWER` and the request, unless it is answered.
+            They come before ``ended``.
+        answered: the messages of these requests, by instance and number, if they are there.
     """
 
     dialect: Dialect
@@ -109,6 +113,8 @@ class Effects:
     pruned: list[Pruning] = field(default_factory=lambda: [])
     families: list[tuple[str, int, int]] = field(default_factory=lambda: [])
     ended: list[str] = field(default_factory=lambda: [])
+    answers: _Values = field(default_factory=lambda: [])
+    answered: list[tuple[str, int]] = field(default_factory=lambda: [])
 
     def can_take(self, write: Write) -> bool:
         """Return whether a write's effects may join these.
@@ -130,6 +136,9 @@ class Effects:
             self.set_aside.append((aside.reason, instance_id, aside.sequence))
         for sequence in write.unkept:
             self.unkept.append((instance_id, sequence))
+        for answer in write.answers:
+            self.answers.append(answer_values(instance_id, answer))
+            self.answered.append((instance_id, answer.sequence))
         for key, value in write.labels:
             if value is None:
                 self.unlabelled.append((instance_id, key))

@@ -26,6 +26,7 @@ from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Status
 from orchestra.store.messages import MessageRow
+from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind
 from orchestra.store.schedules import ScheduleFence
 from orchestra.store.tasks import ActivityRow
@@ -102,7 +103,7 @@ class Facts:
     ``made`` are the ids that this group has made, or may make: no other transaction can. ``whole``
     and ``named`` are counts of inboxes, if the limits needed them. ``consumed`` are names and sizes
     of events that the group consumes from inboxes it also sends to. ``schedules`` are the fences of
-    schedules.
+    schedules. ``asked`` are stored requests that the group sends again.
     """
 
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
@@ -118,6 +119,7 @@ class Facts:
     consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
     activities: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
     schedules: dict[str, ScheduleFence] = field(default_factory=lambda: {})
+    asked: dict[Address, RequestRow] = field(default_factory=lambda: {})
 
 
 class Needs:
@@ -132,7 +134,7 @@ class Needs:
         ending: instances that end, and send this to their parents.
         closing: closing executions, whose children get marks.
         traced: executions whose traces the ends of children carry.
-        appends: the messages, those of starts among them.
+        appends: the messages, those of starts among them. ``asked`` are the requests among them.
         starts: all starts of the group.
         standing: starts that may concern an existing instance with their id.
         consumed: messages that writes consume from inboxes that the group also sends to, by
@@ -201,8 +203,9 @@ class Needs:
             (write.instance_id, one)
             for write in writes
             if write.instance_id in addressed
-            for one in write.consumed
+            for one in (*write.consumed, *(answer.sequence for answer in write.answers))
         ]
+        self.asked: list[Append] = [append for append in self.appends if append.asks]
         self.restored: list[tuple[str, MessageRow]] = [
             (write.instance_id, message) for write in writes for message in write.restored
         ]

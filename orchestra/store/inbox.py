@@ -11,6 +11,7 @@ from orchestra.store.changes import Append
 from orchestra.store.facts import Facts, InboxName
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Full, Waiting
+from orchestra.store.kinds import MessageKind
 from orchestra.store.messages import MessageRow
 
 __all__ = ["Inbox"]
@@ -63,7 +64,8 @@ class Inbox:
 
     def add(self, message: MessageRow) -> None:
         """Count an added message."""
-        self.appended[message.message_id] = message
+        if message.kind is MessageKind.EVENT:
+            self.appended[message.message_id] = message
         self._count(message.name, Waiting(1, len(message.payload.data)))
 
     def consume(self, sequences: Sequence[int]) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL_LEVEL",
     "DELAYED_START_LEVEL",
     "NUDGE_LEVEL",
+    "REQUEST_LEVEL",
     "SET_ASIDE_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
@@ -103,8 +104,8 @@ class HoldKind(StrEnum):
 
 
 class MessageKind(IntEnum):
-    """The kind of a message: an event, or the end of a child. The latter four are those of
-    :class:`Status`.
+    """The kind of a message: an event, the end of a child, or a request. The numbers of ends are
+    those of :class:`Status`.
 
     A child's end belongs to one execution: it is stored only while that is open, and deleted with
     it.
@@ -115,6 +116,8 @@ class MessageKind(IntEnum):
     CHILD_FAILED = 2
     CHILD_CANCELLED = 3
     CHILD_TERMINATED = 4
+    REQUEST = 5
+    """A request: it stays in the inbox until it is answered, also while code has it in hand."""
 
 
 REPORTS: Final = (
@@ -126,7 +129,9 @@ REPORTS: Final = (
 """The ends of children. They are deleted with the execution that started the child."""
 
 
-_MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
+_MESSAGES: Final = Kinds(
+    "message", {kind.value: kind for kind in MessageKind}, {MessageKind.REQUEST.value: 3}
+)
 _HOLDS: Final = Kinds(
     "hold",
     {kind.value: kind for kind in HoldKind},
@@ -208,6 +213,10 @@ CONTROL_LEVEL: Final = 2
 
 NUDGE_LEVEL: Final = 2
 """The level that a library must read to hear a nudge, and to know when a boundary is due."""
+
+
+REQUEST_LEVEL: Final = 3
+"""The write level of the store from which on requests are sent and awaited."""
 
 
 class Dialect:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from orchestra.codec import Payload, UserText
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import MessageKind
 
-__all__ = ["KEPT_ASIDE", "NAMES_SHOWN", "Aside", "InboxPage", "MessageRow", "Unread"]
+__all__ = [
+    "KEPT_ASIDE",
+    "NAMES_SHOWN",
+    "Aside",
+    "InboxPage",
+    "MessageRow",
+    "QueueName",
+    "RequestName",
+    "Unread",
+]
+
+
+class RequestName(NamedTuple):
+    """The name of a queue of requests. Events of the same name are another queue."""
+
+    name: str
+
+
+QueueName = str | RequestName
+"""What code waits for: events of a name, or requests of a name."""
 
 
 @frozen
@@ -37,6 +56,13 @@ class MessageRow:
     sender: str = ""
     aside: UserText | None = None
     aside_at: int = 0
+
+    @property
+    def queue(self) -> QueueName | None:
+        """The queue in which it waits for code; ``None``: it is no message of a sender."""
+        if self.kind is MessageKind.EVENT:
+            return self.name
+        return RequestName(self.name) if self.kind is MessageKind.REQUEST else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from orchestra.frozen import frozen
 from orchestra.store.inbox_limits import Full
 from orchestra.store.instances import CancelMark
 from orchestra.store.messages import MessageRow
+from orchestra.store.requests import RequestAnswer
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow, Task
@@ -74,6 +75,8 @@ class Appended:
     message: MessageRow | None = None
     cancel: CancelMark | None = None
     activity: ActivityRow | None = None
+    answer: RequestAnswer | None = None
+    """The answer to a request that was asked again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,12 @@ from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.labels import Labelled
-from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.messages import InboxPage, MessageRow, QueueName, Unread
 from orchestra.store.nudges import Nudged
 from orchestra.store.outcomes import Commit
 from orchestra.store.policies import KEPT_POLICIES, PolicyOutcome
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.requests import RequestState
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule, ScheduleRecord
 from orchestra.store.snapshots import News
@@ -71,15 +72,15 @@ class Store(Protocol):
     def unread(
         self,
         instance_id: str,
-        after: Mapping[str, int],
+        after: Mapping[QueueName, int],
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
-    ) -> dict[str, Unread]:
-        """Return the next unread events of some names: for each name those after a number, up to
-        ``up_to``.
+    ) -> dict[QueueName, Unread]:
+        """Return the next unread events or requests of some names: for each name those after a
+        number, up to ``up_to``.
 
-        The names share the page. Each gets at least one event, if it has any. The cost depends on
-        the returned events alone, however many others wait.
+        The names share the page. Each gets at least one message, if it has any. The cost depends on
+        the returned messages alone, however many others wait.
         """
         ...
 
@@ -257,8 +258,14 @@ class Directory(Protocol):
         ...
 
     def messages(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[MessageRow]:
-        """Return unread events of an instance behind a sequence number, in the order of their
-        arrival. Ends of children are none.
+        """Return unread events and open requests of an instance behind a sequence number, in the
+        order of their arrival. Ends of children are none.
+        """
+        ...
+
+    def request(self, instance_id: str, request_id: str) -> RequestState | None:
+        """Return a request and whether the life that got it goes on, as of one moment; ``None``:
+        it is not known.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 __all__ = [
     "ACTIVITY",
     "ACTIVITY_FENCE",
+    "ANSWER",
     "CANCEL_MARK",
     "CLOSING",
     "DETAIL",
@@ -26,6 +27,7 @@ __all__ = [
     "OPERATION",
     "PATCHED",
     "REPORT",
+    "REQUEST",
     "SCHEDULE",
     "SCHEDULE_SLOT",
     "SET_ASIDE",
@@ -255,6 +257,21 @@ SET_ASIDE: Final = Columns(
     )
 )
 """A message whose payload the code that awaited it could not decode."""
+
+REQUEST: Final = _columns(
+    instance_id="text",
+    request_id="text",
+    incarnation="text",
+    name="text",
+    sequence="number",
+    asked_at="number",
+)
+"""A request, as its sender makes it."""
+
+ANSWER: Final = _columns(
+    answered_at="number", answer="blob", answer_encoding="number", rejection="text"
+)
+"""What an answer adds to it. Without an answer all of them are empty."""
 
 ACTIVITY: Final = _columns(
     instance_id="text",

@@ -27,6 +27,7 @@ from orchestra.engine.messages import (
     InstanceEnded,
     PolicyChanged,
     Reply,
+    RequestsAnswered,
     RunActivity,
     StopActivity,
     Submit,
@@ -598,7 +599,7 @@ class TestRuntime:
                     self._performers.hear(message)
                 case Reply(token=token, outcome=outcome):
                     token.outcome = outcome
-                case InstanceEnded():
+                case InstanceEnded() | RequestsAnswered():
                     pass
                 case WriteLogs():
                     write_logs(message)
@@ -727,23 +728,29 @@ class TestRuntime:
         self._pump()
         self._acts += 1
 
-    def watch(self, instance_id: str, seconds: float) -> VirtualWatch:
-        """Watch for an instance's end; time goes by while it is waited for."""
+    def watch(
+        self, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> VirtualWatch:
+        """Watch for an instance's end, or its answer to a request; time goes by while it is waited
+        for.
+        """
         self._require_open()
-        return VirtualWatch(self, instance_id, seconds)
+        return VirtualWatch(self, instance_id, seconds, request_id)
 
-    async def move_towards_end(self, instance_id: str, deadline: float) -> bool:
-        """Let time go by until an instance may have ended. Return whether the deadline, in
-        monotonic seconds, was reached before.
+    async def move_towards_end(
+        self, instance_id: str, deadline: float, request_id: str | None = None
+    ) -> bool:
+        """Let time go by until an instance may have ended, or answered a request. Return whether
+        the deadline, in monotonic seconds, was reached before.
 
         Raises:
-            NothingHappens: there is no deadline, and it will never end.
+            NothingHappens: there is no deadline, and it will never come to that.
         """
         self._begin_call()
         await self._settle()
         steps = 0
         while (record := self.provider.directory.get(instance_id)) is not None:
-            if record.status is not Status.OPEN:
+            if record.status is not Status.OPEN or self._is_answered(instance_id, request_id):
                 break
             if await self._others_act(_A_MOMENT, movers=0):
                 continue
@@ -758,8 +765,9 @@ class TestRuntime:
                     if due is None
                     else f" after {steps:,} steps of time; a `timeout` lets it take longer"
                 )
+                what = "end" if request_id is None else f"answer request {request_id!r}"
                 raise NothingHappens(
-                    f"instance {instance_id!r} does not end{why}: "
+                    f"instance {instance_id!r} does not {what}{why}: "
                     f"{await self._waits_of(instance_id)}"
                 )
             steps += 1
@@ -770,6 +778,12 @@ class TestRuntime:
             if due is None or due > limit:
                 return True
         return False
+
+    def _is_answered(self, instance_id: str, request_id: str | None) -> bool:
+        if request_id is None:
+            return False
+        state = self.provider.directory.request(instance_id, request_id)
+        return state is None or state.row.answer is not None or not state.is_going
 
     def _require_open(self) -> None:
         if not self._is_open:

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from orchestra.client import Client, InstanceInfo
 from orchestra.client.port import End
+from orchestra.store.requests import RequestAnswer
 
 __all__ = ["NothingHappens", "VirtualWatch", "held_for_itself", "waits_of"]
 
@@ -23,19 +24,28 @@ class Wheel(Protocol):
         """Return the virtual time in seconds."""
         ...
 
-    async def move_towards_end(self, instance_id: str, deadline: float) -> bool:
-        """Let time go by until an instance may have ended, or until the deadline: then ``True``."""
+    async def move_towards_end(
+        self, instance_id: str, deadline: float, request_id: str | None = None
+    ) -> bool:
+        """Let time go by until an instance may have ended, or answered a request, or until the
+        deadline: then ``True``.
+        """
         ...
 
 
 class VirtualWatch:
-    """Waits for the end of an instance by letting virtual time go by. Implements
-    :class:`~orchestra.client.port.EndWatch`.
+    """Waits for the end of an instance, or its answer to a request, by letting virtual time go by.
+    Implements :class:`~orchestra.client.port.EndWatch`.
     """
 
-    def __init__(self, wheel: Wheel, instance_id: str, seconds: float) -> None:
+    answer: RequestAnswer | None = None
+
+    def __init__(
+        self, wheel: Wheel, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> None:
         self._wheel = wheel
         self._instance_id = instance_id
+        self._request_id = request_id
         self._deadline = wheel.monotonic() + seconds
         self.end: End | None = None
         self.known_open: bool = False
@@ -53,7 +63,8 @@ class VirtualWatch:
 
     async def wait(self) -> None:
         """Return when it may have ended, or the time is up."""
-        if await self._wheel.move_towards_end(self._instance_id, self._deadline):
+        asked = self._instance_id, self._deadline, self._request_id
+        if await self._wheel.move_towards_end(*asked):
             self.late = True
 
 

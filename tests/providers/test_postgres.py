@@ -381,6 +381,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("DROP TABLE policy_history, set_aside, tally, tally_change, code_seen")
     other.execute("DROP TABLE schedule, schedule_slot")
     other.execute("DROP INDEX instance_schedule")
+    other.execute("DROP TABLE request")
+    other.execute("DROP INDEX message_request")
     other.execute("DROP INDEX operation_subject")
     for what in ("new", "changed", "deleted"):
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")

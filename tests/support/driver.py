@@ -20,6 +20,7 @@ from orchestra.events import (
     ExecutionFailed,
     InputEvent,
     Patched,
+    RequestAwaited,
     error_to_wire,
     from_record,
 )
@@ -93,7 +94,8 @@ class Drive:
         )
         self.turns.append(turn)
         self.history += turn.events
-        self.inbox = [message for message in self.inbox if message.sequence not in turn.consumed]
+        gone = {*turn.consumed, *(answer.sequence for answer in turn.answers)}
+        self.inbox = [message for message in self.inbox if message.sequence not in gone]
         waits = self.pending or self.execution.commands.boundary_awaited_since is not None
         assert self.ending or waits, "it waits for nothing that could happen (I11)"
         twin = self.check_replay()
@@ -134,6 +136,30 @@ class Drive:
         """A message arrives."""
         self.put(name, value)
         return self.turn()
+
+    def put_request(self, name, value=None, request_id=None):
+        """A request arrives, and nobody looks yet. It stays in the inbox until it is answered."""
+        self.sent += 1
+        payload = encode(value, subject="request")
+        request_id = request_id or f"r{self.sent}"
+        self.inbox.append(
+            MessageRow(self.sent, request_id, name, payload, self.now, MessageKind.REQUEST)
+        )
+
+    def ask(self, name, value=None, request_id=None):
+        """A request arrives."""
+        self.put_request(name, value, request_id)
+        return self.turn()
+
+    @property
+    def answers(self):
+        """What was answered so far, by request id: a value, or the reason of a rejection."""
+        given = [answer for turn in self.turns for answer in turn.answers]
+        assert len({answer.request_id for answer in given}) == len(given), "answered twice"
+        return {
+            one.request_id: plain(one.value) if one.rejection is None else f"no: {one.rejection}"
+            for one in given
+        }
 
     def put_end(self, source, value=None, kind=MessageKind.CHILD_COMPLETED):
         """A child ends, and nobody looks yet. ``value`` is its output, or the message of its
@@ -227,6 +253,10 @@ class Drive:
             None,
         )
         assert (turn.started, turn.recalled, turn.labels) == ((), (), ())
+        assert (turn.answers, dict(twin.commands.in_hand)) == (
+            (),
+            dict(self.execution.commands.in_hand),
+        )
         return twin
 
 
@@ -236,6 +266,8 @@ def words(event):
             return f"activity {event.name}"
         case EventAwaited():
             return f"event {event.name}"
+        case RequestAwaited():
+            return f"request {event.name}"
         case ChildStarted():
             return f"child {event.name}"
         case DetachedStarted():

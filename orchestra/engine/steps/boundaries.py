@@ -93,6 +93,8 @@ def cross_boundary(
     instance.kind = kind_of(
         instance.kind.queue, instance.kind.name, version, FORMAT, floating, level
     )
+    if instance.execution is not None:
+        instance.inbox.give_back(instance.execution.commands.in_hand)
     instance.opened = False
     instance.execution = None
     instance.boundary_due = None

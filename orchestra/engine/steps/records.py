@@ -31,6 +31,8 @@ class Observed:
     migrations: tuple[str, ...] = ()
 
 
+_SENT: Final = (MessageKind.EVENT, MessageKind.REQUEST)
+
 UNOBSERVED: Final = Observed(None)
 
 
@@ -55,12 +57,8 @@ def turn_record(
         root=observed.root,
         previous_version=observed.previous_version,
         migrations=observed.migrations,
-        messages=tuple(
-            str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT
-        ),
-        children=tuple(
-            str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT
-        ),
+        messages=tuple(str(message.traceparent) for message in traced if message.kind in _SENT),
+        children=tuple(str(message.traceparent) for message in traced if message.kind not in _SENT),
         fired=turn.fired,
         attempts=tuple(
             (activity.event.name, activity.attempt) for activity in entries if activity is not None

@@ -37,6 +37,7 @@ from orchestra.store.instances import (
 )
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.messages import Aside
+from orchestra.store.requests import RequestAnswer
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import Record
@@ -75,6 +76,7 @@ class Step:
     """
 
     __slots__ = (
+        "answers",
         "cancels",
         "children",
         "completed",
@@ -101,6 +103,7 @@ class Step:
         "status",
         "unresolved",
         "unservable",
+        "waits_for_level",
         "wake_at",
     )
 
@@ -127,6 +130,8 @@ class Step:
         self.set_aside: list[SetAside] = []
         """Messages that do not decode. They are consumed as well."""
         self.completed: list[int] = []
+        self.answers: list[RequestAnswer] = []
+        """The answers to requests."""
         self.starts: list[ChildStart] = []
         self.cancels: list[ChildCancel] = []
         self.children: int = 0
@@ -146,6 +151,8 @@ class Step:
         self.unservable: bool = False
         """Whether this node cannot run the instance's next execution."""
         self.needs_newer_library: bool = False
+        self.waits_for_level: bool = False
+        """Whether its code asks for what the store's write level does not allow yet."""
         self.wake_at: int | None = None
         self.retain: bool = True
         """Whether this node goes on owning the instance."""
@@ -206,7 +213,7 @@ def write_of(
             }
     rows |= kept
     summary = EMPTY_SUMMARY
-    if step.needs_newer_library and not step.deltas:
+    if (step.needs_newer_library or step.waits_for_level) and not step.deltas:
         summary = instance.summary  # nothing of it has changed
     if instance.execution is not None and instance.execution.level > instance.kind.level:
         instance.kind = instance.kind._replace(level=instance.execution.level)
@@ -259,6 +266,7 @@ def write_of(
         if step.set_aside
         else (),
         due=step.due,
+        answers=tuple(step.answers),
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

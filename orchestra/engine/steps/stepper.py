@@ -15,7 +15,13 @@ from typing import Any, Final
 from orchestra.activities import Activity
 from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity
-from orchestra.engine.messages import AbortActivity, ActivityEnded, StopActivity, WriteLogs
+from orchestra.engine.messages import (
+    AbortActivity,
+    ActivityEnded,
+    RequestsAnswered,
+    StopActivity,
+    WriteLogs,
+)
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.placement import FreePlaces, Placement
 from orchestra.engine.steps.boundaries import (
@@ -35,7 +41,7 @@ from orchestra.engine.steps.records import (
     turn_record,
 )
 from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
-from orchestra.errors import NewerLibraryNeeded
+from orchestra.errors import LevelTooLow, NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Turn
@@ -53,6 +59,9 @@ __all__ = ["Stepper"]
 
 _LAPS_PER_WRITE: Final = 8
 """Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
+
+_UNTIL_LEVEL: Final = 1_000_000
+"""After how many microseconds a turn is made again that met a write level which is too low."""
 
 
 class _HalfMade(Exception):
@@ -143,6 +152,13 @@ class Stepper:
             step.unservable = step.needs_newer_library = True
             level = max(instance.kind.level, self._library.level + 1)
             instance.kind = instance.kind._replace(level=level)
+        except LevelTooLow:
+            # Nothing that the turn has decided is stored. It is made again soon: the level rises by
+            # itself (rule 37).
+            step.unservable = step.waits_for_level = True
+            if instance.execution is not None:
+                instance.execution.evict()
+                instance.execution = None
         except Exception as error:  # noqa: BLE001 - a fault of one instance must not touch the others
             step.hold = hold_for(
                 instance, error, now, self._node_id, self._limits, catalogue.levels
@@ -155,7 +171,7 @@ class Stepper:
         self._park(instance, step)
         if self._is_idle(instance, step):
             return None, step
-        is_kept = step.hold is not None or step.needs_newer_library
+        is_kept = step.hold is not None or step.needs_newer_library or step.waits_for_level
         kept = kept_rows(instance, step.early, now) if is_kept else {}
         retention = self._retentions.get(instance.kind.name, self._retention)
         return write_of(instance, step, self._node_id, retention, kept), step
@@ -336,6 +352,10 @@ class Stepper:
             step.set_aside.extend(turn.set_aside)
             if self._recorder.recording:
                 step.records.append(AsideRecord(instance.identity, len(turn.set_aside)))
+        if turn.answers:
+            answers = [replace(answer, at=step.now) for answer in turn.answers]
+            step.answers.extend(answers)
+            step.outbox.append(RequestsAnswered(instance.instance_id, tuple(answers)))
         step.custom_status = turn.custom_status or step.custom_status
         if turn.labels:
             step.labels = tuple({**dict(step.labels), **dict(turn.labels)}.items())
@@ -450,7 +470,9 @@ class Stepper:
             step.retain, step.wake_at = False, instance.not_before
         elif step.unservable or not instance.opened:
             step.retain, step.wake_at = not (step.unservable or instance.releasing), 0
-            if step.retain and step.crowded:
+            if step.waits_for_level:
+                step.wake_at = step.now + _UNTIL_LEVEL
+            elif step.retain and step.crowded:
                 # Not 0, for others have waited longer.
                 step.retain, step.wake_at = False, step.now
         elif instance.to_read:
@@ -458,7 +480,7 @@ class Stepper:
             step.retain, step.wake_at = True, 0
         else:
             self._wait(instance, step)
-        if step.hold is not None or step.needs_newer_library:
+        if step.hold is not None or step.needs_newer_library or step.waits_for_level:
             # What runs goes on, and its end is kept for the next turn (rule 39).
             self._hand_over(instance)
         if not step.retain and instance.has_activities:
@@ -495,6 +517,7 @@ class Stepper:
             step.deltas
             or step.completed
             or step.consumed
+            or step.answers
             or step.due is not None
             or instance.attempts.any_changed
         )

@@ -34,6 +34,7 @@ from orchestra.store.decoding import (
     read_execution,
     read_message,
     read_payload,
+    read_request,
     read_task,
 )
 from orchestra.store.executions import (
@@ -49,6 +50,7 @@ from orchestra.store.instances import InstanceRow, ParentLink
 from orchestra.store.kinds import Dialect, MessageKind
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN, MessageRow
 from orchestra.store.queries import InstanceRecord
+from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind, Route
 from orchestra.store.tables import Column, Columns
 from orchestra.store.tasks import ActivityRow, Task
@@ -85,6 +87,8 @@ _RENEWED: Final = _INSTANCE.only("incarnation", "not_before", "created_at", "exp
 _TOMBSTONE: Final = Columns(
     (*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number"))
 )
+_REQUEST: Final = Columns((*tables.REQUEST, *tables.ANSWER))
+_SENT: Final = (MessageKind.EVENT, MessageKind.REQUEST)
 _ACTIVITY: Final = Columns((*tables.ACTIVITY, *tables.ACTIVITY_FENCE))
 _BEYOND: Final = 1 << 63
 """Greater than every number of a row."""
@@ -105,6 +109,7 @@ class Database:
         self.events: Table = Table(tables.EVENT, 3, self._undo)
         self.messages: Table = Table(tables.MESSAGE, 2, self._undo, self._message_changed)
         self.aside: Table = Table(tables.SET_ASIDE, 2, self._undo)
+        self.requests: Table = Table(_REQUEST, 2, self._undo, self._request_changed)
         self.tombstones: Table = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
         self.activities: Table = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
         self.children: Table = Table(_CHILD, 3, self._undo)
@@ -134,6 +139,7 @@ class Database:
         self._taken: dict[str, set[ActivityId]] = defaultdict(set)
         self._message_ids: dict[tuple[str, str, Stored], int] = {}
         self._tombstones: Queue[tuple[str, str]] = Queue(self._removed_at)
+        self._requests: Queue[tuple[str, str]] = Queue(self._answered_at)
         self._whole: dict[str, Waiting] = defaultdict(Waiting)
         self._named: dict[InboxName, Waiting] = defaultdict(Waiting)
         self.due_schedules: Queue[str] = Queue(self._schedule_due_at)
@@ -289,7 +295,7 @@ class Database:
         messages = self.messages_of(instance_id, dialect)
         aside = self.aside_of(instance_id)
         names = Counter(message.name for message in aside)
-        names.update(message.name for message in messages if message.kind is MessageKind.EVENT)
+        names.update(message.name for message in messages if message.queue is not None)
         most = sorted(names.items(), key=lambda named: (-named[1], named[0]))[:NAMES_SHOWN]
         unread_at_end = values["unread_at_end"]
         return InstanceRecord(
@@ -302,16 +308,12 @@ class Database:
             created_at=created_at,
             updated_at=row.updated_at,
             created_by=values["created_by"],
-            unread_messages=sum(message.kind is MessageKind.EVENT for message in messages),
+            unread_messages=sum(message.queue is not None for message in messages),
             unread_at_end={} if unread_at_end is None else unpack(unread_at_end),
             labels={key: value for _, key, value in self.labels.of(instance_id)},
             activities=tuple(self.activities_of(instance_id)),
             expires_at=expires_at,
-            reports=tuple(
-                sorted(
-                    message.source for message in messages if message.kind is not MessageKind.EVENT
-                )
-            ),
+            reports=tuple(sorted(message.source for message in messages if message.queue is None)),
             set_aside=len(aside),
             unread_by_name=dict(most),
             schedule=None
@@ -432,6 +434,10 @@ class Database:
         """Return whether a message is an event that was sent."""
         return self.messages.value(row, "kind") == MessageKind.EVENT
 
+    def is_sent(self, row: Row) -> bool:
+        """Return whether a message is an event or a request: it counts against the inbox."""
+        return self.messages.value(row, "kind") in _SENT
+
     def delete(self, instance_id: str) -> None:
         """Delete an instance and all its rows (I9)."""
         self._remove_child(instance_id)
@@ -443,6 +449,7 @@ class Database:
             self.tombstones,
             self.activities,
             self.aside,
+            self.requests,
         ):
             table.remove_all(instance_id)
         self.details.remove(instance_id)
@@ -527,6 +534,36 @@ class Database:
         """Remove the oldest tombstones of messages that were removed by then."""
         for key in self._tombstones.up_to(until, limit):
             self.tombstones.remove(*key)
+
+    # --- requests ---
+
+    def request(self, instance_id: str, request_id: str) -> RequestRow | None:
+        """Return a request."""
+        row = self.requests.get(instance_id, request_id)
+        return None if row is None else read_request(row[1:])
+
+    def answer(self, answer: Row) -> None:
+        """Store an answer, unless there is one: the first wins."""
+        *values, instance_id, request_id = answer
+        row = self.requests.get(instance_id, request_id)
+        if row is not None and self.requests.value(row, "answered_at") is None:
+            self.requests.change((instance_id, request_id), tables.ANSWER, tuple(values))
+
+    def remove_request(self, instance_id: str, sequence: int) -> None:
+        """Remove the message of a request that was answered, if it is there."""
+        row = self.messages.get(instance_id, sequence)
+        if row is not None and self.messages.value(row, "kind") == MessageKind.REQUEST:
+            self.messages.remove(instance_id, sequence)
+
+    def close_requests(self, instance_id: str, now: int) -> None:
+        """Close what an ended life has left open: it is never answered."""
+        for row in self.requests.of(instance_id):
+            self.answer((now, None, None, None, *row[:2]))
+
+    def forget_requests(self, until: int, limit: int) -> None:
+        """Remove the requests that were answered by then, the oldest answers first."""
+        for key in self._requests.up_to(until, limit):
+            self.requests.remove(*key)
 
     def waiting_events(self, instance_id: str, name: str) -> tuple[Waiting, Waiting]:
         """Return how much waits unread in an inbox, of all names and of one."""
@@ -650,7 +687,7 @@ class Database:
             value = dict(zip(tables.MESSAGE.names, row, strict=True))
             message_id = (row[0], value["message_id"], value["kind"])
             _assign(self._message_ids, message_id, value["sequence"] if sign > 0 else None)
-            if not self.is_event(row):
+            if not self.is_sent(row):
                 continue
             change = Waiting(sign, sign * len(value["payload"]))
             self._whole[row[0]] = self._whole[row[0]].changed_by(change)
@@ -660,6 +697,14 @@ class Database:
     def _tombstone_changed(self, _before: Row | None, after: Row | None) -> None:
         if after is not None:
             self._tombstones.put(after[:2])
+
+    def _request_changed(self, _before: Row | None, after: Row | None) -> None:
+        if after is not None:
+            self._requests.put(after[:2])
+
+    def _answered_at(self, key: tuple[str, str]) -> int | None:
+        row = self.requests.get(*key)
+        return None if row is None else self.requests.value(row, "answered_at")
 
     def _removed_at(self, key: tuple[str, str]) -> int | None:
         row = self.tombstones.get(*key)

@@ -20,7 +20,7 @@ from orchestra.store.census import Census
 from orchestra.store.decoding import in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, HoldKind, MessageKind, Status
+from orchestra.store.kinds import Dialect, HoldKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import (
@@ -35,6 +35,7 @@ from orchestra.store.queries import (
     Target,
     WaitCondition,
 )
+from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow, read_tally
@@ -113,7 +114,7 @@ class MemoryDirectory:
         with self._database.guard:
             found = self._database.messages_of(instance_id, self._dialect, after)
             aside = self._database.aside_of(instance_id, after)
-        unread = [one for one in found if one.kind is MessageKind.EVENT]
+        unread = [one for one in found if one.queue is not None]
         return list(in_order(aside, unread)[:limit])
 
     def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
@@ -123,6 +124,17 @@ class MemoryDirectory:
     def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
         with self._database.guard:
             return list_schedules(self._database, self._dialect, after, limit)
+
+    def request(self, instance_id: str, request_id: str) -> RequestState | None:
+        with self._database.guard:
+            request, row = (
+                self._database.request(instance_id, request_id),
+                self._database.hot_row(instance_id),
+            )
+        if request is None:
+            return None
+        is_going = row is not None and row.is_open and row.incarnation == request.incarnation
+        return RequestState(request, is_going)
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:

@@ -18,6 +18,7 @@ from orchestra.store.decoding import (
     message_values,
     pin_to_bytes,
     report_values,
+    request_values,
 )
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.executions import PRUNED_AT_ONCE
@@ -53,6 +54,8 @@ def write_decision(
         database.activities.change(key, tables.REPORT, report_values(activity))
     for instance_id, message in decision.messages:
         _deliver(database, instance_id, message, dialect)
+    for instance_id, request in decision.requests:
+        database.requests.put((*request_values(instance_id, request), None, None, None, None))
     for row in decision.changed_rows:
         database.store_row(row)
     for change in decision.schedules:
@@ -76,6 +79,7 @@ def _add(database: Database, start: Start, now: int, kinds: Mapping[Kind, int]) 
 
 def _renew(database: Database, start: Start, now: int) -> None:
     database.renew_instance(start, detail_values(start), now)
+    database.close_requests(start.instance_id, now)
     database.labels.remove_all(start.instance_id)
     for key, value in start.labels.items():
         database.labels.put((start.instance_id, key, value))
@@ -144,6 +148,10 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         for row in database.messages.of(instance_id):
             if row[_KIND] in effects.dialect.reports:  # messages of a newer library stay for it
                 database.messages.remove(*row[:2])
+    for answer in effects.answers:
+        database.answer(answer)
+    for key in effects.answered:
+        database.remove_request(*key)
     _change_details(database, effects)
     for pruning in effects.pruned:
         _prune(database, pruning)

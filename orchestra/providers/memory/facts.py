@@ -48,9 +48,14 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
         facts.addressees[address] = _read_addressee(database, append, dialect)
         name = InboxName(append.instance_id, append.name)
         facts.whole[append.instance_id], facts.named[name] = database.waiting_events(*name)
+    for append in needs.asked:
+        address = Address(append.instance_id, append.message_id)
+        asked = database.request(*address)
+        if asked is not None:
+            facts.asked[address] = asked
     for instance_id, sequence in needs.consumed:
         row = database.messages.get(instance_id, sequence)
-        if row is not None and database.is_event(row):
+        if row is not None and database.is_sent(row):
             name, payload = (
                 database.messages.value(row, "name"),
                 database.messages.value(row, "payload"),

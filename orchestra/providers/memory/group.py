@@ -38,6 +38,7 @@ def apply(
     decision = decide(rest, facts, Circumstances(now, now - tombstone_window, kinds, dialect))
     outcomes = {**write_decision(database, decision, now, kinds, dialect), **decision.outcomes}
     database.forget_tombstones(now - tombstone_window, 2 * decision.consumed)
+    database.forget_requests(now - tombstone_window, 2 * decision.answered)
     taken = [_take_tasks(database, claim) for claim in claims.values()]
     for (position, claim), tasks in zip(claims.items(), taken, strict=True):
         outcomes[position] = _claim(database, claim, now, tasks, dialect)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from orchestra.providers.memory.database import Database
 from orchestra.store.hot_row import HotRow
-from orchestra.store.kinds import Dialect, MessageKind
-from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, MessageRow, QueueName, Unread
 from orchestra.store.snapshots import Snapshot
 
 __all__ = ["page_of", "read_snapshot", "read_unread"]
@@ -35,19 +35,19 @@ def read_unread(
     database: Database,
     dialect: Dialect,
     instance_id: str,
-    after: Mapping[str, int],
+    after: Mapping[QueueName, int],
     up_to: int,
     page: InboxPage,
-) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page. Each gets at least one, if
-    it has any.
+) -> dict[QueueName, Unread]:
+    """Return the next unread events or requests of some names, which share the page. Each gets at
+    least one, if it has any.
     """
     share = page.share(len(after))
     found = database.messages_of(instance_id, dialect)
-    events = [one for one in found if one.kind is MessageKind.EVENT and one.sequence <= up_to]
+    sent = [one for one in found if one.sequence <= up_to]
     return {
         name: page_of(
-            (one for one in events if one.name == name and one.sequence > number),
+            (one for one in sent if one.queue == name and one.sequence > number),
             up_to,
             share,
             at_least=1,
@@ -65,7 +65,7 @@ def page_of(
     found: list[MessageRow] = []
     whole_to, events, size = up_to, 0, 0
     for message in messages:
-        if message.kind is MessageKind.EVENT:
+        if message.queue is not None:
             if whole_to < up_to:
                 continue
             size += len(message.payload.data)

@@ -20,7 +20,7 @@ from orchestra.store.facts import ActivityId
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow, hold_in_force
 from orchestra.store.kinds import Dialect
-from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule
@@ -85,10 +85,10 @@ class MemoryStore:
     def unread(
         self,
         instance_id: str,
-        after: Mapping[str, int],
+        after: Mapping[QueueName, int],
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
-    ) -> dict[str, Unread]:
+    ) -> dict[QueueName, Unread]:
         with self._database.guard:
             return read_unread(self._database, self._dialect, instance_id, after, up_to, page)
 

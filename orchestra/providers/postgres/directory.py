@@ -31,12 +31,14 @@ from orchestra.store.decoding import (
     read_message,
     read_operation,
     read_payload,
+    read_request,
 )
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
@@ -112,6 +114,10 @@ class PostgresDirectory:
 
     def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
         return list_schedules(self._calls, self._dialect, after, limit)
+
+    def request(self, instance_id: str, request_id: str) -> RequestState | None:
+        rows = self._calls.read(sql.READ_REQUEST_STATE, instance_id, request_id)
+        return RequestState(read_request(rows[0][1:]), bool(rows[0][0])) if rows else None
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls, self._dialect)

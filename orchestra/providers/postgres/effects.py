@@ -21,6 +21,7 @@ from orchestra.store.decoding import (
     message_values,
     pin_to_bytes,
     report_values,
+    request_values,
 )
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs
@@ -29,7 +30,14 @@ from orchestra.store.kinds import Dialect
 from orchestra.store.routes import Kind
 from orchestra.store.tables import Columns
 
-__all__ = ["add_decision", "add_effects", "prune_tombstones", "set_labels", "write_rows"]
+__all__ = [
+    "add_decision",
+    "add_effects",
+    "prune_requests",
+    "prune_tombstones",
+    "set_labels",
+    "write_rows",
+]
 
 
 def add_decision(
@@ -62,6 +70,8 @@ def add_decision(
         tables.MESSAGE,
         [message_values(*message, dialect) for message in decision.messages],
     )
+    asked = [request_values(*one) for one in decision.requests]
+    _add(script, sql.ADD_REQUESTS, tables.REQUEST, asked)
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
     write_rows(script, decision.changed_rows, now)
@@ -117,6 +127,8 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
         script.add(
             sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports))
         )
+    _add(script, sql.ANSWER_REQUESTS, sql.ANSWERED, effects.answers)
+    _add(script, sql.REMOVE_REQUESTS, sql.MESSAGE_ID, effects.answered)
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
     set_labels(script, [*effects.labels, *((*one, None) for one in effects.unlabelled)])
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
@@ -146,6 +158,13 @@ def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
     """
     if added:
         script.add(sql.PRUNE_TOMBSTONES, now - window, 2 * added)
+
+
+def prune_requests(script: Script, effects: Sequence[Effects], window: int) -> None:
+    """Remove requests whose answers are forgotten: at most twice as many as were answered."""
+    times = [answer[0] for one in effects for answer in one.answers]
+    if times:
+        script.add(sql.PRUNE_REQUESTS, max(times) - window, 2 * len(times))
 
 
 def _add_starts(
@@ -182,6 +201,7 @@ def _add_starts(
         )
         script.add(sql.REMOVE_DETAILS, Texts(restarted))
         script.add(sql.REMOVE_LABELS, Texts(restarted))
+        script.add(sql.CLOSE_REQUESTS, Texts(restarted), transaction.now)
     starts = [*started.values(), *restarted.values()]
     labels = [
         (start.instance_id, key, value) for start in starts for key, value in start.labels.items()

@@ -13,7 +13,7 @@ from orchestra.providers.postgres.schedules import lock_schedules, read_fences
 from orchestra.providers.postgres.wire import Result
 from orchestra.store import tables
 from orchestra.store.changes import Start
-from orchestra.store.decoding import read_activity, read_message
+from orchestra.store.decoding import read_activity, read_message, read_request
 from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
@@ -52,6 +52,9 @@ def read_facts(
         reads.append((sql.READ_ADDRESSEES, arrays(sql.ADDRESS, _addresses(needs))))
         reads.append((sql.READ_ROOMS, arrays(sql.ROOM, _rooms(needs))))
         reads.append((sql.READ_CONSUMED_EVENTS, arrays(sql.MESSAGE_ID, needs.consumed)))
+    if needs.asked:
+        asked = [(append.instance_id, append.message_id) for append in needs.asked]
+        reads.append((sql.READ_ASKED, arrays(sql.REQUEST_ID, asked)))
     if needs.activities:
         reads.append((sql.READ_TASKS, arrays(sql.ACTIVITY_ID, needs.activities)))
     return _collect(needs, iter(transaction.begin(*reads)), dialect)
@@ -105,6 +108,10 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
         _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)
         facts.consumed = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
+    if needs.asked:
+        for instance_id, *columns in next(results).rows:
+            request = read_request(tuple(columns))
+            facts.asked[Address(instance_id, request.request_id)] = request
     if needs.activities:
         facts.activities = {
             needs.activities[place - 1]: read_activity(tuple(row))

@@ -21,7 +21,12 @@ from dataclasses import dataclass
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.claims import Taking, claim_all, finish_claims
-from orchestra.providers.postgres.effects import add_decision, add_effects, prune_tombstones
+from orchestra.providers.postgres.effects import (
+    add_decision,
+    add_effects,
+    prune_requests,
+    prune_tombstones,
+)
 from orchestra.providers.postgres.facts import read_facts
 from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.rendering import arrays
@@ -109,6 +114,7 @@ class Group:
         for write in writes:
             effects.add(write)
         add_effects(script, effects, 0)  # the time comes later, and nothing was consumed
+        prune_requests(script, [effects], self._settings.tombstone_window)
         rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
         script.add(
             sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1]
@@ -155,6 +161,8 @@ class Group:
         script = transaction.script()
         recovered = add_decision(transaction, script, decision, needs, numbers, dialect)
         prune_tombstones(script, now, decision.consumed, window)
+        steps = [step for step in decision.steps if isinstance(step, Effects)]
+        prune_requests(script, steps, window)
         claimed = claim_all(transaction, script, claims, dialect)
         return Committed(
             now,

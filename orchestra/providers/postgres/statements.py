@@ -212,7 +212,7 @@ READ_TRACES: Final = f"""
 # store would read that index as a whole.
 READ_CONSUMED_EVENTS: Final = f"""
     SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload) FROM {given(MESSAGE_ID)}
-    JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1"""
+    JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND (m.kind < 1 OR m.kind = 5)"""
 # Rows that were made for a write that was then refused.
 UNMAKE_INSTANCES: Final = exactly(
     "DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2
@@ -246,12 +246,17 @@ READ_ROOMS: Final = f"""
     SELECT u.place,
         CASE WHEN coalesce(
             i.most_unread + u.messages > u.name_limit OR i.most_unread_bytes + u.bytes > u.name_byte_limit, true)
-        THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND m.kind = 0 AND m.name = u.name) END,
+        THEN (SELECT ARRAY[count(*), coalesce(sum(n.size), 0)::bigint] FROM (
+            SELECT octet_length(m.payload) AS size FROM @message m
+            WHERE m.instance_id = u.instance_id AND m.kind = 0 AND m.name = u.name
+            UNION ALL
+            SELECT octet_length(m.payload) FROM @message m
+            WHERE m.instance_id = u.instance_id AND m.kind = 5 AND m.name = u.name) n) END,
         CASE WHEN u.first AND coalesce(
             i.most_unread + u.messages > u.max_messages OR i.most_unread_bytes + u.bytes > u.max_bytes
             OR (i.most_unread <= u.name_limit AND i.most_unread + u.messages > u.name_limit)
             OR (i.most_unread_bytes <= u.name_byte_limit AND i.most_unread_bytes + u.bytes > u.name_byte_limit), true)
-        THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND m.kind < 1) END
+        THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND (m.kind < 1 OR m.kind = 5)) END
     FROM {given(ROOM, numbered=True)}
     JOIN @instance i ON i.instance_id = u.instance_id"""
 
@@ -319,7 +324,7 @@ BURY_MESSAGES: Final = f"""
     SELECT 1 / (count(*) = $3::bigint)::integer FROM removed"""
 # Only the known kinds of children's ends: rows of a newer library stay for it.
 DROP_REPORTS: Final = """
-    DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0 AND kind = ANY($2::bigint[])"""
+    DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0 AND source > 0 AND kind = ANY($2::bigint[])"""
 EMPTY_INBOXES: Final = """
     WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name, kind),
         aside AS (DELETE FROM @set_aside WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name),
@@ -337,6 +342,43 @@ PRUNE_TOMBSTONES: Final = """
         SELECT instance_id, message_id FROM @tombstone WHERE removed_at <= $1::bigint
         ORDER BY removed_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
     WHERE t.instance_id = old.instance_id AND t.message_id = old.message_id"""
+
+# --- requests ---------------------------------------------------------------------------------
+
+REQUEST_ID: Final = tables.REQUEST.only("instance_id", "request_id")
+ANSWERED: Final = Columns((*tables.ANSWER, *REQUEST_ID))
+_ASKED: Final = Columns((*tables.REQUEST.without("instance_id"), *tables.ANSWER))
+# ON CONFLICT: the answer of the former one was given longer ago than the window.
+ADD_REQUESTS: Final = f"""
+    {insert("request", tables.REQUEST)}
+    ON CONFLICT (instance_id, request_id) DO UPDATE SET
+        incarnation = excluded.incarnation, name = excluded.name, sequence = excluded.sequence, asked_at = excluded.asked_at,
+        answered_at = NULL, answer = NULL, answer_encoding = NULL, rejection = NULL"""
+# The first answer wins, so the number of rows is not checked.
+ANSWER_REQUESTS: Final = f"""
+    UPDATE @request r SET
+        answered_at = u.answered_at, answer = u.answer, answer_encoding = u.answer_encoding, rejection = u.rejection
+    FROM {given(ANSWERED)}
+    WHERE r.instance_id = u.instance_id AND r.request_id = u.request_id AND r.answered_at IS NULL"""
+REMOVE_REQUESTS: Final = f"""
+    DELETE FROM @message m USING {given(MESSAGE_ID)}
+    WHERE m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind > 4 AND m.kind < 6"""
+# What an ended life has left open is never answered.
+CLOSE_REQUESTS: Final = """
+    UPDATE @request SET answered_at = $2::bigint WHERE instance_id = ANY($1::text[]) AND answered_at IS NULL"""
+# SKIP LOCKED: two nodes that prune at once must not wait for each other.
+PRUNE_REQUESTS: Final = """
+    DELETE FROM @request r USING (
+        SELECT instance_id, request_id FROM @request WHERE answered_at <= $1::bigint
+        ORDER BY answered_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
+    WHERE r.instance_id = old.instance_id AND r.request_id = old.request_id"""
+READ_ASKED: Final = f"""
+    SELECT r.instance_id, {_ASKED.listed("r")} FROM {given(REQUEST_ID)}
+    JOIN @request r ON r.instance_id = u.instance_id AND r.request_id = u.request_id"""
+READ_REQUEST_STATE: Final = f"""
+    SELECT coalesce(i.status = 0 AND i.incarnation = r.incarnation, false), {_ASKED.listed("r")}
+    FROM @request r LEFT JOIN @instance i ON i.instance_id = r.instance_id
+    WHERE r.instance_id = $1::text AND r.request_id = $2::text"""
 
 SET_CUSTOM_STATUSES: Final = f"""
     UPDATE @instance_detail d SET custom_status = u.custom_status, custom_status_encoding = u.custom_status_encoding
@@ -615,10 +657,10 @@ READ_INBOXES: Final = f"""
     SELECT u.instance_id, {_FITTING.format("$3::bigint")}
     FROM unnest($1::text[]) AS u (instance_id)
     CROSS JOIN LATERAL ({_SIZED} FROM (
-        SELECT e.* FROM @message e WHERE e.instance_id = u.instance_id AND e.kind < 1
+        SELECT e.* FROM @message e WHERE e.instance_id = u.instance_id AND (e.kind < 1 OR e.kind = 5)
         ORDER BY e.sequence LIMIT $2::bigint) m) f
     UNION ALL
-    SELECT m.instance_id, {_M_COLUMNS} FROM @message m WHERE m.instance_id = ANY($1::text[]) AND m.kind <> 0
+    SELECT m.instance_id, {_M_COLUMNS} FROM @message m WHERE m.instance_id = ANY($1::text[]) AND m.kind <> 0 AND m.source > 0
     ORDER BY 1, 2"""
 READ_ACTIVITIES: Final = f"""
     SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @activity a WHERE a.instance_id = ANY($1::text[])
@@ -640,31 +682,41 @@ READ_NEWS: Final = f"""
     FROM news n LEFT JOIN LATERAL (
         SELECT {_FITTING.format("$3::bigint")}
         FROM ({_SIZED} FROM (
-            SELECT e.* FROM @message e WHERE e.instance_id = n.instance_id AND e.kind < 1 AND e.sequence > n.seen_seq
+            SELECT e.* FROM @message e WHERE e.instance_id = n.instance_id AND (e.kind < 1 OR e.kind = 5) AND e.sequence > n.seen_seq
             ORDER BY e.sequence LIMIT $2::bigint) m) f
         UNION ALL
         SELECT {_M_COLUMNS} FROM @message m
-        WHERE m.instance_id = n.instance_id AND m.kind <> 0 AND m.sequence > n.seen_seq) g ON true
+        WHERE m.instance_id = n.instance_id AND m.kind <> 0 AND m.source > 0 AND m.sequence > n.seen_seq) g ON true
     ORDER BY 1, 8"""
+
+
 # The next events of some names, always with the first of each.
-READ_UNREAD: Final = f"""
+def _unread(kind: int) -> str:
+    return f"""
     SELECT u.name, f.sequence, f.message_id, f.name, CASE WHEN f.total <= $6::bigint OR f.place = 1 THEN f.payload END,
         f.encoding, f.sent_at, f.kind, f.source, f.traceparent, f.sender
     FROM unnest($2::text[], $3::bigint[]) AS u (name, after)
     CROSS JOIN LATERAL ({_SIZED} FROM (
         SELECT e.* FROM @message e
-        WHERE e.instance_id = $1::text AND e.kind = 0 AND e.name = u.name AND e.sequence > u.after AND e.sequence <= $4::bigint
+        WHERE e.instance_id = $1::text AND e.kind = {kind} AND e.name = u.name AND e.sequence > u.after
+            AND e.sequence <= $4::bigint
         ORDER BY e.sequence LIMIT $5::bigint) m) f
     ORDER BY 1, 2"""
+
+
+READ_UNREAD: Final = _unread(0)
+READ_UNREAD_REQUESTS: Final = _unread(5)
 LIST_MESSAGES: Final = f"""
     SELECT {_M_COLUMNS} FROM @message m
-    WHERE m.instance_id = $1::text AND m.kind = 0 AND m.sequence > $2::bigint ORDER BY m.sequence LIMIT $3::bigint"""
+    WHERE m.instance_id = $1::text AND (m.kind < 1 OR m.kind = 5) AND m.sequence > $2::bigint ORDER BY m.sequence LIMIT $3::bigint"""
 LIST_ASIDE: Final = f"""
     SELECT {tables.SET_ASIDE.without("instance_id").listed("a")} FROM @set_aside a
     WHERE a.instance_id = $1::text AND a.sequence > $2::bigint ORDER BY a.sequence LIMIT $3::bigint"""
 COUNT_NAMES: Final = f"""
     SELECT n.name, sum(n.number)::bigint AS total FROM (
         SELECT m.name, count(*) AS number FROM @message m WHERE m.instance_id = $1::text AND m.kind = 0 GROUP BY m.name
+        UNION ALL
+        SELECT m.name, count(*) FROM @message m WHERE m.instance_id = $1::text AND m.kind = 5 GROUP BY m.name
         UNION ALL
         SELECT a.name, count(*) FROM @set_aside a WHERE a.instance_id = $1::text GROUP BY a.name) AS n
     GROUP BY n.name ORDER BY total DESC, n.name LIMIT {NAMES_SHOWN}"""
@@ -867,7 +919,8 @@ NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 RECORD_COLUMNS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
-        (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_names, d.unread_counts,
+        (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0)
+            + (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 5), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
         ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at,
         (SELECT count(*) FROM @set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
@@ -889,7 +942,8 @@ WAITING_ROUTES: Final = f"""
             WHERE {IS_WAITING} AND (a.queue, a.name) > (f.queue, f.name) ORDER BY a.queue, a.name LIMIT 1) n)
     SELECT queue, name FROM found ORDER BY queue, name"""
 LIST_REPORTS: Final = (
-    "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 ORDER BY source"
+    "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 AND source > 0 "
+    "ORDER BY source"
 )
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM @execution x
@@ -935,6 +989,7 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM @tombstone WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @activity WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @set_aside WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @request WHERE instance_id = ANY($1::text[])",
 )
 FIND_EXPIRED: Final = """
     SELECT instance_id, incarnation, expires_at FROM @instance

@@ -34,7 +34,7 @@ from orchestra.store.decoding import (
 )
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import Dialect
-from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule
@@ -95,10 +95,10 @@ class PostgresStore:
     def unread(
         self,
         instance_id: str,
-        after: Mapping[str, int],
+        after: Mapping[QueueName, int],
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
-    ) -> dict[str, Unread]:
+    ) -> dict[QueueName, Unread]:
         return read_unread(self._calls, self._settings.dialect, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:

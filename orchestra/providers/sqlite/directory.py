@@ -39,12 +39,14 @@ from orchestra.store.decoding import (
     read_message,
     read_operation,
     read_payload,
+    read_request,
 )
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
 from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
@@ -198,6 +200,11 @@ class SqliteDirectory:
     def schedules(self, after: str = "", limit: int = 100) -> list[ScheduleRecord]:
         with self._readers.reading() as connection, _one_moment(connection):
             return list_schedules(connection, self._dialect, after, limit)
+
+    def request(self, instance_id: str, request_id: str) -> RequestState | None:
+        with self._readers.reading() as connection:
+            row = connection.execute(sql.READ_REQUEST_STATE, (instance_id, request_id)).fetchone()
+        return None if row is None else RequestState(read_request(row[1:]), bool(row[0]))
 
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:

@@ -21,13 +21,14 @@ from orchestra.store.decoding import (
     message_values,
     pin_to_bytes,
     report_values,
+    request_values,
 )
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.outcomes import Outcome, Recovered
 
-__all__ = ["carry_out", "prune_tombstones", "write_decision", "write_row"]
+__all__ = ["carry_out", "prune_requests", "prune_tombstones", "write_decision", "write_row"]
 
 
 def write_decision(
@@ -52,6 +53,7 @@ def write_decision(
             sql.ADD_MESSAGE,
             [message_values(*message, transaction.dialect) for message in decision.messages],
         )
+    _run(connection, sql.ADD_REQUEST, [request_values(*one) for one in decision.requests])
     for row in decision.changed_rows:
         write_row(connection, row)
     for step in decision.steps:
@@ -95,6 +97,8 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     )
     reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
     _run(connection, sql.DROP_REPORTS, [(instance_id, reports) for instance_id in effects.dropped])
+    _run(connection, sql.ANSWER_REQUEST, effects.answers)
+    _run(connection, sql.REMOVE_REQUEST, effects.answered)
     _run(connection, sql.SET_CUSTOM_STATUS, effects.custom_statuses)
     _run(connection, sql.REMOVE_LABEL, effects.unlabelled)
     _run(connection, sql.SET_LABEL, effects.labels)
@@ -136,6 +140,12 @@ def prune_tombstones(transaction: Transaction, added: int, window: int) -> None:
         transaction.connection.execute(sql.PRUNE_TOMBSTONES, (transaction.now - window, 2 * added))
 
 
+def prune_requests(transaction: Transaction, answered: int, window: int) -> None:
+    """Remove requests whose answers are forgotten: at most twice as many as were answered."""
+    if answered:
+        transaction.connection.execute(sql.PRUNE_REQUESTS, (transaction.now - window, 2 * answered))
+
+
 def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -> Recovered:
     """Read an instance as the earlier steps leave it. Its row is written first; the rest of the
     group builds on it.
@@ -170,6 +180,7 @@ def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) ->
         connection.execute(sql.RENEW_INSTANCE, renewal)
         connection.execute(sql.REMOVE_DETAIL, (instance_id,))
         connection.execute(sql.REMOVE_LABELS, (instance_id,))
+        connection.execute(sql.CLOSE_REQUESTS, (transaction.now, instance_id))
     for start in (*decision.started.values(), *decision.restarted.values()):
         connection.execute(sql.ADD_DETAIL, detail_values(start))
         if start.pin is not None:

@@ -6,7 +6,7 @@ from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.schedules import read_fences
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.changes import Append, Start
-from orchestra.store.decoding import read_activity, read_message
+from orchestra.store.decoding import read_activity, read_message, read_request
 from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
@@ -40,6 +40,11 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         addressee = _read_addressee(transaction, append)
         if addressee is not None:
             facts.addressees[Address(append.instance_id, append.message_id)] = addressee
+    for append in needs.asked:
+        address = Address(append.instance_id, append.message_id)
+        asked = transaction.connection.execute(sql.READ_REQUEST_ROW, address).fetchone()
+        if asked is not None:
+            facts.asked[address] = read_request(asked)
     if needs.appends:
         _count_inboxes(transaction, needs, facts)
     execute = transaction.connection.execute

@@ -14,6 +14,7 @@ from itertools import chain, islice, zip_longest
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.effects import (
     carry_out,
+    prune_requests,
     prune_tombstones,
     set_expiry,
     write_decision,
@@ -45,6 +46,7 @@ class Group:
         self._connection = transaction.connection
         self._settings = settings
         self._consumed = 0
+        self._answered = 0
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
@@ -62,7 +64,9 @@ class Group:
         }
         if rest:
             outcomes.update(self._decide(rest))
-        prune_tombstones(self._transaction, self._consumed, self._settings.tombstone_window)
+        window = self._settings.tombstone_window
+        prune_tombstones(self._transaction, self._consumed, window)
+        prune_requests(self._transaction, self._answered, window)
         taken = [take_tasks(self._connection, claim) for claim in claims.values()]
         for (position, claim), tasks in zip(claims.items(), taken, strict=True):
             outcomes[position] = self._claim(claim, tasks)
@@ -80,6 +84,7 @@ class Group:
         carry_out(self._transaction, effects)
         set_expiry(self._transaction, effects)
         self._consumed += len(effects.consumed)
+        self._answered += len(effects.answers)
         return outcomes
 
     def _write(self, write: Write) -> Granted | Refused:
@@ -129,6 +134,7 @@ class Group:
         )
         recovered = write_decision(transaction, decision, needs)
         self._consumed += decision.consumed
+        self._answered += decision.answered
         return {**decision.outcomes, **recovered}
 
     # --- claims ---------------------------------------------------------------------------

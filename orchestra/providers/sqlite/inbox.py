@@ -10,7 +10,7 @@ from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.decoding import read_message
 from orchestra.store.kinds import Dialect
-from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.messages import InboxPage, MessageRow, QueueName, RequestName, Unread
 
 __all__ = ["read_first", "read_names"]
 
@@ -28,18 +28,20 @@ def read_first(
 def read_names(
     transaction: Transaction,
     instance_id: str,
-    after: Mapping[str, int],
+    after: Mapping[QueueName, int],
     up_to: int,
     page: InboxPage,
-) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page. Each gets at least one, if
-    it has any.
+) -> dict[QueueName, Unread]:
+    """Return the next unread events or requests of some names, which share the page. Each gets at
+    least one, if it has any.
     """
     share = page.share(len(after))
-    found: dict[str, Unread] = {}
+    found: dict[QueueName, Unread] = {}
     for name, number in after.items():
+        asks = isinstance(name, RequestName)
         rows = transaction.connection.execute(
-            sql.READ_EVENTS, (instance_id, name, number, up_to, share.messages + 1)
+            sql.READ_REQUESTS if asks else sql.READ_EVENTS,
+            (instance_id, name.name if asks else name, number, up_to, share.messages + 1),
         )
         found[name] = _fill(rows, transaction.dialect, up_to, share, at_least=1)
     return found

@@ -167,10 +167,32 @@ EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
 # Only the known kinds of children's ends: rows of a newer library stay for it.
 DROP_REPORTS: Final = """
     DELETE FROM message INDEXED BY message_report
-    WHERE instance_id = ? AND kind <> 0 AND kind IN (SELECT value FROM json_each(?))"""
+    WHERE instance_id = ? AND kind <> 0 AND source > 0 AND kind IN (SELECT value FROM json_each(?))"""
 PRUNE_TOMBSTONES: Final = """
     DELETE FROM tombstone WHERE (instance_id, message_id) IN (
         SELECT instance_id, message_id FROM tombstone WHERE removed_at <= ? ORDER BY removed_at LIMIT ?)"""
+
+# --- requests. OR REPLACE: the answer of the former one was given longer ago than the window.
+ADD_REQUEST: Final = insert("request", tables.REQUEST).replace(
+    "INSERT INTO", "INSERT OR REPLACE INTO"
+)
+_REQUEST_ID: Final = tables.REQUEST.only("instance_id", "request_id")
+# The first answer wins.
+ANSWER_REQUEST: Final = update("request", tables.ANSWER, _REQUEST_ID) + " AND answered_at IS NULL"
+REMOVE_REQUEST: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ? AND kind = 5"
+# What an ended life has left open is never answered.
+CLOSE_REQUESTS: Final = (
+    "UPDATE request SET answered_at = ? WHERE instance_id = ? AND answered_at IS NULL"
+)
+PRUNE_REQUESTS: Final = """
+    DELETE FROM request WHERE (instance_id, request_id) IN (
+        SELECT instance_id, request_id FROM request WHERE answered_at <= ? ORDER BY answered_at LIMIT ?)"""
+_ASKED: Final = Columns((*tables.REQUEST.without("instance_id"), *tables.ANSWER))
+READ_REQUEST_ROW: Final = f"""
+    SELECT {_ASKED.listed()} FROM request WHERE instance_id = ? AND request_id = ?"""
+READ_REQUEST_STATE: Final = f"""
+    SELECT i.status IS NOT NULL AND i.status = 0 AND i.incarnation = r.incarnation, {_ASKED.listed("r")}
+    FROM request r LEFT JOIN instance i ON i.instance_id = r.instance_id WHERE r.instance_id = ? AND r.request_id = ?"""
 
 SET_CUSTOM_STATUS: Final = """
     UPDATE instance_detail SET custom_status = ?, custom_status_encoding = ? WHERE instance_id = ?"""
@@ -250,12 +272,14 @@ FIND_ADDRESSEE: Final = f"""
     LEFT JOIN tombstone t ON t.instance_id = a.instance_id AND t.message_id = a.message_id
     WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
 COUNT_UNREAD: Final = """
-    SELECT count(*), coalesce(sum(length(payload)), 0) FROM message NOT INDEXED WHERE instance_id = ? AND kind = 0"""
+    SELECT count(*), coalesce(sum(length(payload)), 0) FROM message NOT INDEXED WHERE instance_id = ? AND kind IN (0, 5)"""
 COUNT_NAME: Final = """
-    SELECT count(*), coalesce(sum(length(payload)), 0) FROM message INDEXED BY message_name
-    WHERE instance_id = ? AND kind = 0 AND name = ?"""
+    SELECT count(*), coalesce(sum(size), 0) FROM (
+        SELECT length(payload) AS size FROM message INDEXED BY message_name WHERE instance_id = ?1 AND kind = 0 AND name = ?2
+        UNION ALL
+        SELECT length(payload) FROM message INDEXED BY message_request WHERE instance_id = ?1 AND kind = 5 AND name = ?2)"""
 READ_CONSUMED_EVENT: Final = """
-    SELECT name, length(payload) FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
+    SELECT name, length(payload) FROM message WHERE instance_id = ? AND sequence = ? AND kind IN (0, 5)"""
 READ_ACTIVITY: Final = f"""
     SELECT {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 ADD_MESSAGE: Final = insert("message", tables.MESSAGE)
@@ -331,6 +355,7 @@ READ_SNAPSHOTS: Final = f"""
     WHERE i.instance_id IN (%s)"""
 READ_REPORTS: Final = f"""
     SELECT instance_id, {_MESSAGE_COLUMNS} FROM message INDEXED BY message_report WHERE instance_id IN (%s) AND kind <> 0
+        AND source > 0
     ORDER BY instance_id, sequence"""
 READ_ACTIVITIES: Final = f"""
     SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id IN (%s)
@@ -343,19 +368,23 @@ READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
 READ_EVENTS: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_name
     WHERE instance_id = ? AND kind = 0 AND name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
+READ_REQUESTS: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_request
+    WHERE instance_id = ? AND kind = 5 AND name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
 READ_INBOX: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
-    WHERE instance_id = ? AND kind = 0 AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
+    WHERE instance_id = ? AND kind IN (0, 5) AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
 
 LIST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
-    WHERE instance_id = ? AND kind = 0 AND sequence > ? ORDER BY sequence LIMIT ?"""
+    WHERE instance_id = ? AND kind IN (0, 5) AND sequence > ? ORDER BY sequence LIMIT ?"""
 LIST_ASIDE: Final = f"""
     SELECT {tables.SET_ASIDE.without("instance_id").listed()} FROM set_aside
     WHERE instance_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
 COUNT_NAMES: Final = f"""
     SELECT name, sum(number) AS total FROM (
         SELECT name, count(*) AS number FROM message WHERE instance_id = ?1 AND kind = 0 GROUP BY name
+        UNION ALL SELECT name, count(*) FROM message WHERE instance_id = ?1 AND kind = 5 GROUP BY name
         UNION ALL SELECT name, count(*) FROM set_aside WHERE instance_id = ?1 GROUP BY name)
     GROUP BY name ORDER BY total DESC, name LIMIT {NAMES_SHOWN}"""
 
@@ -369,7 +398,7 @@ READ_NEWS: Final = """
     FROM instance WHERE owner = ? AND inbox_seq > seen_seq ORDER BY instance_id"""
 READ_NEW_REPORTS: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_report
-    WHERE instance_id = ? AND kind <> 0 AND sequence > ? AND sequence <= ? ORDER BY sequence"""
+    WHERE instance_id = ? AND kind <> 0 AND source > 0 AND sequence > ? AND sequence <= ? ORDER BY sequence"""
 READ_ENDED: Final = f"""
     SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity
     WHERE (result IS NOT NULL OR failure IS NOT NULL) AND (instance_id, execution) IN (
@@ -504,7 +533,8 @@ LIST_POLICIES_OF: Final = """
 RECORD_COLUMNS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
-        (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_at_end,
+        (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0)
+            + (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 5), d.unread_at_end,
         (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at,
         (SELECT count(*) FROM set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
 FROM_HOT_ROWS: Final = """
@@ -520,7 +550,7 @@ NEXT_WAITING_ROUTE: Final = f"""
     ORDER BY a.queue, a.name LIMIT 1"""
 LIST_REPORTS: Final = (
     "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 "
-    "ORDER BY source"
+    "AND source > 0 ORDER BY source"
 )
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM execution x
@@ -560,6 +590,7 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM tombstone WHERE instance_id = ?",
     "DELETE FROM activity WHERE instance_id = ?",
     "DELETE FROM set_aside WHERE instance_id = ?",
+    "DELETE FROM request WHERE instance_id = ?",
 )
 ANY_EXPIRED: Final = "SELECT 1 FROM instance WHERE expires_at <= ? LIMIT 1"
 FIND_EXPIRED: Final = """

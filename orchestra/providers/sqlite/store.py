@@ -31,7 +31,7 @@ from orchestra.store.decoding import (
 )
 from orchestra.store.instances import LONGEST_DELAY, HeldRow
 from orchestra.store.kinds import Dialect
-from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule
@@ -75,10 +75,10 @@ class SqliteStore:
     def unread(
         self,
         instance_id: str,
-        after: Mapping[str, int],
+        after: Mapping[QueueName, int],
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
-    ) -> dict[str, Unread]:
+    ) -> dict[QueueName, Unread]:
         with self._writer.reading() as reading:
             return read_names(reading, instance_id, after, up_to, page)
 

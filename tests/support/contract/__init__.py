@@ -43,6 +43,7 @@ from tests.support.contract.nodes import NodeTests
 from tests.support.contract.nudges import DueTests, NudgeTests
 from tests.support.contract.operators import OperatorTests
 from tests.support.contract.policies import PolicyTests
+from tests.support.contract.requests import RequestTests
 from tests.support.contract.retention import RetentionTests
 from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
@@ -58,6 +59,7 @@ class ProviderContract(
     GroupTests,
     FenceTests,
     MessageTests,
+    RequestTests,
     AsideTests,
     ClaimTests,
     LifetimeTests,

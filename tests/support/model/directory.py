@@ -15,7 +15,7 @@ from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census, OpenCode, SeenCode, in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, Pin
-from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, MessageKind, Status
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import (
     Counted,
@@ -27,6 +27,7 @@ from orchestra.store.queries import (
     Target,
     WaitCondition,
 )
+from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
 from orchestra.store.tallies import TallyRow
@@ -34,7 +35,7 @@ from orchestra.store.tasks import ActivityRow
 from tests.support.model import schedules
 from tests.support.model.ages import read_execution, read_message
 from tests.support.model.store import ModelStore
-from tests.support.model.world import ModelWorld
+from tests.support.model.world import SENT, ModelWorld
 
 
 class ModelDirectory:
@@ -104,7 +105,7 @@ class ModelDirectory:
         if instance is None:
             return []
         found = [read_message(message, self._dialect) for message in instance.messages]
-        unread = [one for one in found if one.kind is MessageKind.EVENT and one.sequence > after]
+        unread = [one for one in found if one.kind in SENT and one.sequence > after]
         unread += [one for one in instance.aside if one.sequence > after]
         return sorted(unread, key=lambda one: one.sequence)[:limit]
 
@@ -115,6 +116,14 @@ class ModelDirectory:
         ids = sorted(one for one in self._world.schedules if one > after)[:limit]
         found = [self.schedule(one, 1) for one in ids]
         return [one for one in found if one is not None]
+
+    def request(self, instance_id: str, request_id: str) -> RequestState | None:
+        instance = self._world.instances.get(instance_id)
+        if instance is None or request_id not in instance.requests:
+            return None
+        request = instance.requests[request_id]
+        is_open = instance.status is Status.OPEN
+        return RequestState(request, is_open and instance.row.incarnation == request.incarnation)
 
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()

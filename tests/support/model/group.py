@@ -53,6 +53,7 @@ from orchestra.store.outcomes import (
     Started,
     StartExists,
 )
+from orchestra.store.requests import RequestAnswer, RequestRow
 from orchestra.store.routes import Kind
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import Task
@@ -100,6 +101,13 @@ class Group:
                     outcomes[position] = self._follow(changes[position], outcome)
         for position, change in enumerate(changes):
             self._record(change, outcomes.get(position))
+        self._forget_answers(
+            sum(
+                len(changes[position].answers)
+                for position, outcome in outcomes.items()
+                if isinstance(changes[position], Write) and isinstance(outcome, Granted)
+            )
+        )
         for family in self._families:
             self._let_children_go(*family)
         claims = [
@@ -171,6 +179,7 @@ class Group:
             instance = self._apply_delta(instance, delta)
         instance = self._set_aside(instance, write)
         instance = self._consume(instance, write.consumed)
+        instance = self._answer(instance, write)
         if write.closed_with_children:
             # Only the kinds that are ends of children: what a newer library has sent stays for it.
             kept = tuple(
@@ -363,6 +372,66 @@ class Group:
         rest = tuple(message for message in instance.messages if message.sequence not in consumed)
         return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
 
+    def _answer(self, instance: ModelInstance, write: Write) -> ModelInstance:
+        """Store answers with requests that have none, and remove the messages of all of them."""
+        requests = dict(instance.requests)
+        for answer in write.answers:
+            asked = requests.get(answer.request_id)
+            if asked is not None and asked.answer is None:
+                stored = replace(answer, sequence=asked.sequence)
+                requests[answer.request_id] = replace(asked, answer=stored)
+        gone = {answer.sequence for answer in write.answers}
+        messages = tuple(
+            message
+            for message in instance.messages
+            if message.kind is not MessageKind.REQUEST or message.sequence not in gone
+        )
+        return replace(instance, requests=requests, messages=messages)
+
+    def _forget_answers(self, given: int) -> None:
+        """Delete twice as many requests as were answered, whose answers are out of the window."""
+        old = sorted(
+            (one.answer.at, instance_id, key)
+            for instance_id, instance in self._instances.items()
+            for key, one in instance.requests.items()
+            if one.answer is not None and one.answer.at <= self._now - self._limits.tombstone_window
+        )
+        for _, instance_id, key in old[: 2 * given]:
+            instance = self._instances[instance_id]
+            kept = {name: one for name, one in instance.requests.items() if name != key}
+            self._instances[instance_id] = replace(instance, requests=kept)
+
+    def _ask(self, append: Append, instance: ModelInstance) -> Appended | AppendRefused:
+        asked, owner = instance.requests.get(append.message_id), instance.row.owner
+        is_open = instance.status is Status.OPEN
+        if asked is not None and asked.answer is None:
+            if is_open and asked.incarnation == instance.row.incarnation:
+                return Appended(asked.sequence, owner, fresh=False)
+            return AppendRefused(Refusal.CLOSED)
+        if (
+            asked is not None
+            and asked.answer is not None
+            and asked.answer.at > self._now - self._limits.tombstone_window
+        ):
+            return Appended(asked.sequence, owner, fresh=False, answer=asked.answer)
+        if not is_open:
+            return AppendRefused(Refusal.CLOSED)
+        outcome = self._put(append, instance, MessageKind.REQUEST)
+        if isinstance(outcome, Appended):
+            assert self._dialect.messages[MessageKind.REQUEST] == MessageKind.REQUEST.value
+            request = RequestRow(
+                append.message_id,
+                instance.row.incarnation,
+                append.name,
+                outcome.sequence,
+                self._now,
+            )
+            instance = self._instances[append.instance_id]
+            self._instances[append.instance_id] = replace(
+                instance, requests={**instance.requests, append.message_id: request}
+            )
+        return outcome
+
     def _recover(self, recover: Recover) -> Recovered:
         instance = self._instances.get(recover.instance_id)
         if instance is None or instance.row.owner != recover.node:
@@ -436,6 +505,12 @@ class Group:
             executions={**standing.executions, **fresh.executions},
             events=standing.events,
             tombstones=standing.tombstones,
+            requests={
+                key: replace(one, answer=RequestAnswer(key, one.sequence, at=self._now))
+                if one.answer is None
+                else one
+                for key, one in standing.requests.items()
+            },
         )
 
     def _append_all(self, start: Start) -> tuple[Appended, ...] | Full:
@@ -486,6 +561,8 @@ class Group:
         instance = self._instances.get(append.instance_id)
         if instance is None:
             return AppendRefused(Refusal.NOT_FOUND)
+        if append.asks:
+            return self._ask(append, instance)
         for message in instance.unread_events:
             if message.message_id == append.message_id:
                 return Appended(message.sequence, instance.row.owner, fresh=False, message=message)
@@ -494,7 +571,12 @@ class Group:
             return Appended(sequence, instance.row.owner, fresh=False)
         if instance.status is not Status.OPEN:
             return AppendRefused(Refusal.CLOSED)
-        sizes = [(message.name, len(message.payload.data)) for message in instance.unread_events]
+        return self._put(append, instance, MessageKind.EVENT)
+
+    def _put(
+        self, append: Append, instance: ModelInstance, kind: MessageKind
+    ) -> Appended | AppendRefused:
+        sizes = [(message.name, len(message.payload.data)) for message in instance.sent]
         whole = Waiting(len(sizes), sum(size for _, size in sizes))
         of_name = [size for name, size in sizes if name == append.name]
         full = append.limits.met_by(
@@ -509,6 +591,7 @@ class Group:
             append.name,
             append.payload,
             self._now,
+            kind,
             traceparent=append.traceparent,
             sender=append.sender,
         )

@@ -20,7 +20,7 @@ from orchestra.store.instances import (
     InstanceRow,
 )
 from orchestra.store.kinds import Dialect, HoldKind
-from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule
@@ -93,15 +93,15 @@ class ModelStore:
     def unread(
         self,
         instance_id: str,
-        after: Mapping[str, int],
+        after: Mapping[QueueName, int],
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
-    ) -> dict[str, Unread]:
+    ) -> dict[QueueName, Unread]:
         instance = self._world.instances.get(instance_id)
         events = (
             []
             if instance is None
-            else [read_message(message, self._dialect) for message in instance.unread_events]
+            else [read_message(message, self._dialect) for message in instance.sent]
         )
         share = page.share(len(after))
         return {
@@ -110,7 +110,7 @@ class ModelStore:
                     [
                         read_message(message, self._dialect)
                         for message in events
-                        if message.name == name and number < message.sequence <= up_to
+                        if message.queue == name and number < message.sequence <= up_to
                     ],
                     up_to,
                     share,

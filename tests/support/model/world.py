@@ -19,11 +19,14 @@ from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, Insta
 from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.queries import InstanceRecord
+from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind
 from orchestra.store.schedules import ScheduleRow, SlotKey, SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
 from tests.support.model.ages import read, read_execution, read_message, read_row
+
+SENT = (MessageKind.EVENT, MessageKind.REQUEST)
 
 Operation = tuple[str, str, str, Mapping[str, Any]]
 """An entry of the audit: who did what to which subject, and the details."""
@@ -58,10 +61,16 @@ class ModelInstance:
     expires_at: int | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
     schedule: tuple[str, int] | None = None
+    requests: Mapping[str, RequestRow] = field(default_factory=dict[str, RequestRow])
 
     @property
     def unread_events(self) -> tuple[MessageRow, ...]:
         return tuple(message for message in self.messages if message.kind is MessageKind.EVENT)
+
+    @property
+    def sent(self) -> tuple[MessageRow, ...]:
+        """What senders have sent: events, and requests that are open."""
+        return tuple(message for message in self.messages if message.kind in SENT)
 
     def is_claimable(self) -> bool:
         return (
@@ -94,17 +103,13 @@ class ModelInstance:
             created_at=self.created_at,
             updated_at=self.updated_at,
             created_by=self.created_by,
-            unread_messages=len(self.unread_events),
+            unread_messages=len(self.sent),
             unread_at_end=self.unread_at_end,
             labels=self.labels,
             activities=tuple(self.activities[key] for key in sorted(self.activities)),
             expires_at=self.expires_at,
             reports=tuple(
-                sorted(
-                    message.source
-                    for message in self.messages
-                    if message.kind is not MessageKind.EVENT
-                )
+                sorted(message.source for message in self.messages if message.kind not in SENT)
             ),
             set_aside=len(self.aside),
             unread_by_name=dict(self.names[:16]),
@@ -113,17 +118,17 @@ class ModelInstance:
 
     @property
     def names(self) -> list[tuple[str, int]]:
-        counted = Counter(message.name for message in (*self.unread_events, *self.aside))
+        counted = Counter(message.name for message in (*self.sent, *self.aside))
         return sorted(counted.items(), key=lambda named: (-named[1], named[0]))
 
 
 def page_of(
     messages: Sequence[MessageRow], up_to: int, page: InboxPage, at_least: int = 0
 ) -> tuple[tuple[MessageRow, ...], int]:
-    """Return all ends of children, the first events that fit, and up to which number these are all
+    """Return all ends of children, the first events and requests that fit, and up to which number these are all
     there are.
     """
-    events = [message for message in messages if message.kind is MessageKind.EVENT]
+    events = [message for message in messages if message.kind in SENT]
     fitting = 0
     while fitting < len(events):
         size = sum(len(message.payload.data) for message in events[: fitting + 1])

@@ -101,6 +101,13 @@ anyio.run(main, Path(tempfile.mkdtemp()) / "app.db")
 
 
 @pytest.mark.slow
+def test_the_python_blocks_of_the_guide_to_the_http_api_run(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "http.md").read_text(encoding="utf-8"))
+    blocks.append("print(service.routes[-1].path)")
+    assert output_of(tmp_path / "service.py", "\n".join(blocks)) == "/orchestra\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["testing.md", "versioning.md"])
 def test_the_python_blocks_of_a_guide_on_virtual_time_make_one_test_module(
     guide: str, tmp_path: Path

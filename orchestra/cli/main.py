@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from orchestra.cli.checks import ExitCode
-from orchestra.cli.commands import acting, deploying, looking, nodes, sending, upkeep
+from orchestra.cli.commands import acting, deploying, looking, nodes, sending, serving, upkeep
 from orchestra.cli.output import Output
 from orchestra.errors import InvalidArgument, OrchestraError, SchemaMismatch, StoreError
 from orchestra.providers.urls import without_secrets
@@ -45,7 +45,17 @@ _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
         ),
     ),
     ("Deploy", (deploying.versions, deploying.policy, deploying.check, deploying.shapes)),
-    ("Keep", (nodes.nodes, nodes.operations, upkeep.doctor, upkeep.backup, upkeep.grants)),
+    (
+        "Keep",
+        (
+            nodes.nodes,
+            nodes.operations,
+            upkeep.doctor,
+            upkeep.backup,
+            upkeep.grants,
+            serving.serve,
+        ),
+    ),
 )
 
 

@@ -79,11 +79,13 @@ class Target:
 class Service:
     """The example as a process of its own, on a port that the system chooses."""
 
+    program = SERVICE
+
     def __init__(self, database: Path, **environment: str) -> None:
         self._log = database.with_suffix(f".{time.monotonic_ns()}.log")
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SERVICE)],
+                [sys.executable, str(self.program)],
                 env={
                     **os.environ,
                     "NO_PROXY": "*",

@@ -218,37 +218,37 @@ def _report(output: Output, report: BulkReport) -> None:
     output.draw(*map(text, lines))
 
 
-cancel = _command(
+cancel: click.Command = _command(
     "cancel",
     Bulk.CANCEL,
     lambda client, one, reason: client.cancel(one, reason, by=operator()),
     "Ask instances to stop: their code gets a cancellation at its await.",
 )
-terminate = _command(
+terminate: click.Command = _command(
     "terminate",
     Bulk.TERMINATE,
     lambda client, one, reason: client.terminate(one, reason, by=operator()),
     "End instances at once. Their code does not run again.",
 )
-hold = _command(
+hold: click.Command = _command(
     "hold",
     Bulk.HOLD,
     lambda client, one, reason: client.hold(one, reason=reason, by=operator()),
     "Pause instances until they are released: no turn, no timer, no activity.",
 )
-release = _command(
+release: click.Command = _command(
     "release",
     Bulk.RELEASE,
     lambda client, one, _reason: client.release(one, by=operator()),
     "End what holds instances: an operator's hold, or a fault.",
 )
-unpin = _command(
+unpin: click.Command = _command(
     "unpin",
     Bulk.UNPIN,
     lambda client, one, reason: client.unpin(one, reason=reason, by=operator()),
     "Let the policy choose the version of instances again.",
 )
-delete = _command(
+delete: click.Command = _command(
     "delete",
     Bulk.DELETE,
     lambda client, one, reason: client.delete(one, reason=reason, by=operator()),
@@ -261,7 +261,7 @@ async def _nudged(client: Client, one: str, reason: str) -> str | None:
     return None if asked else "it was asked before"
 
 
-nudge = _command(
+nudge: click.Command = _command(
     "nudge",
     Bulk.NUDGE,
     _nudged,

@@ -1,0 +1,61 @@
+"""The store: its nodes, what operators did to it, and whether it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Query
+from fastapi.responses import JSONResponse
+
+from orchestra.client.audit import OperationPage
+from orchestra.client.info import NodeInfo
+from orchestra.web.access import CurrentClient
+from orchestra.web.answers import Routes, answer
+
+__all__ = ["health", "routes"]
+
+routes: Routes = Routes("store")
+health: Routes = Routes("health")
+
+
+@dataclass
+class Health:
+    """Whether the service answers, and the store behind it."""
+
+    status: str
+    nodes: int | None = None
+
+
+@routes.route("GET", "/nodes", tuple[NodeInfo, ...])
+async def list_nodes(client: CurrentClient) -> JSONResponse:
+    """Return the nodes that work on the store."""
+    return answer(await client.list_nodes())
+
+
+@routes.route("GET", "/operations", OperationPage)
+async def list_operations(
+    client: CurrentClient,
+    subject: str | None = None,
+    action: str | None = None,
+    by: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    page: str | None = None,
+) -> JSONResponse:
+    """Return what operators did, the newest first."""
+    return answer(
+        await client.list_operations(subject=subject, action=action, by=by, limit=limit, page=page)
+    )
+
+
+@health.route("GET", "/live", Health)
+async def live() -> JSONResponse:
+    """Say that the process answers."""
+    return answer(Health("live"))
+
+
+@health.route("GET", "/ready", Health)
+async def ready(client: CurrentClient) -> JSONResponse:
+    """Say that the store answers, and how many nodes live."""
+    nodes = [node for node in await client.list_nodes() if node.alive]
+    return answer(Health("ready", len(nodes)))

@@ -1,0 +1,290 @@
+"""The HTTP API: what it answers, that its document says so, and who may use it."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import jsonschema
+import pytest
+from fastapi import FastAPI
+
+from orchestra import Failure, OrchestrationRegistry
+from orchestra.testing import TestRuntime
+from orchestra.web import create_app
+
+API = "/api/v1"
+
+
+async def watch(ctx, laps: int) -> None:
+    await ctx.wait_for_event("go", str)
+    ctx.continue_as_new(laps + 1)
+
+
+async def fails(ctx, _input: int) -> None:
+    raise Failure("no luck")
+
+
+REGISTRY = OrchestrationRegistry.builder().register("watch", watch).register("fails", fails).build()
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Site:
+    """A client of the API, which compares each answer with what the document promises."""
+
+    def __init__(self, app, http):
+        self.http = http
+        self.document = app.openapi()
+        self.paths = {
+            re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + r"\Z"): operations
+            for path, operations in self.document["paths"].items()
+        }
+
+    async def send(self, method, path, status=200, **options):
+        prefix = "" if path in ("/live", "/ready") else API
+        answer = await self.http.request(method, prefix + path, **options)
+        assert answer.status_code == status, answer.text
+        self._check(method, prefix + path, answer)
+        return answer.json() if answer.content else None
+
+    async def get(self, path, status=200, **options):
+        return await self.send("GET", path, status, **options)
+
+    async def post(self, path, body=None, status=200, **options):
+        return await self.send("POST", path, status, json=body, **options)
+
+    def _check(self, method, path, answer):
+        operations = [
+            known[method.lower()]
+            for pattern, known in self.paths.items()
+            if pattern.match(path.partition("?")[0]) and method.lower() in known
+        ]
+        responses = operations[-1]["responses"]
+        response = responses.get(str(answer.status_code), responses["default"])
+        content = response.get("content")
+        if content is None:
+            assert not answer.content
+            return
+        ((media_type, promised),) = content.items()
+        assert answer.headers["content-type"] == media_type
+        schema = {**promised["schema"], "components": self.document["components"]}
+        jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
+            answer.json()
+        )
+
+
+def reach(app, host="127.0.0.1", **options):
+    transport = httpx.ASGITransport(app, client=(host, 5000))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", **options)
+
+
+@pytest.fixture
+async def env():
+    async with TestRuntime(REGISTRY, start=datetime(2026, 3, 1, tzinfo=UTC)) as env:
+        yield env
+
+
+@pytest.fixture
+async def site(env):
+    app = create_app(env.client, registry=REGISTRY)
+    async with reach(app) as http:
+        yield Site(app, http)
+
+
+pytestmark = pytest.mark.anyio
+
+
+# --- looking ----------------------------------------------------------------------------------
+
+
+async def test_an_instance_is_started_found_and_looked_at(site, env):
+    started = await site.post(
+        "/instances",
+        {"name": "watch", "input": 1, "instance_id": "a/b c", "labels": {"plan": "pro"}},
+        201,
+    )
+    assert (started["instance_id"], started["input"]) == ("a/b c", 1)
+    await env.run_until_idle()
+    path = "/instances/a%2Fb%20c"
+    info = await site.get(path)
+    assert (info["status"], info["waiting_on"][0]["name"]) == ("running", "go")
+    assert "input" not in info
+    assert (await site.get(path, params={"include": ["input", "output"]}))["input"] == 1
+    found = await site.post("/instances/search", {"selection": {"labels": {"plan": "pro"}}})
+    assert [one["instance_id"] for one in found["items"]] == ["a/b c"]
+    assert (await site.post("/instances/search", {"selection": {"name": "fails"}}))["items"] == []
+    assert [event["kind"] for event in await site.get(f"{path}/history")] == [
+        "execution_started",
+        "event_awaited",
+    ]
+    await site.post(f"{path}/events", {"name": "go", "payload": "x"}, 202)
+    await env.run_until_idle()
+    laps = await site.get(f"{path}/executions")
+    assert [(lap["execution_id"], lap["status"]) for lap in laps] == [
+        (1, "continued_as_new"),
+        (2, "running"),
+    ]
+    assert await site.get(f"{path}/executions", params={"after": 2}) == []
+
+
+async def test_pages_follow_each_other(site):
+    for number in range(5):
+        body = {"name": "watch", "input": 1, "instance_id": f"w-{number}"}
+        await site.post("/instances", body, 201)
+    body = {"order_by": "id", "limit": 2}
+    seen = []
+    while True:
+        page = await site.post("/instances/search", body)
+        seen += [one["instance_id"] for one in page["items"]]
+        if page["next_page"] is None:
+            break
+        body["page"] = page["next_page"]
+    assert seen == [f"w-{number}" for number in range(5)]
+    counts = await site.post("/instances/count", {"group_by": ["name"]})
+    assert counts == {"total": 5, "groups": [{"values": {"name": "watch"}, "count": 5}]}
+
+
+async def test_messages_are_listed_and_dropped(site):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    for name in ("noise", "noise", "other"):
+        await site.post("/instances/w/events", {"name": name, "payload": {"deep": [1]}}, 202)
+    waiting = await site.get("/instances/w/messages")
+    assert [one["name"] for one in waiting] == ["noise", "noise", "other"]
+    dropped = await site.post("/instances/w/messages/drop", {"name": "noise", "reason": "noise"})
+    assert dropped == {"count": 2}
+
+
+async def test_nodes_versions_and_health(site):
+    (node,) = await site.get("/nodes")
+    assert node["alive"] is True
+    versions = await site.get("/versions", params={"name": "watch"})
+    assert [(one["version"], one["is_target"]) for one in versions] == [("1.0.0", True)]
+    assert (await site.get("/preflight"))["findings"] == []
+    assert await site.get("/live") == {"status": "live", "nodes": None}
+    assert await site.get("/ready") == {"status": "ready", "nodes": 1}
+
+
+# --- acting -----------------------------------------------------------------------------------
+
+
+async def test_acts_on_one_instance_are_recorded_with_who_asked(site, env):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    await env.run_until_idle()
+    await site.post("/instances/w/hold", {"reason": "the feed is down"}, 204)
+    info = await site.get("/instances/w")
+    assert (info["status"], info["hold"]["detail"]) == ("held", "the feed is down")
+    await site.post("/instances/w/release", None, 204)
+    await site.post("/instances/w/pin", {"version": "1.0.0", "until": "2026-04-01T00:00:00Z"}, 204)
+    await site.post("/instances/w/unpin", None, 204)
+    assert await site.post("/instances/w/nudge") == {"asked": True}
+    labels = await site.post("/instances/w/labels", {"labels": {"plan": "pro", "gone": None}})
+    assert labels == {"plan": "pro"}
+    rewound = await site.post("/instances/w/rewind", {"execution_id": 1})
+    assert rewound["execution_id"] == 2
+    await site.post("/instances/w/cancel", {"reason": "enough"}, 204)
+    await site.post("/instances/w/terminate", None, 409)
+    again = await site.post("/instances/w/rerun", {"instance_id": "w-2"}, 201)
+    assert again["instance_id"] == "w-2"
+    await site.send("DELETE", "/instances/w", 204, params={"reason": "gone"})
+    done = await site.get("/operations", params={"subject": "w"})
+    actions = [(one["action"], one["by"]) for one in reversed(done["items"])]
+    assert actions[0] == ("hold", "localhost")
+    assert [action for action, _ in actions][-1] == "delete"
+
+
+async def test_a_bulk_act_is_a_dry_run_unless_it_says_otherwise(site):
+    for number in range(3):
+        body = {"name": "watch", "input": 1, "instance_id": f"w-{number}"}
+        await site.post("/instances", body, 201)
+    act = {"act": "hold", "selection": {"name": "watch"}, "reason": "r"}
+    planned = await site.post("/bulk", act)
+    assert (planned["dry_run"], planned["matched"], planned["changed"]) == (True, 3, 0)
+    done = await site.post("/bulk", {**act, "dry_run": False})
+    assert (done["changed"], done["failed"]) == (3, 0)
+    failed = await site.post("/bulk", {**act, "act": "delete", "dry_run": False})
+    assert failed["failed"] + failed["skipped"] == 3
+
+
+async def test_ended_instances_are_purged(site, env):
+    await site.post("/instances", {"name": "fails", "input": 1, "instance_id": "f"}, 201)
+    await env.run_until_idle()
+    await env.advance(timedelta(days=2))
+    body = {"completed_before": "2026-03-02T00:00:00Z"}
+    assert (await site.post("/purge", body))["instance_ids"] == ["f"]
+    assert (await site.post("/purge", {**body, "dry_run": False}))["count"] == 1
+    await site.get("/instances/f", 404)
+
+
+async def test_a_policy_is_set_only_if_it_is_as_it_was_read(site):
+    answer = await site.http.get(f"{API}/policies/watch")
+    tag = answer.headers["etag"]
+    body = {"policy": "exact:1.0.0", "reason": "calm"}
+    changed = await site.send("PUT", "/policies/watch", json=body, headers={"If-Match": tag})
+    assert changed["policy"] == "exact:1.0.0"
+    late = {"policy": "latest"}
+    problem = await site.send("PUT", "/policies/watch", 412, json=late, headers={"If-Match": tag})
+    assert problem["title"] == "PolicyChangedMeanwhile"
+    assert (await site.send("PUT", "/policies/watch", 422, json={"policy": "newest"}))["title"]
+    history = await site.get("/policies/watch/history")
+    assert history[0]["reason"] == "calm"
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+async def test_errors_are_problems_with_the_name_of_the_typed_error(site):
+    problem = await site.get("/instances/nobody", 404)
+    assert (problem["title"], problem["instance_id"]) == ("InstanceNotFound", "nobody")
+    body = {"name": "watch", "input": 1, "instance_id": "w"}
+    await site.post("/instances", body, 201)
+    assert (await site.post("/instances", body, 409))["title"] == "InstanceExists"
+    unknown = await site.post("/instances", {"name": "nothing"}, 404)
+    assert unknown["title"] == "UnknownOrchestration"
+    misfit = await site.post("/instances/search", {"limit": "many"}, 422)
+    assert "limit" in misfit["detail"]
+    assert (await site.post("/instances/w/release", None, 409))["title"] == "InstanceNotHeld"
+    answer = await site.http.get("/nowhere")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# --- who may ----------------------------------------------------------------------------------
+
+
+async def test_without_auth_only_this_machine_is_answered(env):
+    app = create_app(env.client)
+    path = f"{API}/nodes"
+    async with reach(app) as near, reach(app, host="192.0.2.7") as far:
+        assert (await near.get(path)).status_code == 200
+        assert (await far.get(path)).status_code == 403
+        # A page of another site, through the operator's browser.
+        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+            assert (await near.get(path, headers=headers)).status_code == 403
+        assert (await far.get("/live")).status_code == 200
+
+
+async def test_auth_names_the_operator_or_refuses(env):
+    async def who(request):
+        return {"secret": "ann"}.get(request.headers.get("authorization", ""))
+
+    await env.client.start("watch", 1, instance_id="w")
+    async with reach(create_app(env.client, auth=who), host="192.0.2.7") as http:
+        path = f"{API}/instances/w/hold"
+        assert (await http.post(path)).status_code == 401
+        known = {"Authorization": "secret"}
+        assert (await http.post(path, headers=known)).status_code == 204
+    (done,) = (await env.client.list_operations(subject="w")).items
+    assert (done.action, done.by) == ("hold", "ann")
+
+
+async def test_it_is_mounted_in_a_service(env):
+    await env.client.start("watch", 1, instance_id="a/b")
+    service = FastAPI()
+    service.mount("/orchestra", create_app(env.client))
+    async with reach(service) as http:
+        answer = await http.get(f"/orchestra{API}/instances/a%2Fb")
+        assert answer.json()["instance_id"] == "a/b"
+        document = (await http.get("/orchestra/openapi.json")).json()
+        assert document["openapi"].startswith("3.1")

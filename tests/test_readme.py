@@ -55,6 +55,10 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "not delivered: ValueError",
         "1.0.0",
         "pending",
+        "2",
+        "sold out",
+        "3",
+        "3",
     ]
 
 

@@ -45,6 +45,8 @@ from orchestra.events import (
     ExecutionStarted,
     ExecutionTerminated,
     Patched,
+    RequestAwaited,
+    RequestReceived,
     TerminalEvent,
     TimerCreated,
     TimerFired,
@@ -65,6 +67,7 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
+from orchestra.testing.request_checks import request_problems
 
 __all__ = [
     "InvariantsViolated",
@@ -95,6 +98,9 @@ _ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
     ExecutionRewound: ExecutionEnd.REWOUND,
     ContinuedAsNew: ExecutionEnd.CONTINUED_AS_NEW,
 }
+
+_PENDING: Final = (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted, RequestAwaited)
+"""The commands that wait for an end."""
 
 _GOES_ON: Final = (ExecutionEnd.CONTINUED_AS_NEW, ExecutionEnd.REWOUND)
 """The ends of an execution that another one follows."""
@@ -401,6 +407,10 @@ class _Inspection:
                 _check_commands(instance, row, events, found)
         _check_boundaries(instance, histories, found)
         _check_messages(instance, histories, found)
+        for invariant, problem, number, event_id in request_problems(
+            self._directory, instance.record, histories
+        ):
+            found.add(invariant, problem, number, event_id)
         _check_activities(instance, histories, found)
         current = histories.get(instance.record.row.execution)
         if self._quiescent:
@@ -732,7 +742,7 @@ def _check_commands(
                 row.number,
                 event.id,
             )
-        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted)):
+        if isinstance(event, _PENDING):
             commands[event.id] = event
             continue
         source = _source(event)
@@ -785,7 +795,7 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
                     number,
                     event.id,
                 )
-        case EventReceived(), EventAwaited():
+        case (EventReceived(), EventAwaited()) | (RequestReceived(), RequestAwaited()):
             fits = event.name == command.name
         case _:
             fits = False
@@ -964,6 +974,7 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
         TimerCreated: "timer",
         EventAwaited: "event",
         ChildStarted: "child",
+        RequestAwaited: "request",
     }
     expected = Counter(kinds[type(event)] for event in pending)
     named = dict(read_summary(record.summary).counts)
@@ -987,6 +998,7 @@ def _source(event: Event) -> int | None:
             | ActivityFailedEvent()
             | TimerFired()
             | EventReceived()
+            | RequestReceived()
             | CommandCancelled()
         ):
             return event.source
@@ -998,14 +1010,11 @@ def _source(event: Event) -> int | None:
 
 def pending_commands(
     events: Sequence[Event],
-) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted]:
+) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted | RequestAwaited]:
     """Yield the commands that have no end yet."""
     over = {_source(event) for event in events}
     for event in events:
-        if (
-            isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted))
-            and event.id not in over
-        ):
+        if isinstance(event, _PENDING) and event.id not in over:
             yield event
 
 

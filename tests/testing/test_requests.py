@@ -18,6 +18,7 @@ from orchestra import (
     RequestRejected,
     WaitTimeout,
 )
+from orchestra.clock import SystemClock
 from orchestra.testing import NothingHappens, TestRuntime, check_store, crash_everywhere
 
 pytestmark = pytest.mark.anyio
@@ -95,7 +96,7 @@ async def test_code_answers_and_rejects_what_clients_ask():
         )
         assert await handle.request("add_item", Item("done"), returns=int) == 3
         assert await handle.result() == 3
-        check_store(env.provider)
+        check_store(env.provider, quiescent=False).raise_if_violated()
 
 
 async def test_the_same_request_id_gets_the_same_answer_also_after_the_end():
@@ -140,6 +141,7 @@ async def test_a_timeout_cancels_nothing_and_the_same_id_asks_again():
             await handle.request("add_item", Item("x"), timeout=SECOND)
         request_id = late.value.request_id
         assert request_id is not None
+        check_store(env.provider, quiescent=False).raise_if_violated()
         (open_one,) = await env.client.list_messages("c")
         assert (open_one.kind, open_one.message_id) == ("request", request_id)
         with pytest.raises(WaitTimeout):
@@ -232,7 +234,7 @@ async def test_a_deleted_instance_is_not_found_by_who_asks_again():
         await handle.delete()
         with pytest.raises(InstanceNotFound):
             await handle.request("add_item", Item("done"), request_id="r")
-        check_store(env.provider)
+        check_store(env.provider, quiescent=False).raise_if_violated()
 
 
 async def test_an_operator_who_drops_a_request_rejects_it_also_one_in_hand():
@@ -305,6 +307,26 @@ async def test_requests_wait_in_the_summary_and_in_the_inbox():
         assert (await handle.info()).unread_messages == 1
 
 
+async def test_a_check_of_the_store_finds_a_request_that_no_lap_will_receive():
+    async with TestRuntime(REGISTRY) as env:
+        handle = await begun(env, "slow")
+        with pytest.raises(WaitTimeout):
+            await handle.request("add_item", Item("x"), timeout=SECOND, request_id="r")
+        report = check_store(env.provider, quiescent=False)
+        assert report.violations == ()
+        with env.database.transaction(None, SystemClock()):
+            (message,) = env.database.messages.remove_all("c")
+        (violation,) = check_store(env.provider, quiescent=False).violations
+        assert str(violation).startswith(
+            "I1: instance 'c', execution 1, event 3: request 'r' is open"
+        )
+        with env.database.transaction(None, SystemClock()):
+            env.database.messages.put(message)
+            env.database.requests.remove_all("c")
+        (violation,) = check_store(env.provider, quiescent=False).violations
+        assert str(violation) == "I1: instance 'c': request 'r' waits, and is not known"
+
+
 async def test_a_full_inbox_refuses_requests():
     async with TestRuntime(REGISTRY) as env:
         await begun(env)
@@ -352,7 +374,7 @@ async def test_every_crash_leaves_one_answer_for_each_request():
                 await handle.request("add_item", Item("x", -1), request_id="bad")
             assert await handle.request("add_item", Item("done"), request_id="end") == 3
             assert await handle.result() == 3
-            check_store(env.provider)
+            check_store(env.provider, quiescent=False).raise_if_violated()
 
     await crash_everywhere(scenario)
 
@@ -364,6 +386,6 @@ async def test_every_crash_lets_a_request_without_an_answer_come_back():
             assert await handle.request("add_item", Item("x"), request_id="r") == 2
             await handle.raise_event("end", message_id="end")
             assert await handle.result() == 2
-            check_store(env.provider)
+            check_store(env.provider, quiescent=False).raise_if_violated()
 
     await crash_everywhere(scenario)

@@ -33,6 +33,7 @@ BELONGING = (
     "tombstone",
     "activity",
     "set_aside",
+    "request",
 )
 """The tables whose rows belong to an instance."""
 
@@ -43,13 +44,23 @@ ORPHANS = {
         SELECT a.instance_id FROM activity a JOIN instance i USING (instance_id) WHERE i.execution <> a.execution""",
     "an activity of an instance that has ended": """
         SELECT a.instance_id FROM activity a JOIN instance i USING (instance_id) WHERE i.status <> 0""",
-    "a message that is unread and read": "SELECT instance_id FROM message JOIN tombstone USING (instance_id, message_id)",
+    "a message that is unread and read": """
+        SELECT instance_id FROM message JOIN tombstone USING (instance_id, message_id) WHERE kind = 0""",
+    "a request that waits and is not open": """
+        SELECT m.instance_id FROM message m LEFT JOIN request r
+        ON (r.instance_id, r.request_id, r.sequence) = (m.instance_id, m.message_id, m.sequence)
+        WHERE m.kind = 5 AND (r.request_id IS NULL OR r.answered_at IS NOT NULL)""",
+    "an open request that no lap will receive": """
+        SELECT r.instance_id FROM request r
+        JOIN instance i ON (i.instance_id, i.incarnation) = (r.instance_id, r.incarnation)
+        LEFT JOIN message m ON (m.instance_id, m.sequence, m.kind) = (r.instance_id, r.sequence, 5)
+        WHERE i.status = 0 AND r.answered_at IS NULL AND m.sequence IS NULL""",
     "a message from the future": """
         SELECT m.instance_id FROM message m JOIN instance i USING (instance_id) WHERE m.sequence > i.inbox_seq""",
     "the end of a child that the current execution has not asked for": """
         SELECT m.instance_id FROM message m JOIN instance i USING (instance_id)
         LEFT JOIN event e ON (e.instance_id, e.execution, e.event_id, e.kind) = (m.instance_id, i.execution, m.source, 11)
-        WHERE m.kind <> 0 AND e.event_id IS NULL""",
+        WHERE m.kind BETWEEN 1 AND 4 AND e.event_id IS NULL""",
     "events without their execution": """
         SELECT e.instance_id FROM event e LEFT JOIN execution x USING (instance_id, execution)
         WHERE x.instance_id IS NULL""",

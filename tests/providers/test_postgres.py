@@ -34,6 +34,7 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.events import OnParentClose
+from orchestra.levels import Levels
 from orchestra.providers.postgres import PostgresProvider, schema
 from orchestra.providers.postgres import connection as connections
 from orchestra.providers.postgres import statements as sql
@@ -55,7 +56,7 @@ from orchestra.store.changes import (
 )
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune
 from orchestra.store.instances import ParentLink
-from orchestra.store.kinds import THIS_LIBRARY, Dialect, ExecutionEnd, Status
+from orchestra.store.kinds import CONTROL_LEVEL, THIS_LIBRARY, Dialect, ExecutionEnd, Status
 from orchestra.store.outcomes import (
     Appended,
     Claimed,
@@ -830,6 +831,26 @@ def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
 
 
 # --- lost connections ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lane", ["first", "lost"])
+def test_what_commits_on_a_new_connection_is_written_at_the_level_that_was_read_before(
+    provider, connect, other, lane
+):
+    """A rewind reads the level, and its write may be the first one on its connection."""
+    row = begin(provider)
+    provider.store.join(replace(a_node("newest"), reads=CONTROL_LEVEL, writes=CONTROL_LEVEL))
+    provider.store.raise_level(Levels(CONTROL_LEVEL, CONTROL_LEVEL))
+    if lane == "first":
+        provider = connect()
+    assert provider.directory.catalogue().levels.write == CONTROL_LEVEL
+    if lane == "lost":
+        terminate(other, backend_of(provider))
+        until(lambda: select.select([lane_of(provider).fileno()], [], [], 0)[0])
+    closed = ExecutionDelta(1, closed=Closing(1, ExecutionEnd.REWOUND))
+    following = ExecutionDelta(2, create=an_execution(2))
+    step = a_write(row, a_state(row, execution=2), executions=(closed, following))
+    assert one(provider, step) == Granted(0)
 
 
 def test_a_connection_that_was_lost_meanwhile_is_made_anew_without_a_word(provider, other):

@@ -174,8 +174,9 @@ class PostgresProvider(Provider):
         only.
         """
         self._kinds.clear()
-        self._settings.dialect.forget()
         branch = self._connector.branch_of(connection)
         before, self._branch = self._branch, branch or self._branch
         if before is not None and self._branch != before:
+            # Only then: a caller may have read the levels already, to commit on this connection.
+            self._settings.dialect.forget()
             self._nodes.lose()

@@ -33,6 +33,8 @@ from orchestra.client import (
     PurgeReport,
     RewindInfo,
     Selection,
+    StreamInfo,
+    StreamItem,
     Unreadable,
     UnreadMessage,
     WaitingFor,
@@ -105,6 +107,7 @@ from orchestra.errors import (
     RequestRejected,
     RuntimeClosed,
     SchemaMismatch,
+    StaleAttempt,
     StartRefused,
     StoreAliased,
     StoreBusy,
@@ -116,6 +119,7 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreReplaced,
     StoreUnavailable,
+    StreamTruncated,
     UnknownOrchestration,
     UnknownVersion,
     UnknownZone,
@@ -135,7 +139,7 @@ from orchestra.operations.preflight import (
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.requests import Request
-from orchestra.retention import Retention
+from orchestra.retention import Retention, StreamRetention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
 from orchestra.schedules import (
@@ -290,6 +294,7 @@ __all__ = [
     "SlotOutcome",
     "Spec",
     "SqliteProvider",
+    "StaleAttempt",
     "Start",
     "StartRefused",
     "StoreAliased",
@@ -302,6 +307,10 @@ __all__ = [
     "StoreReadOnly",
     "StoreReplaced",
     "StoreUnavailable",
+    "StreamInfo",
+    "StreamItem",
+    "StreamRetention",
+    "StreamTruncated",
     "TaskGroup",
     "UnknownOrchestration",
     "UnknownPolicy",

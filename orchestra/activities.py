@@ -541,6 +541,10 @@ class RunningTry(Protocol):
         """Return whether its result is not needed."""
         ...
 
+    def publish(self, stream: str, value: Any) -> Awaitable[None]:
+        """Publish a value; see :meth:`ActivityContext.publish`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityContext:
@@ -564,6 +568,26 @@ class ActivityContext:
     def heartbeat(self, payload: Any = None) -> None:
         """Send a sign of life. If this attempt fails, the next one gets the payload."""
         self.running.beat(payload)
+
+    def publish(self, stream: str, value: Any) -> Awaitable[None]:
+        """Publish a value to a stream of the instance: ``await`` it in an ``async`` activity. A
+        ``def`` activity only calls it.
+
+        Items are stored in batches, in order, as soon as the node's engine is free; each carries
+        its attempt. They stand before the activity's end does: a reader that sees the result can
+        read them all. The call waits while a thousand items, or a megabyte, are on their way. What
+        an attempt has published stays if the attempt fails; the next one publishes anew, under its
+        own number.
+
+        Raises:
+            StaleAttempt: this attempt is no longer current: it was given up, or its node has lost
+                the instance. Nothing was published, and its result will not count either.
+            LevelTooLow: a node with a library that knows no streams lives. The next attempt may
+                come later.
+            InvalidArgument: the name is not text of 1 to 1,024 characters.
+            EncodeError, PayloadTooLarge: the value cannot be stored.
+        """
+        return self.running.publish(stream, value)
 
     @property
     def cancelled(self) -> bool:

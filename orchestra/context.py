@@ -222,6 +222,7 @@ class Machine(Protocol):
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
     def set_labels(self, changes: Mapping[str, str | None]) -> None: ...
+    def publish(self, stream: str, value: Payload) -> None: ...
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None: ...
 
 
@@ -1088,6 +1089,23 @@ class OrchestrationContext:
         """
         self._machine.check()
         self._machine.set_labels(check_label_changes(labels))
+
+    def publish(self, stream: str, value: Any) -> None:
+        """Publish a value to a stream of the instance: exactly once, in the write of the turn.
+
+        Nothing is published again on replay, and nothing by a turn that ends in a hold.
+        ``client.read_stream`` reads it, by its offset: 1, 2, 3, ... A stream lives as long as its
+        instance, over boundaries and restarts. ``Retention(streams=...)`` says how much of it is
+        kept. While a node with a library that knows no streams lives, the instance waits.
+
+        Raises:
+            InvalidArgument: the name is not text of 1 to 1,024 characters.
+            EncodeError, PayloadTooLarge: the value cannot be stored.
+        """
+        self._machine.check()
+        check_name(stream, "a stream")
+        subject, limit = f"item of stream {stream!r}", self._machine.limits.max_payload
+        self._machine.publish(stream, encode(value, subject=subject, limit=limit))
 
     def trace_debug(self, message: str, /, **fields: Any) -> None:
         """Log a message, tagged with name, version, instance and execution. Silent on replay;

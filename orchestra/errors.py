@@ -31,7 +31,9 @@ copied.
     │   ├── InstanceFailed                raised by ``Handle.result``
     │   │   └── InstanceHeld              an error of its code holds it until changed code is deployed; also a WaitTimeout
     │   ├── InstanceCancelled
-    │   └── InstanceTerminated
+    │   ├── InstanceTerminated
+    │   ├── StreamTruncated               the items were cut from the stream; ``.stream``, ``.first_offset``
+    │   └── StaleAttempt                  an attempt of an activity is no longer current; ``.activity``, ``.attempt``
     ├── WaitTimeout                       ``.request_id``: asks again for the answer to a request
     ├── PayloadError                      ``.subject``, ``.field``
     │   ├── EncodeError
@@ -147,6 +149,7 @@ __all__ = [
     "RequestRejected",
     "RuntimeClosed",
     "SchemaMismatch",
+    "StaleAttempt",
     "StartRefused",
     "StoreAliased",
     "StoreBusy",
@@ -158,6 +161,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreReplaced",
     "StoreUnavailable",
+    "StreamTruncated",
     "UnknownOrchestration",
     "UnknownVersion",
     "UnknownZone",
@@ -447,6 +451,28 @@ class InstanceFailed(InstanceError):
     def __init__(self, message: str, *, instance_id: str, error: ErrorInfo | None) -> None:
         super().__init__(message, instance_id=instance_id)
         self.error = error
+
+
+class StreamTruncated(InstanceError):
+    """The items that were asked for have been cut from the stream. ``first_offset`` is the first one
+    that is kept: read with ``after=first_offset - 1``.
+    """
+
+    def __init__(self, message: str, *, instance_id: str, stream: str, first_offset: int) -> None:
+        super().__init__(message, instance_id=instance_id)
+        self.stream = stream
+        self.first_offset = first_offset
+
+
+class StaleAttempt(InstanceError):
+    """An attempt of an activity is no longer current: its time is up, its result is not needed, or
+    another attempt has begun. Nothing was stored. ``activity`` and ``attempt`` name it.
+    """
+
+    def __init__(self, message: str, *, instance_id: str, activity: str, attempt: int) -> None:
+        super().__init__(message, instance_id=instance_id)
+        self.activity = activity
+        self.attempt = attempt
 
 
 class WaitTimeout(OrchestraError, TimeoutError):

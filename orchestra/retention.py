@@ -7,11 +7,44 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from orchestra.errors import InvalidArgument
-from orchestra.options import POSITIVE, check_count, check_duration
+from orchestra.options import POSITIVE, check_count, check_duration, check_kind
 
-__all__ = ["Retention"]
+__all__ = ["Retention", "StreamRetention"]
 
 _LONGEST: Final = timedelta(days=365_000)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRetention:
+    """How much of each stream of an instance is kept; see ``ctx.publish``.
+
+    Each bound holds by itself. The write that appends cuts the oldest items once the stream is an
+    eighth over a bound. So at least as much is kept as the bounds say, and never more than an
+    eighth above them. The newest item always stays. A stream to which nothing is published keeps
+    its items, whatever their age. The node that publishes applies its own bounds.
+
+    Args:
+        items: how many items are kept. ``None``: all.
+        bytes: how many bytes of their values. ``None``: all.
+        keep_for: items that were published longer ago are cut. ``None``: none is too old.
+
+    Raises:
+        InvalidArgument: a number less than 1, or a time that is not positive.
+    """
+
+    items: int | None = 10_000
+    bytes: int | None = 64 * 1024 * 1024
+    keep_for: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.items, "StreamRetention.items", optional=True)
+        check_count(self.bytes, "StreamRetention.bytes", optional=True)
+        check_duration(
+            self.keep_for, "StreamRetention.keep_for", least=POSITIVE, most=_LONGEST, optional=True
+        )
+
+
+_STREAMS: Final = StreamRetention()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +68,11 @@ class Retention:
         children: what becomes of the ended children of a lap whose row is deleted, and of theirs.
             ``"with_lap"``: they are deleted soon after it, whatever their own names' ``finished``
             says; open ones stay until they have ended. ``"keep"``: they stay as they are.
+        streams: how much of each stream of an instance is kept.
 
     Raises:
         InvalidArgument: fewer than one history, fewer executions than histories, a time that is not
-            positive, or another word for ``children``.
+            positive, another word for ``children``, or ``streams`` is no ``StreamRetention``.
     """
 
     histories: int | None = 10
@@ -46,6 +80,7 @@ class Retention:
     keep_for: timedelta | None = None
     finished: timedelta | None = None
     children: Literal["with_lap", "keep"] = "with_lap"
+    streams: StreamRetention = _STREAMS
 
     def __post_init__(self) -> None:
         check_count(self.histories, "Retention.histories", optional=True)
@@ -67,3 +102,4 @@ class Retention:
             raise InvalidArgument(
                 f"Retention.children is {self.children!r}; it takes 'with_lap' or 'keep'"
             )
+        check_kind(self.streams, "Retention.streams", StreamRetention)

@@ -28,6 +28,7 @@ from orchestra.client.selections import (
     Selection,
     WaitingFor,
 )
+from orchestra.client.streams import StreamInfo, StreamItem
 from orchestra.client.values import Unreadable
 from orchestra.operations.bulk import Bulk
 
@@ -57,6 +58,8 @@ __all__ = [
     "PurgeReport",
     "RewindInfo",
     "Selection",
+    "StreamInfo",
+    "StreamItem",
     "UnreadMessage",
     "Unreadable",
     "WaitingFor",

@@ -15,7 +15,7 @@ each names the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -51,6 +51,7 @@ from orchestra.client.requests import Requests
 from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.starts import Orchestration, StartOptions, Starts
+from orchestra.client.streams import StreamInfo, StreamItem, list_streams, read_stream
 from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
@@ -657,6 +658,71 @@ class Client:
         """
         return await self._messages.drop(instance_id, name, message_ids, reason, by)
 
+    @overload
+    def read_stream(
+        self,
+        instance_id: str,
+        name: str,
+        type: type[T],
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[T]]: ...
+    @overload
+    def read_stream(
+        self,
+        instance_id: str,
+        name: str,
+        type: TypeForm[T],
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[T]]: ...
+    @overload
+    def read_stream(
+        self, instance_id: str, name: str, *, after: int = 0, follow: bool = True
+    ) -> AsyncGenerator[StreamItem[Any]]: ...
+    def read_stream(
+        self,
+        instance_id: str,
+        name: str,
+        type: Any = Any,  # noqa: A002
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[Any]]:
+        """Yield the items of a stream of an instance, in order, from the one behind ``after`` on.
+
+        The stream goes on over boundaries and restarts of the instance, and its offsets with it, on
+        whatever node it runs. A reader that was cut off goes on with the offset of its last item.
+        Any number of readers may read a stream. A slow one costs the writers nothing: it reads a
+        page at a time.
+
+        Args:
+            instance_id: the instance.
+            name: the stream. One to which nothing was published yet has no items.
+            type: what to read the values as.
+            after: the offset of the last item that the caller has. 0: from the beginning.
+            follow: wait for further items, until the instance has ended and its last item was
+                read. If false, end with the last item that there is now.
+
+        Raises:
+            InstanceNotFound: there is no such instance, or it was deleted meanwhile.
+            StreamTruncated: retention has cut the item behind ``after``;
+                see :class:`~orchestra.StreamRetention`.
+            DecodeError: a value does not fit the type.
+            InvalidArgument: an id, a name or ``after`` cannot be one.
+        """
+        return read_stream(self._access, instance_id, name, type, after, follow=follow)
+
+    async def list_streams(self, instance_id: str) -> tuple[StreamInfo, ...]:
+        """Return the streams of an instance, by their names.
+
+        Raises:
+            InstanceNotFound: there is no such instance.
+        """
+        return await list_streams(self._access, instance_id)
+
     async def cancel(self, instance_id: str, reason: str = "", *, by: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel
         changes nothing.
@@ -1184,6 +1250,43 @@ class Handle(Generic[R_co]):
             timeout=timeout,
             request_id=request_id,
         )
+
+    @overload
+    def read_stream(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[T]]: ...
+    @overload
+    def read_stream(
+        self,
+        name: str,
+        type: TypeForm[T],
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[T]]: ...
+    @overload
+    def read_stream(
+        self, name: str, *, after: int = 0, follow: bool = True
+    ) -> AsyncGenerator[StreamItem[Any]]: ...
+    def read_stream(
+        self,
+        name: str,
+        type: Any = Any,  # noqa: A002
+        *,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncGenerator[StreamItem[Any]]:
+        """Yield the items of a stream; see :meth:`Client.read_stream`."""
+        return self.client.read_stream(self.instance_id, name, type, after=after, follow=follow)
+
+    async def list_streams(self) -> tuple[StreamInfo, ...]:
+        """Return the streams of the instance; see :meth:`Client.list_streams`."""
+        return await self.client.list_streams(self.instance_id)
 
     async def cancel(self, reason: str = "", *, by: str = "") -> None:
         """Ask it to stop; see :meth:`Client.cancel`."""

@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
+from orchestra.client.hinted import HintedWatch
 from orchestra.client.intake import Intake
-from orchestra.client.port import End
+from orchestra.client.port import End, StreamWatch
 from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
 from orchestra.loops import current_loop
 from orchestra.store.changes import ClientChange, size_of
@@ -189,3 +190,8 @@ class DirectPort:
     ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""
         return nullcontext(PollingWatch(seconds))
+
+    def watch_stream(self, instance_id: str) -> AbstractContextManager[StreamWatch]:
+        """Watch by the hints of the provider."""
+        self._require_open()
+        return HintedWatch(self._provider.stream_hints, instance_id)

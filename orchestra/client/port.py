@@ -13,7 +13,7 @@ from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Outcome
 from orchestra.store.requests import RequestAnswer
 
-__all__ = ["End", "EndWatch", "Port"]
+__all__ = ["End", "EndWatch", "Port", "StreamWatch"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,16 @@ class EndWatch(Protocol):
         ...
 
 
+class StreamWatch(Protocol):
+    """Wakes a reader of a stream when something may have been published, or the instance may have
+    ended.
+    """
+
+    async def wait(self, seconds: float) -> None:
+        """Return when there may be news since the last call, or after so many seconds."""
+        ...
+
+
 class Port(Protocol):
     """The port of a client."""
 
@@ -83,6 +93,14 @@ class Port(Protocol):
         """Watch for an instance's end while the context is open, for so many seconds.
 
         With a request's id, watch for its answer; an end then only wakes the caller.
+
+        Raises:
+            RuntimeClosed: the runtime or client has stopped.
+        """
+        ...
+
+    def watch_stream(self, instance_id: str) -> AbstractContextManager[StreamWatch]:
+        """Watch for what an instance publishes while the context is open.
 
         Raises:
             RuntimeClosed: the runtime or client has stopped.

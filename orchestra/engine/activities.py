@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestra.codec import Packed, Payload
 from orchestra.engine.messages import (
@@ -20,6 +20,7 @@ from orchestra.engine.messages import (
     ActivityKey,
     Heartbeat,
     Outbox,
+    PublishItems,
     RunActivity,
     StopActivity,
     ToShell,
@@ -29,11 +30,17 @@ from orchestra.error_info import error_info
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, StoreError
 from orchestra.events import EVENTS, ActivityScheduled, EventForms, UnknownEvent, from_record
 from orchestra.replay import Identity
-from orchestra.store.changes import Report
+from orchestra.store.changes import Publish, Report
 from orchestra.store.tasks import Task
 from orchestra.telemetry import escaped, log_instance
 
-__all__ = ["Activities", "key_of"]
+__all__ = ["Activities", "Fence", "key_of"]
+
+
+class Fence(NamedTuple):
+    """The fence of an attempt: that of its task or, without a revision, of its instance's owner."""
+
+    revision: int | None
 
 
 class Activities:
@@ -63,7 +70,7 @@ class Activities:
         """What activities of this node's instances have reported and no write has recorded, by
         instance.
         """
-        self._postponed: list[ActivityEnded | Heartbeat] = []
+        self._postponed: list[ActivityEnded | Heartbeat | PublishItems] = []
         """Reports that the next step takes in."""
 
     def __len__(self) -> int:
@@ -144,6 +151,13 @@ class Activities:
         if self._tasks.drop(key) is not None or self._own.attempt(key) is not None:
             self.abort(key)
 
+    def fence(self, key: ActivityKey, attempt: int) -> Fence | None:
+        """Return the fence under which an attempt publishes; ``None``: it is no longer current."""
+        if self._own.attempt(key) == attempt:
+            return Fence(None)
+        task = self._tasks.taken.get(key)
+        return Fence(task.revision) if task is not None and task.attempt == attempt else None
+
     # --- their reports ---
 
     @property
@@ -151,11 +165,11 @@ class Activities:
         """Whether the next step has reports to take in."""
         return bool(self._postponed)
 
-    def postpone(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+    def postpone(self, reports: Iterable[ActivityEnded | Heartbeat | PublishItems]) -> None:
         """Have the next step take in reports."""
         self._postponed.extend(reports)
 
-    def take_postponed(self) -> list[ActivityEnded | Heartbeat]:
+    def take_postponed(self) -> list[ActivityEnded | Heartbeat | PublishItems]:
         """Return the postponed reports."""
         reports, self._postponed = self._postponed, []
         return reports
@@ -430,7 +444,7 @@ class _Tasks:
         self.blocking.clear()
 
 
-def key_of(task: Task | Report) -> ActivityKey:
+def key_of(task: Task | Report | Publish) -> ActivityKey:
     """Return the key of a task's activity."""
     return ActivityKey(task.instance_id, task.incarnation, task.execution, task.event_id)
 

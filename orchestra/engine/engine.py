@@ -27,6 +27,7 @@ from orchestra.engine.messages import (
     Heartbeat,
     Outbox,
     PolicyChanged,
+    PublishItems,
     Submit,
     ToEngine,
     ToShell,
@@ -34,6 +35,7 @@ from orchestra.engine.messages import (
 from orchestra.engine.ownership import Ownership, UnknownOutcomes
 from orchestra.engine.ownership_check import OwnershipCheck
 from orchestra.engine.placement import FreePlaces, Placement
+from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import Pressure, RunQueue
 from orchestra.engine.runner import Runner
 from orchestra.engine.steps.stepper import Stepper
@@ -141,6 +143,9 @@ class Engine:
         self._outbox = Outbox()
         self._in_flight = InFlightWrites(self.options.group, self.options.group_bytes)
         self._activities = Activities(self._outbox, self._in_flight.queue, blocking, library.events)
+        self._publications = Publications(
+            self._activities, self._outbox, registry.retentions, retention or Retention()
+        )
         self._notices = LogNotices(registry)
         self._ownership = Ownership(
             self._run_queue,
@@ -174,6 +179,7 @@ class Engine:
             self._run_queue,
             self._in_flight,
             self._activities,
+            self._publications,
             self._arrivals,
             self._claims,
             self._unknown,
@@ -225,7 +231,9 @@ class Engine:
         # In its place from the start: should the code of an instance not return, the group goes on
         # with what it has. And a read that fails on the way loses neither turns nor clients'
         # changes.
-        self._in_flight.begin(self._unknown.recoveries(node_id))
+        self._in_flight.begin(
+            [*self._publications.take_changes(), *self._unknown.recoveries(node_id)]
+        )
         self._runner.begin(self.catalogue, now, self._free)
         for instance, result in self._ownership.take_late_results():
             self._arrivals.are_due = True
@@ -266,6 +274,9 @@ class Engine:
             case ActivityEnded() | Heartbeat():
                 if not self._activities.report(message, self.node.node_id):
                     self._arrivals.report(message)
+            case PublishItems():
+                levels = self.catalogue.levels
+                self._publications.take(message, self.node.node_id, self.now, levels)
 
     def _count_free_places(self) -> FreePlaces:
         options = self.options
@@ -295,7 +306,7 @@ class Engine:
         """The group that the last step has returned, until it is applied."""
         return self._in_flight.changes
 
-    def postpone(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+    def postpone(self, reports: Iterable[ActivityEnded | Heartbeat | PublishItems]) -> None:
         """Have the next step take in reports of activities."""
         self._activities.postpone(reports)
 
@@ -346,6 +357,7 @@ class Engine:
             or self._check.is_due
             or (self._check.reads_holds and not self._claims.stopped)
             or self._activities.has_postponed
+            or self._publications.has_any
             or self._blocked.has_late_results
             or self._ownership.has_discarded
             or self.has_parked_ahead
@@ -449,6 +461,7 @@ class Engine:
         commits.
         """
         messages = self._activities.clear()
+        self._publications.clear()
         # Cached executions too: they may come from lost commits, whose revisions are given anew.
         self._ownership.clear()
         # If the last step was abandoned, its activities were not handed to the shell. None begins.

@@ -24,6 +24,7 @@ from orchestra.engine.messages import (
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.ownership import Ownership, UnknownOutcomes
 from orchestra.engine.ownership_check import OwnershipCheck
+from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.steps.step import Step
 from orchestra.engine.store_time import PUT_BACK, StoreTime
@@ -33,6 +34,7 @@ from orchestra.store.changes import (
     Cancel,
     Change,
     Claim,
+    Publish,
     Recover,
     Report,
     Resume,
@@ -193,6 +195,7 @@ class Outcomes:
         run_queue: RunQueue,
         in_flight: InFlightWrites,
         activities: Activities,
+        publications: Publications,
         arrivals: Arrivals,
         claims: Claims,
         unknown: UnknownOutcomes,
@@ -207,6 +210,7 @@ class Outcomes:
         self._run_queue = run_queue
         self._in_flight = in_flight
         self._activities = activities
+        self._publications = publications
         self._arrivals = arrivals
         self._claims = claims
         self._unknown = unknown
@@ -335,6 +339,8 @@ class Outcomes:
                     self._activities.begin_task(task, self.node_id)
             case Reported() | Refused() if isinstance(sent.change, Report):
                 self._reported(sent.change, outcome)
+            case Granted() | Refused() if isinstance(sent.change, Publish):
+                self._publications.answered(sent.change, outcome)
             case Recovered(snapshot=snapshot):
                 assert isinstance(sent.change, Recover)
                 self._ownership.recovered(sent.change.instance_id, snapshot, self._time.now)
@@ -375,6 +381,8 @@ class Outcomes:
         elif isinstance(change, Report):
             # If the first one has arrived, the fence refuses the second.
             self._in_flight.queue(change)
+        elif isinstance(change, Publish):
+            self._publications.unanswered(change)
         self._check.owned_due = True
 
     def _poisoned(self, sent: InFlightWrite, error: StoreError) -> None:
@@ -389,6 +397,8 @@ class Outcomes:
             self._unknown.answered(sent.change.instance_id)
         elif isinstance(sent.change, Report):
             self._activities.report_unstorable(sent.change, error)
+        elif isinstance(sent.change, Publish):
+            self._publications.failed(sent.change, error)
         else:
             engine_logger.error("the store will not take %s: %s", type(sent.change).__name__, error)
             if isinstance(sent.change, Claim):  # not again before the next poll

@@ -28,8 +28,10 @@ __all__ = [
     "ActivityKey",
     "Heartbeat",
     "InstanceEnded",
+    "ItemsStored",
     "Outbox",
     "PolicyChanged",
+    "PublishItems",
     "Reply",
     "RequestsAnswered",
     "RunActivity",
@@ -129,7 +131,19 @@ class Heartbeat:
     payload: Payload
 
 
-ToEngine = Submit | ActivityEnded | Heartbeat
+@frozen
+class PublishItems:
+    """A running activity publishes values: their streams, the values, and their numbers within the
+    attempt.
+    """
+
+    key: ActivityKey
+    attempt: int
+    orchestration: str
+    items: tuple[tuple[str, Payload, int], ...]
+
+
+ToEngine = Submit | ActivityEnded | Heartbeat | PublishItems
 
 
 # --- to the shell -----------------------------------------------------------------------------
@@ -171,6 +185,18 @@ class Reply:
 
     token: Any
     outcome: Outcome | OrchestraError
+
+
+@frozen
+class ItemsStored:
+    """The last items of an attempt are stored, or why not. ``is_stale``: the attempt is no longer
+    current.
+    """
+
+    key: ActivityKey
+    attempt: int
+    error: OrchestraError | None
+    is_stale: bool = False
 
 
 @frozen
@@ -222,6 +248,7 @@ ToShell = (
     | WriteLogs
     | PolicyChanged
     | RequestsAnswered
+    | ItemsStored
 )
 
 

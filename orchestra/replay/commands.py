@@ -460,6 +460,11 @@ class Commands:
         if not self.journal.replaying:
             self.gathered.labels = {**(self.gathered.labels or {}), **changes}
 
+    def publish(self, stream: str, value: Payload) -> None:
+        """Publish a value, unless the code repeats its history."""
+        if not self.journal.replaying:
+            self.gathered.published.append((stream, value))
+
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
         """Add a log entry, unless the code repeats its history."""
         if self.seal.closed:

@@ -35,6 +35,7 @@ class Gathered:
         "labels",
         "logs",
         "patches",
+        "published",
         "recalled",
         "received",
         "scheduled",
@@ -63,6 +64,7 @@ class Gathered:
         self.set_aside: list[SetAside] = []
         self.patches: list[str] = []
         self.answers: list[RequestAnswer] = []
+        self.published: list[tuple[str, Payload]] = []
 
     def turn(
         self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
@@ -110,4 +112,5 @@ class Gathered:
             patches=tuple(self.patches),
             labels=tuple(self.labels.items()) if self.labels else (),
             answers=tuple(self.answers),
+            published=tuple(self.published) if self.published else (),
         )

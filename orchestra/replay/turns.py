@@ -129,7 +129,8 @@ class Turn:
 
     ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
     ``labels`` are those that it has set; ``None``: removed. ``answers`` are those that it has given
-    to requests.
+    to requests. ``published`` are the values that it has published, with their
+    streams, in order.
     """
 
     events: tuple[EventRecord, ...]
@@ -151,3 +152,4 @@ class Turn:
     patches: tuple[str, ...] = ()
     labels: tuple[tuple[str, str | None], ...] = ()
     answers: tuple[RequestAnswer, ...] = ()
+    published: tuple[tuple[str, Payload], ...] = ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,16 +25,20 @@ from orchestra.engine.messages import (
     ActivityFailure,
     ActivityKey,
     Heartbeat,
+    ItemsStored,
     RunActivity,
     ToEngine,
 )
 from orchestra.error_info import class_names, error_info, is_non_retryable
-from orchestra.errors import ErrorInfo
+from orchestra.errors import ErrorInfo, LevelTooLow
+from orchestra.ids import check_name
 from orchestra.runtime.alarms import Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
 from orchestra.runtime.driving import Driver, LetGo
+from orchestra.runtime.publishing import DONE, Publisher
 from orchestra.runtime.threads import Pool, Threads, thread_context
+from orchestra.store.streams import STREAM_LEVEL
 from orchestra.telemetry import Recorder, log_instance
 from orchestra.telemetry.quota import Quota
 
@@ -95,6 +100,7 @@ class ActivityRunner:
         heartbeat_interval: seconds between stored heartbeats; the last one is always stored.
         pool: the threads of ``def`` activities, where they are not its own.
         alarms: its alarms, where they do not go by the clock's own time.
+        level: returns the level at which the store is written.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class ActivityRunner:
         recorder: Recorder | None = None,
         pool: Pool | None = None,
         alarms: Alarms | None = None,
+        level: Callable[[], int] = lambda: STREAM_LEVEL,
     ) -> None:
         self._activities = activities
         self._report = report
@@ -123,6 +130,12 @@ class ActivityRunner:
         self._payload_limit = payload_limit
         self._heartbeat_interval = heartbeat_interval
         self._recorder = recorder or Recorder()
+        self._level = level
+        self._publishing = threading.Lock()
+        """Held while an attempt gets its publisher: its threads may publish at once."""
+        self._publishers: dict[tuple[ActivityKey, int], Publisher] = {}
+        self._home = 0
+        """The thread of the event loop."""
         self._runs: dict[ActivityKey, Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
         self._without_thread: OrderedDict[ActivityKey, Run] = OrderedDict()
@@ -142,6 +155,7 @@ class ActivityRunner:
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Run attempts as tasks of this group from now on."""
         self._group = group
+        self._home = threading.get_ident()
         # The backend's own classes, asked for once: each task has two scopes, and anyio takes eight
         # calls to make one, not two.
         self._make_scope = type(anyio.CancelScope())
@@ -175,6 +189,7 @@ class ActivityRunner:
         run = self._runs.get(key)
         if run is not None:
             run.aborted = True
+            self._close_publisher(run)
             self._end(run, "its result is not needed", None)
 
     def stop(self, key: ActivityKey) -> None:
@@ -314,6 +329,52 @@ class ActivityRunner:
         if run.heartbeat is not None and not run.is_over:
             self._report(Heartbeat(run.request.key, run.request.attempt, run.heartbeat))
 
+    # --- streams ---
+
+    def publish(self, run: Run, stream: str, value: Any) -> Awaitable[None]:
+        """Publish a value of an attempt. Call it in any thread; outside of the event loop it waits
+        for room itself.
+        """
+        check_name(stream, "a stream")
+        if self._level() < STREAM_LEVEL:
+            raise LevelTooLow(
+                f"activity {run.request.name!r} publishes to stream {stream!r}, and a node with an "
+                "older library lives, which knows no streams; the level of the store rises by "
+                "itself once it has gone"
+            )
+        payload = encode(value, subject=f"item of stream {stream!r}", limit=self._payload_limit)
+        publisher = run.publisher or self._make_publisher(run)
+        is_home = threading.get_ident() == self._home
+        if is_home and run.in_task:
+            return publisher.publish(stream, payload)
+        publisher.publish_here(stream, payload, waits=not is_home)
+        return DONE
+
+    def _make_publisher(self, run: Run) -> Publisher:
+        with self._publishing:
+            if run.publisher is None:
+                run.publisher = publisher = Publisher(run.request, self._report)
+                if run.aborted or run.end.locked():  # its end was reported
+                    publisher.close()
+                else:
+                    self._publishers[run.request.key, run.request.attempt] = publisher
+            return run.publisher
+
+    def stored(self, message: ItemsStored) -> None:
+        """Take in that items of an attempt are stored, or why not. Call it on the event loop."""
+        publisher = self._publishers.get((message.key, message.attempt))
+        if publisher is not None:
+            publisher.stored(message)
+
+    def _close_publisher(self, run: Run) -> None:
+        with self._publishing:
+            publisher = run.publisher
+            self._publishers.pop((run.request.key, run.request.attempt), None)
+        if publisher is not None:
+            publisher.close()
+
+    # --- deadlines of attempts ---
+
     def is_overdue(self, run: Run) -> bool:
         """Return whether an attempt's time is up. Call it in any thread."""
         return self._clock.monotonic() >= run.deadline
@@ -452,6 +513,10 @@ class ActivityRunner:
         )
 
     def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
+        if run.publisher is not None:
+            # First: the items of an attempt stand before its end does.
+            run.publisher.finish()
+            self._publishers.pop((run.request.key, run.request.attempt), None)
         if not run.aborted:
             self._report(ActivityEnded(run.request.key, run.request.attempt, result, run.heartbeat))
 

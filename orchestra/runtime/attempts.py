@@ -17,6 +17,7 @@ from orchestra.errors import ErrorInfo
 from orchestra.replay import Identity
 from orchestra.runtime.alarms import Alarm
 from orchestra.runtime.driving import Driver
+from orchestra.runtime.publishing import Publisher
 from orchestra.telemetry import Attempt
 
 __all__ = ["Run", "Runner", "activity_context_of", "time_out_failure"]
@@ -35,6 +36,10 @@ class Runner(Protocol):
 
     def name_blocking(self, run: Run, seconds: float) -> None:
         """Log a warning about an attempt that blocked the event loop."""
+        ...
+
+    def publish(self, run: Run, stream: str, value: Any) -> Awaitable[None]:
+        """Publish a value of an attempt."""
         ...
 
 
@@ -82,6 +87,8 @@ class Run:
     beat_waits: bool = False
     alarm: Alarm | None = None
     observed: Attempt | None = None
+    publisher: Publisher | None = None
+    """Its items on their way to the store, once it has published any."""
     end: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -148,6 +155,10 @@ class Run:
     def beat(self, payload: Any) -> None:
         """Send a heartbeat, in any thread."""
         self.runner.take_heartbeat(self, payload)
+
+    def publish(self, stream: str, value: Any) -> Awaitable[None]:
+        """Publish a value, in any thread."""
+        return self.runner.publish(self, stream, value)
 
     def blocked(self, seconds: float) -> None:
         """Report that it blocked the event loop."""

@@ -17,6 +17,7 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.client import Client
 from orchestra.client.arguments import check_provider, check_registry
+from orchestra.client.hinted import HintedWatch
 from orchestra.client.intake import Intake
 from orchestra.client.performing import perform
 from orchestra.client.port import End
@@ -26,6 +27,7 @@ from orchestra.engine.engine import EngineOptions
 from orchestra.engine.messages import (
     AbortActivity,
     InstanceEnded,
+    ItemsStored,
     PolicyChanged,
     Reply,
     RequestsAnswered,
@@ -308,6 +310,7 @@ class Runtime:
             threads=self._max_threads,
             payload_limit=self._limits.max_payload,
             recorder=recorder,
+            level=lambda: engine.catalogue.levels.write,
         )
         self._readers = Readers(self._bridge)
         self._ends = Ends(self._readers, self._provider.directory, self._loop)
@@ -542,6 +545,8 @@ class Runtime:
                         self._ends.note_start(token.change.instance_id)
                     token.answer(outcome)
                     self._intake.leave(token.size)
+                case ItemsStored():
+                    self._runner.stored(message)
                 case AbortActivity(key=key):
                     self._runner.abort(key)
                 case StopActivity(key=key):
@@ -633,6 +638,11 @@ class Runtime:
         if not self._loop.is_current:
             return self._outside.watch(instance_id, seconds, request_id)
         return self._ends.watch(instance_id, seconds, request_id)
+
+    def watch_stream(self, instance_id: str) -> HintedWatch:
+        """Watch for what an instance publishes, here or on any other node."""
+        self._require_running()
+        return HintedWatch(self._provider.stream_hints, instance_id)
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:

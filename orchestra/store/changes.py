@@ -28,6 +28,7 @@ from orchestra.store.messages import Aside, InboxPage, MessageRow
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import EndedRun, ScheduleRow, SlotRow
+from orchestra.store.streams import UNBOUNDED, Bounds, Published
 from orchestra.store.tasks import ActivityRow
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Claim",
     "ClientChange",
     "IfEnded",
+    "Publish",
     "Recover",
     "Release",
     "Report",
@@ -219,6 +221,8 @@ class Write:
 
     ``answers`` are stored with their requests, unless these are answered already, and remove their
     messages.
+    ``published`` are added to the instance's streams, in order; ``stream_bounds`` say how much of
+    each is kept.
 
     An operator's write may also put messages back at their numbers (``restored``), remove the
     cancel mark (``uncancels``), set a ``pin``, and leave the children of closing executions alone
@@ -253,6 +257,8 @@ class Write:
     labels: tuple[tuple[str, str | None], ...] = ()
     due: Nudge | CancelMark | OperatorHold | None = None
     answers: tuple[RequestAnswer, ...] = ()
+    published: tuple[Published, ...] = ()
+    stream_bounds: Bounds = UNBOUNDED
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -314,6 +320,28 @@ class Report:
     def is_end(self) -> bool:
         """Whether it is more than a heartbeat."""
         return self.result is not None or self.failure is not None
+
+
+@frozen
+class Publish:
+    """Add items of an attempt of an activity to the streams of its instance.
+
+    The fence is that of the instance's owner: ``node`` owns it, the execution is open, and the
+    attempt is the current one. With a ``revision`` the attempt was handed out, and its fence is
+    that of a report. ``again``: the items may be stored already, for the reply was lost; those
+    that are, by their numbers, are left out. A group does these before all else.
+    """
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+    attempt: int
+    node: str
+    revision: int | None
+    items: tuple[Published, ...]
+    bounds: Bounds = UNBOUNDED
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +465,7 @@ Change = (
     | Suspend
     | Resume
     | ScheduleWrite
+    | Publish
 )
 
 
@@ -483,6 +512,8 @@ def size_of(change: Change) -> int:
                 size += 256 + len(message.payload.data)
             for answer in change.answers:
                 size += 256 + (0 if answer.value is None else len(answer.value.data))
+            for item in change.published:
+                size += 128 + len(item.payload.data)
             return size if change.restart is None else size + size_of(change.restart)
         case Start():
             size = 512 + len(change.execution.state.data)
@@ -493,6 +524,8 @@ def size_of(change: Change) -> int:
             return size
         case Append():
             return 256 + len(change.payload.data)
+        case Publish():
+            return 128 + sum(128 + len(item.payload.data) for item in change.items)
         case ScheduleWrite():
             row, sent = change.row, (*change.starts, *change.appends)
             size = 512 if row is None else 512 + len(row.definition) + len(row.state)

@@ -22,6 +22,7 @@ from orchestra.store.changes import (
     Change,
     ChildStart,
     IfEnded,
+    Publish,
     Recover,
     Release,
     Report,
@@ -37,6 +38,7 @@ from orchestra.store.facts import (
     ActivityId,
     Address,
     Addressee,
+    AttemptId,
     ChildLink,
     Facts,
     activities_named,
@@ -157,6 +159,9 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
     """
     deciding = _Deciding(facts, circumstances, set(activities_named(changes.values())))
     for position, change in changes.items():
+        if isinstance(change, Publish):  # before the writes: one of them may end the attempt
+            deciding.publish(position, change)
+    for position, change in changes.items():
         deciding.decide_owner(position, change)
     for position, change in changes.items():
         deciding.follow(position, change)
@@ -203,6 +208,43 @@ class _Deciding:
         self._former_links: dict[tuple[str, str], ChildLink | None] = {}
         """The parents of lives that have ended and were followed by another one in this group."""
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
+
+    # --- items of activities --------------------------------------------------------------
+
+    def publish(self, position: int, publish: Publish) -> None:
+        """Decide items of an attempt."""
+        known = self._facts.published.get(AttemptId.of(publish), 0)
+        items = tuple(item for item in publish.items if item.number > known)
+        if not items:  # they all stand: the reply was lost
+            self.decision.outcomes[position] = Granted(0)
+        elif not self._is_current(publish):
+            self.decision.outcomes[position] = Refused()  # I6
+        else:
+            if not self._effects.can_publish(publish):
+                self._begin_step()
+            self._effects.publish(publish, items)
+            self.decision.outcomes[position] = Granted(0)
+
+    def _is_current(self, publish: Publish) -> bool:
+        """Return whether an attempt runs, under the fence that it names."""
+        row = self._standing(publish.instance_id)
+        if (
+            row is None
+            or not row.is_open
+            or (row.incarnation, row.execution) != (publish.incarnation, publish.execution)
+        ):
+            return False
+        activity = self._facts.activities.get(AttemptId.of(publish).activity)
+        if publish.revision is not None:
+            fence = publish.node, publish.revision
+            return activity is not None and (activity.owner, activity.revision) == fence
+        if row.owner != publish.node:
+            return False
+        return activity is None or (
+            activity.attempt == publish.attempt
+            and activity.route is None
+            and not activity.has_ended
+        )
 
     # --- owners ---------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ column.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,7 @@ from orchestra.store.messages import MessageRow
 from orchestra.store.queries import Counted, CountedGroup, GroupBy, Standing
 from orchestra.store.requests import RequestAnswer, RequestRow
 from orchestra.store.routes import DEFAULT_QUEUE, Kind, Route
+from orchestra.store.streams import Page, Published, StreamItemRow, StreamPage, StreamRow
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.versions import version_key
 
@@ -73,12 +74,15 @@ __all__ = [
     "read_payload",
     "read_queue",
     "read_request",
+    "read_stream",
+    "read_stream_page",
     "read_task",
     "record_to_bytes",
     "report_values",
     "request_values",
     "sortable_version",
     "stored_queue",
+    "stream_item_values",
 ]
 
 K = TypeVar("K")
@@ -223,6 +227,57 @@ def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tup
     if not reports:
         return tuple(events)
     return tuple(sorted((*reports, *events), key=lambda message: message.sequence))
+
+
+# --- streams ----------------------------------------------------------------------------------
+
+
+def stream_item_values(instance_id: str, offset: int, item: Published) -> Columns:
+    """Return the columns of an item of a stream."""
+    return (
+        instance_id,
+        item.stream,
+        offset,
+        item.payload.data,
+        item.payload.encoding,
+        item.at,
+        item.execution,
+        item.event_id,
+        item.attempt,
+        item.number,
+    )
+
+
+def read_stream(columns: Columns) -> StreamRow:
+    """Return a stream from its columns without the instance and the time of its first item."""
+    return StreamRow(*columns)
+
+
+def read_stream_page(rows: Iterable[Columns], page: Page, dialect: Dialect) -> StreamPage | None:
+    """Return a page of a stream.
+
+    Each row has the status of the instance, the stream, and an item with its columns from the
+    offset on; a stream, or an item, that does not exist is ``None`` throughout. Rows are read until
+    the page is full.
+    """
+    ended, stream = False, None
+    items: list[StreamItemRow] = []
+    size = 0
+    found = False
+    for status, *columns in rows:
+        found = True
+        if not items:
+            ended = dialect.library.statuses.read(status) is not Status.OPEN
+            stream = None if columns[0] is None else StreamRow(*columns[:5])
+        offset, data, encoding, at, execution, event_id, attempt = columns[5:]
+        if offset is None or data is None:
+            break
+        size += len(data)
+        if items and size > page.bytes:
+            break
+        payload = Payload(data, encoding)
+        items.append(StreamItemRow(offset, payload, at, execution, event_id, attempt))
+    return StreamPage(ended, stream, tuple(items)) if found else None
 
 
 # --- queues -----------------------------------------------------------------------------------

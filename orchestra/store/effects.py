@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestra.store.changes import Start, Write
+from orchestra.store.changes import Publish, Start, Write
 from orchestra.store.decoding import (
     activity_values,
     answer_values,
@@ -28,9 +28,10 @@ from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.facts import ActivityId
 from orchestra.store.instances import Nudge, OperatorHold
 from orchestra.store.kinds import Dialect, Status
+from orchestra.store.streams import Bounds, Published
 from orchestra.store.tasks import ActivityRow
 
-__all__ = ["Effects", "Pruning"]
+__all__ = ["Effects", "Pruning", "Publication"]
 
 _Values = list[tuple[Any, ...]]
 
@@ -41,6 +42,15 @@ class Pruning(NamedTuple):
     instance_id: str
     current: int
     prune: Prune
+
+
+class Publication(NamedTuple):
+    """What one change publishes."""
+
+    instance_id: str
+    incarnation: str
+    items: tuple[Published, ...]
+    bounds: Bounds
 
 
 @dataclass(slots=True)
@@ -84,6 +94,7 @@ class Effects:
         answers: :data:`~orchestra.store.tables.ANSWER` and the request, unless it is answered.
             They come before ``ended``.
         answered: the messages of these requests, by instance and number, if they are there.
+        publications: what is added to streams, in order. The streams are then cut.
     """
 
     dialect: Dialect
@@ -115,6 +126,7 @@ class Effects:
     ended: list[str] = field(default_factory=lambda: [])
     answers: _Values = field(default_factory=lambda: [])
     answered: list[tuple[str, int]] = field(default_factory=lambda: [])
+    publications: list[Publication] = field(default_factory=lambda: [])
 
     def can_take(self, write: Write) -> bool:
         """Return whether a write's effects may join these.
@@ -157,6 +169,10 @@ class Effects:
             if write.prune.children:
                 family = instance_id, write.prune.children_from, write.prune.children
                 self.families.append(family)
+        if write.published:
+            self.publications.append(
+                Publication(instance_id, write.incarnation, write.published, write.stream_bounds)
+            )
         if write.state.status is not Status.OPEN:
             self.ended.append(instance_id)
             return
@@ -166,6 +182,19 @@ class Effects:
             self.completed.append(ActivityId(instance_id, write.state.execution, event_id))
         for activity in write.activities:
             self.activities.append(activity_values(instance_id, activity))
+
+    def can_publish(self, publish: Publish) -> bool:
+        """Return whether items of an attempt may join these: one publication an instance, so that
+        every store cuts streams alike.
+        """
+        return publish.instance_id not in self.instances
+
+    def publish(self, publish: Publish, items: tuple[Published, ...]) -> None:
+        """Gather the items of an attempt."""
+        self.instances.add(publish.instance_id)
+        self.publications.append(
+            Publication(publish.instance_id, publish.incarnation, items, publish.bounds)
+        )
 
     def stop(self, key: ActivityId, activity: ActivityRow) -> None:
         """Gather an activity that a granted write has stopped."""

@@ -15,6 +15,7 @@ from orchestra.levels import Unknown
 from orchestra.store.changes import (
     Append,
     Change,
+    Publish,
     Report,
     ScheduleWrite,
     Start,
@@ -35,6 +36,7 @@ __all__ = [
     "ActivityId",
     "Address",
     "Addressee",
+    "AttemptId",
     "ChildLink",
     "ExecutionId",
     "Facts",
@@ -60,6 +62,19 @@ class ActivityId(NamedTuple):
     instance_id: str
     execution: int
     event_id: int
+
+
+class AttemptId(NamedTuple):
+    """One attempt of an activity."""
+
+    activity: ActivityId
+    attempt: int
+
+    @classmethod
+    def of(cls, change: Publish) -> AttemptId:
+        """Return the attempt that publishes."""
+        key = ActivityId(change.instance_id, change.execution, change.event_id)
+        return cls(key, change.attempt)
 
 
 class InboxName(NamedTuple):
@@ -118,6 +133,7 @@ class Facts:
     named: dict[InboxName, Waiting] = field(default_factory=lambda: {})
     consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
     activities: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
+    published: dict[AttemptId, int] = field(default_factory=lambda: {})
     schedules: dict[str, ScheduleFence] = field(default_factory=lambda: {})
     asked: dict[Address, RequestRow] = field(default_factory=lambda: {})
 
@@ -141,7 +157,8 @@ class Needs:
             instance and number.
         restored: messages that operators' writes put back, with their instances.
         rooms: the names that the group sends to, with the senders' limits.
-        activities: those that reports and stops name.
+        activities: those that reports, stops and published items name.
+        published_again: items that may be stored already.
         schedules: the writes of schedules. Their rows are locked before those of instances.
     """
 
@@ -213,6 +230,9 @@ class Needs:
             (InboxName(append.instance_id, append.name), append.limits) for append in self.appends
         )
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
+        self.published_again: list[Publish] = [
+            change for change in _of(changes, Publish).values() if change.again
+        ]
         self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
 
     @property
@@ -230,9 +250,9 @@ class Needs:
 
 
 def activities_named(changes: Iterable[Change]) -> Iterator[ActivityId]:
-    """Yield the activities that a group's reports and stops name."""
+    """Yield the activities that a group's reports, stops and published items name."""
     for change in changes:
-        if isinstance(change, Report):
+        if isinstance(change, Report | Publish):
             yield ActivityId(change.instance_id, change.execution, change.event_id)
         elif isinstance(change, Write):
             for stop in change.stops:

@@ -24,6 +24,7 @@ from orchestra.store.catalogue import Catalogue, NodeRecord, PolicyRow, Renewal
 from orchestra.store.census import Census
 from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
+from orchestra.store.hints import StreamHints
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.labels import Labelled
@@ -36,6 +37,7 @@ from orchestra.store.requests import RequestState
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule, ScheduleRecord
 from orchestra.store.snapshots import News
+from orchestra.store.streams import PAGE, Page, StreamPage, StreamRow
 from orchestra.store.tallies import TallyRow
 from orchestra.store.tasks import Task
 
@@ -49,11 +51,11 @@ class Store(Protocol):
         """Apply a group in one transaction. Each change is granted or refused alone; no refusal
         fails the group.
 
-        The order is: owners' writes and recoveries; the effects of granted writes on other
-        instances (see :class:`~orchestra.store.changes.Write`); starts, messages, cancels and
-        releases; claims. Within each, the given order counts. A report counts as a message. So a
-        claim sees the instances that the same group made ready; it takes activities before
-        instances. Outcomes have the order of the changes.
+        The order is: items of activities; owners' writes and recoveries; the effects of granted
+        writes on other instances (see :class:`~orchestra.store.changes.Write`); starts, messages,
+        cancels and releases; claims. Within each, the given order counts. A report counts as a
+        message. So a claim sees the instances that the same group made ready; it takes activities
+        before instances. Outcomes have the order of the changes.
         """
         ...
 
@@ -318,6 +320,18 @@ class Directory(Protocol):
         """Return which of these instances exist, have not ended, and are not held."""
         ...
 
+    def stream(
+        self, instance_id: str, name: str, after: int = 0, page: Page = PAGE
+    ) -> StreamPage | None:
+        """Return the first items of a stream behind an offset, as of one moment; ``None``: there is
+        no such instance.
+        """
+        ...
+
+    def streams(self, instance_id: str) -> Sequence[StreamRow]:
+        """Return the streams of an instance, by their names."""
+        ...
+
 
 class Admin(Protocol):
     """Operators' writes. They need no code of the orchestration.
@@ -415,6 +429,11 @@ class Provider(ABC):
     library: Library = THIS_LIBRARY
     """The library that this provider reads and writes for."""
     _runtime: str | None = None
+
+    @property
+    def stream_hints(self) -> StreamHints:
+        """The readers of streams that listen at this provider."""
+        return vars(self).setdefault("_stream_hints", StreamHints())
 
     def reserve(self, runtime: str) -> None:
         """Reserve the engine's side of this object for one runtime. Clients may share it.

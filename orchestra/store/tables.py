@@ -32,6 +32,8 @@ __all__ = [
     "SCHEDULE_SLOT",
     "SET_ASIDE",
     "SLOT_KEY",
+    "STREAM",
+    "STREAM_ITEM",
     "WRITTEN_ROW",
     "Column",
     "Columns",
@@ -353,3 +355,31 @@ SCHEDULE_SLOT: Final = _columns(
 """A slot whose outcome is known. Its key is the schedule, the slot and the cause."""
 
 SLOT_KEY: Final = SCHEDULE_SLOT.only("schedule_id", "slot", "cause")
+# --- streams ----------------------------------------------------------------------------------
+
+STREAM: Final = _columns(
+    instance_id="text",
+    stream="text",
+    incarnation="text",
+    first_offset="number",
+    last_offset="number",
+    bytes="number",
+    first_at="number",
+)
+"""A stream. ``bytes`` are those of the kept items; ``first_at`` is the time of the first one."""
+
+STREAM_ITEM: Final = _columns(
+    instance_id="text",
+    stream="text",
+    item_offset="number",
+    payload="blob",
+    encoding="number",
+    at="number",
+    execution="number",
+    event_id="number",
+    attempt="number",
+    attempt_number="number",
+)
+"""An item of a stream. The last three columns are of an activity; ``attempt_number`` counts the
+items of its attempt.
+"""

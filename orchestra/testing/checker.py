@@ -68,6 +68,7 @@ from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
 from orchestra.testing.request_checks import request_problems
+from orchestra.testing.stream_checks import find_stream_faults
 
 __all__ = [
     "InvariantsViolated",
@@ -111,7 +112,7 @@ _UNRUN_ENDS: Final = {ExecutionEnd.CANCELLED, ExecutionEnd.TERMINATED, Execution
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One violated invariant. ``invariant`` is its number, from I1 to I15."""
+    """One violated invariant. ``invariant`` is its number, from I1 to I16."""
 
     invariant: str
     problem: str
@@ -228,7 +229,8 @@ def check_store(
     agree with histories (I4). Every result must answer one command (I5), no timer may be early
     (I7), and events must be delivered in order (I8). With a registry it replays every kept history
     (I10), and lists differing values as drift. If nothing runs, the end of each child must have
-    reached the execution that waits for it, once (I5), and no other one (I9).
+    reached the execution that waits for it, once (I5), and no other one (I9). The offsets of each
+    stream have no gap and no double (I16).
 
     Args:
         provider: the store; it is opened meanwhile.
@@ -412,6 +414,8 @@ class _Inspection:
         ):
             found.add(invariant, problem, number, event_id)
         _check_activities(instance, histories, found)
+        for fault in find_stream_faults(self._directory, instance_id, quiescent=self._quiescent):
+            found.add("I16", fault)
         current = histories.get(instance.record.row.execution)
         if self._quiescent:
             _check_rest(instance, current, found)

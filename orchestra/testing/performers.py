@@ -19,6 +19,7 @@ from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
     ActivityKey,
+    ItemsStored,
     RunActivity,
     StopActivity,
     ToEngine,
@@ -84,6 +85,7 @@ class Performers:
         *,
         patience: timedelta,
         payload_limit: int,
+        level: Callable[[], int],
     ) -> None:
         self._activities = dict(activities)
         self._fakes = fakes
@@ -110,6 +112,7 @@ class Performers:
             payload_limit=payload_limit,
             pool=_Inline(),
             alarms=self.alarms,
+            level=level,
         )
 
     # --- what the engine asks ---
@@ -210,6 +213,11 @@ class Performers:
 
     def _reports(self, message: ToEngine) -> None:
         self._report(message)
+        self._news.set()
+
+    def stored(self, message: ItemsStored) -> None:
+        """Take in that items of an activity are stored."""
+        self._runner.stored(message)
         self._news.set()
 
     # --- fakes ---

@@ -25,6 +25,7 @@ from orchestra.engine.engine import EngineOptions
 from orchestra.engine.messages import (
     AbortActivity,
     InstanceEnded,
+    ItemsStored,
     PolicyChanged,
     Reply,
     RequestsAnswered,
@@ -54,7 +55,7 @@ from orchestra.testing.commits import Commits, ProcessDied, plan_of_this_test
 from orchestra.testing.fakes import Fake, reference, with_children
 from orchestra.testing.performers import Performers
 from orchestra.testing.seeding import seed
-from orchestra.testing.waiting import NothingHappens, VirtualWatch, waits_of
+from orchestra.testing.waiting import NothingHappens, VirtualStreamWatch, VirtualWatch, waits_of
 
 __all__ = ["TestRuntime"]
 
@@ -279,6 +280,7 @@ class TestRuntime:
             self._problems,
             patience=self._patience,
             payload_limit=settings.limits.max_payload,
+            level=lambda: self._node.engine.catalogue.levels.write,
         )
         self._node.prepare_store()
         self._node.cycle.begin()
@@ -605,6 +607,8 @@ class TestRuntime:
                     write_logs(message)
                 case PolicyChanged():
                     self._policies.append(message)
+                case ItemsStored():
+                    self._performers.stored(message)
 
     async def _settle(self) -> None:
         """Run until nothing can run at this time."""
@@ -736,6 +740,37 @@ class TestRuntime:
         """
         self._require_open()
         return VirtualWatch(self, instance_id, seconds, request_id)
+
+    def watch_stream(self, instance_id: str) -> VirtualStreamWatch:
+        """Watch for what an instance publishes; time goes by while it is waited for."""
+        self._require_open()
+        return VirtualStreamWatch(self, self.provider.stream_hints, instance_id)
+
+    async def move_until(self, told: Callable[[], bool], instance_id: str) -> None:
+        """Let time go by until an instance has published something, or has ended.
+
+        Raises:
+            NothingHappens: it never will.
+        """
+        self._begin_call()
+        await self._settle()
+        steps = 0
+        while not told():
+            if await self._others_act(_A_MOMENT, movers=0):
+                continue
+            due = self._next_due()
+            if due is None and await self._others_act(_A_WHILE, movers=0):
+                continue
+            if due is None or steps == _MOST_STEPS:
+                why = "" if due is None else f" after {steps:,} steps of time"
+                raise NothingHappens(
+                    f"instance {instance_id!r} publishes nothing more{why}: "
+                    f"{await self._waits_of(instance_id)}; read_stream(follow=False) ends with the "
+                    "last item"
+                )
+            steps += 1
+            self._move(due)
+            await self._settle()
 
     async def move_towards_end(
         self, instance_id: str, deadline: float, request_id: str | None = None

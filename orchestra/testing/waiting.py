@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 from types import TracebackType
 from typing import Protocol, Self
 
 from orchestra.client import Client, InstanceInfo
 from orchestra.client.port import End
+from orchestra.store.hints import StreamHints
 from orchestra.store.requests import RequestAnswer
 
-__all__ = ["NothingHappens", "VirtualWatch", "held_for_itself", "waits_of"]
+__all__ = [
+    "NothingHappens",
+    "VirtualStreamWatch",
+    "VirtualWatch",
+    "held_for_itself",
+    "waits_of",
+]
 
 
 class NothingHappens(AssertionError):
@@ -30,6 +37,10 @@ class Wheel(Protocol):
         """Let time go by until an instance may have ended, or answered a request, or until the
         deadline: then ``True``.
         """
+        ...
+
+    async def move_until(self, told: Callable[[], bool], instance_id: str) -> None:
+        """Let time go by until a hint has come of what an instance publishes."""
         ...
 
 
@@ -66,6 +77,38 @@ class VirtualWatch:
         asked = self._instance_id, self._deadline, self._request_id
         if await self._wheel.move_towards_end(*asked):
             self.late = True
+
+
+class VirtualStreamWatch:
+    """Waits for what an instance publishes by letting virtual time go by. Implements
+    :class:`~orchestra.client.port.StreamWatch`.
+    """
+
+    def __init__(self, wheel: Wheel, hints: StreamHints, instance_id: str) -> None:
+        self._wheel = wheel
+        self._hints = hints
+        self._instance_id = instance_id
+        self._is_told = False
+
+    def __enter__(self) -> Self:
+        self._hints.add(self._tell)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._hints.remove(self._tell)
+
+    def _tell(self, instance_ids: Collection[str] | None) -> None:
+        self._is_told |= instance_ids is None or self._instance_id in instance_ids
+
+    async def wait(self, seconds: float) -> None:  # noqa: ARG002 - virtual time has no polls
+        """Return when something was published since the last call, or the instance has ended."""
+        await self._wheel.move_until(lambda: self._is_told, self._instance_id)
+        self._is_told = False
 
 
 async def waits_of(

@@ -292,7 +292,13 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_pinned",
         ):
             connection.execute(f"DROP INDEX {index}")
-        for gone in ("TABLE schedule", "TABLE schedule_slot", "INDEX instance_schedule"):
+        for gone in (
+            "TABLE stream",
+            "TABLE stream_item",
+            "TABLE schedule",
+            "TABLE schedule_slot",
+            "INDEX instance_schedule",
+        ):
             connection.execute(f"DROP {gone}")
         connection.execute("DROP INDEX instance_boundary")
         connection.execute("DROP INDEX operation_at")

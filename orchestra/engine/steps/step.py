@@ -38,6 +38,7 @@ from orchestra.store.instances import (
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.messages import Aside
 from orchestra.store.requests import RequestAnswer
+from orchestra.store.streams import UNBOUNDED, Published, bounds_of
 from orchestra.store.tasks import ActivityRow, Task
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import Record
@@ -96,6 +97,7 @@ class Step:
         "needs_newer_library",
         "now",
         "outbox",
+        "published",
         "records",
         "retain",
         "set_aside",
@@ -140,6 +142,7 @@ class Step:
         """Starts of names that the catalogue does not have. The engine asks the store once more."""
         self.custom_status: Payload | None = None
         self.labels: tuple[tuple[str, str | None], ...] = ()
+        self.published: list[Published] = []
         self.status: Status = Status.OPEN
         self.hold: Hold | None = None
         self.due: Nudge | CancelMark | OperatorHold | None = None
@@ -267,6 +270,8 @@ def write_of(
         else (),
         due=step.due,
         answers=tuple(step.answers),
+        published=tuple(step.published),
+        stream_bounds=bounds_of(retention.streams) if step.published else UNBOUNDED,
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

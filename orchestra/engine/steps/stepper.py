@@ -53,6 +53,7 @@ from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
 from orchestra.store.instances import Hold
 from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, HoldKind, Library, Status
 from orchestra.store.routes import Route
+from orchestra.store.streams import STREAM_LEVEL, Published
 from orchestra.telemetry import AsideRecord, EndRecord, Moment, Recorder
 
 __all__ = ["Stepper"]
@@ -62,6 +63,9 @@ _LAPS_PER_WRITE: Final = 8
 
 _UNTIL_LEVEL: Final = 1_000_000
 """After how many microseconds a turn is made again that met a write level which is too low."""
+
+
+_TOO_LOW: Final = f"streams are written from level {STREAM_LEVEL} of the store on"
 
 
 class _HalfMade(Exception):
@@ -320,6 +324,8 @@ class Stepper:
             request=instance.request,
             may_hold=partial(_other_code_may_read, instance, catalogue),
         )
+        if turn.published and catalogue.levels.write < STREAM_LEVEL:
+            raise LevelTooLow(_TOO_LOW)
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         instance.to_read, instance.inputs = turn.to_read, list(turn.left)
         try:
@@ -359,6 +365,11 @@ class Stepper:
         step.custom_status = turn.custom_status or step.custom_status
         if turn.labels:
             step.labels = tuple({**dict(step.labels), **dict(turn.labels)}.items())
+        if turn.published:
+            number = instance.current.number
+            step.published += [
+                Published(stream, payload, step.now, number) for stream, payload in turn.published
+            ]
         if turn.logs:
             step.outbox.append(
                 WriteLogs(instance.identity, turn.logs, instance.current.traceparent)

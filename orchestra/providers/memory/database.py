@@ -44,6 +44,7 @@ from orchestra.store.executions import (
     ExecutionRow,
 )
 from orchestra.store.facts import ActivityId, InboxName
+from orchestra.store.hints import StreamHints
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import InstanceRow, ParentLink
@@ -115,6 +116,9 @@ class Database:
         self.children: Table = Table(_CHILD, 3, self._undo)
         self.schedules: Table = Table(tables.SCHEDULE, 1, self._undo, self._schedule_changed)
         self.slots: Table = Table(tables.SCHEDULE_SLOT, 3, self._undo)
+        self.streams: Table = Table(tables.STREAM, 2, self._undo)
+        self.stream_items: Table = Table(tables.STREAM_ITEM, 3, self._undo)
+        self.stream_hints: StreamHints = StreamHints()
         self.nodes: dict[str, NodeRow] = {}
         self.policies: dict[str, PolicyRow] = {}
         self.former_policies: dict[str, tuple[PolicyRow, ...]] = {}
@@ -450,6 +454,8 @@ class Database:
             self.activities,
             self.aside,
             self.requests,
+            self.streams,
+            self.stream_items,
         ):
             table.remove_all(instance_id)
         self.details.remove(instance_id)

@@ -14,6 +14,7 @@ from orchestra.levels import Unknown
 from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.schedules import find_schedule, list_schedules
+from orchestra.providers.memory.streams import read_page, read_streams
 from orchestra.store.audit import KEPT_OPERATIONS, OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
@@ -38,6 +39,7 @@ from orchestra.store.queries import (
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
+from orchestra.store.streams import PAGE, Page, StreamPage, StreamRow
 from orchestra.store.tallies import TallyRow, read_tally
 
 __all__ = ["MemoryDirectory"]
@@ -177,6 +179,16 @@ class MemoryDirectory:
         with self._database.guard:
             rows = [self._database.hot_row(instance_id) for instance_id in instance_ids]
         return {row.instance_id for row in rows if row is not None and row.is_open and not row.held}
+
+    def stream(
+        self, instance_id: str, name: str, after: int = 0, page: Page = PAGE
+    ) -> StreamPage | None:
+        with self._database.guard:
+            return read_page(self._database, instance_id, name, after, page, self._dialect)
+
+    def streams(self, instance_id: str) -> Sequence[StreamRow]:
+        with self._database.guard:
+            return read_streams(self._database, instance_id)
 
 
 def _age(row: OperationRow) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from typing import Final
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.inbox import read_snapshot
 from orchestra.providers.memory.schedules import write_schedule
+from orchestra.providers.memory.streams import publish_all
 from orchestra.providers.memory.tables import Row
 from orchestra.store import tables
 from orchestra.store.changes import Start
@@ -159,6 +160,7 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.end_inbox(instance_id)
     for message in effects.restored:
         database.messages.put(message)
+    publish_all(database, effects.publications)
 
 
 def _change_details(database: Database, effects: Effects) -> None:

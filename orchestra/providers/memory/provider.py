@@ -11,6 +11,7 @@ from orchestra.providers.memory.admin import MemoryAdmin
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.directory import MemoryDirectory
 from orchestra.providers.memory.store import MemoryStore
+from orchestra.store.hints import StreamHints
 from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.store.port import Admin, Directory, Provider, Store
 
@@ -53,6 +54,11 @@ class MemoryProvider(Provider):
         self.store: Store = self._store
         self.directory: Directory = MemoryDirectory(self.database, clock, self._dialect)
         self.admin: Admin = MemoryAdmin(self.database, self._store, clock)
+
+    @property
+    def stream_hints(self) -> StreamHints:
+        """The readers of streams of all providers of these tables."""
+        return self.database.stream_hints
 
     @property
     def description(self) -> str:

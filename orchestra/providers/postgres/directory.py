@@ -15,6 +15,7 @@ from orchestra.providers.postgres.census import read_census, tally_of
 from orchestra.providers.postgres.conditions import Statement
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.schedules import list_schedules, read_one
+from orchestra.providers.postgres.streams import read_page, read_streams
 from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census
@@ -41,6 +42,7 @@ from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
+from orchestra.store.streams import PAGE, Page, StreamPage, StreamRow
 from orchestra.store.tallies import TallyRow
 
 __all__ = ["PostgresDirectory"]
@@ -147,6 +149,14 @@ class PostgresDirectory:
         return {
             instance_id for (instance_id,) in self._calls.read(sql.GOING_AMONG, Texts(instance_ids))
         }
+
+    def stream(
+        self, instance_id: str, name: str, after: int = 0, page: Page = PAGE
+    ) -> StreamPage | None:
+        return read_page(self._calls, instance_id, name, after, page, self._dialect)
+
+    def streams(self, instance_id: str) -> Sequence[StreamRow]:
+        return read_streams(self._calls, instance_id)
 
 
 def _read_record(

@@ -13,6 +13,7 @@ from orchestra.providers.postgres.facts import new_instances
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.schedules import add_schedules
 from orchestra.providers.postgres.snapshots import SnapshotReads
+from orchestra.providers.postgres.streams import publish_all
 from orchestra.providers.postgres.wire import Script
 from orchestra.store import tables
 from orchestra.store.decision import Decision
@@ -150,6 +151,8 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     if effects.ended:
         script.add(sql.EMPTY_INBOXES, Texts(effects.ended))
     _add(script, sql.ADD_MESSAGES, tables.MESSAGE, effects.restored)
+    if effects.publications:
+        publish_all(script, effects.publications)
 
 
 def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:

@@ -124,7 +124,7 @@ class PostgresProvider(Provider):
         self._guard = threading.Lock()
         self._openings = 0
         self.store: Store = PostgresStore(
-            engine_calls, self._kinds, self._nodes, self._pulse, settings
+            engine_calls, self._kinds, self._nodes, self._pulse, settings, self.stream_hints
         )
         self.directory: Directory = PostgresDirectory(other_calls, settings.dialect)
         self.admin: Admin = PostgresAdmin(other_calls, self._pulse)
@@ -167,7 +167,7 @@ class PostgresProvider(Provider):
                 self._nodes.forget()
 
     def _make_pulse(self) -> Pulse:
-        return Pulse(self._connector, self._settings)
+        return Pulse(self._connector, self._settings, self.stream_hints)
 
     def _connected(self, connection: Connection) -> None:
         """Check the server of a new connection. The nodes' memory is valid for one server's history

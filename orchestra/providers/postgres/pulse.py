@@ -25,6 +25,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS
 from orchestra.providers.postgres.settings import Settings
+from orchestra.store.hints import StreamHints
 
 __all__ = ["Pulse"]
 
@@ -53,12 +54,18 @@ class _Missed:
 class Pulse:
     """Runs the connection on its own thread, and reconnects with growing pauses."""
 
-    def __init__(self, connector: Connector, settings: Settings) -> None:
+    def __init__(self, connector: Connector, settings: Settings, hints: StreamHints) -> None:
         self._connector = connector
         self._clock: Clock = SystemClock()
         self._notifies = settings.notify and not settings.pooled
         self._is_used = not settings.pooled
         self._channel = "orchestra_" + blake2b(settings.schema.encode(), digest_size=12).hexdigest()
+        # Readers of streams have a channel of their own: what is published wakes no other node.
+        self._readers_channel = f"{self._channel}_s"
+        self._hints = hints
+        self._hears_streams = False
+        self._readers_wanted = threading.Event()
+        hints.on_listening = self._listening
         self._identity = new_id()
         self.key: int = int(self._identity, 16) & _BITS_63
         """The advisory lock of the connection."""
@@ -122,6 +129,15 @@ class Pulse:
             self._wanted.set()
             self._wake_thread()
 
+    def notify_readers(self) -> None:
+        """Notify readers of streams elsewhere soon that something was published."""
+        if self._notifies and not self._readers_wanted.is_set():
+            self._readers_wanted.set()
+            self._wake_thread()
+
+    def _listening(self, is_listening: bool) -> None:  # noqa: ARG002, FBT001 - a callback
+        self._wake_thread()  # it listens to the readers' channel, or no longer
+
     def suspects(self, pulseless: list[tuple[Any, ...]]) -> list[str]:
         """Return which of these nodes have had no connection for a while, as this connection saw
         it.
@@ -170,6 +186,7 @@ class Pulse:
             # to wait for that.
             connection.execute("SET synchronous_commit TO off")
             connection.add_notify_handler(self._notified)
+            self._hears_streams = False
             if self._notifies:
                 connection.execute(f"LISTEN {self._channel}".encode())
             # Shared: otherwise it would wait for an old connection that the server has not noticed
@@ -195,17 +212,38 @@ class Pulse:
             if connection.fileno() in readable:
                 connection.pgconn.consume_input()
                 while notification := connection.pgconn.notifies():
-                    self._took(notification.extra)
-            if self._wanted.is_set():
+                    self._took(notification.relname, notification.extra)
+            self._hear_streams(connection)
+            wanted, readers_wanted = self._wanted.is_set(), self._readers_wanted.is_set()
+            if wanted:
                 self._wanted.clear()
                 connection.execute(sql.NOTIFY.encode(), (self._channel, self._identity))
+            if readers_wanted:
+                self._readers_wanted.clear()
+                connection.execute(sql.NOTIFY.encode(), (self._readers_channel, self._identity))
+            if wanted or readers_wanted:
                 self._stopped.wait(_COALESCE)  # a later notification counts again
             if not readable:
                 connection.execute("SELECT 1")  # so that firewalls keep the connection
 
-    def _notified(self, notification: psycopg.Notify) -> None:
-        self._took(notification.payload.encode())
+    def _hear_streams(self, connection: Connection) -> None:
+        """Listen to what is published elsewhere as long as a reader does."""
+        hears = self._hints.is_listening
+        if not self._notifies or hears == self._hears_streams:
+            return
+        verb = "LISTEN" if hears else "UNLISTEN"
+        connection.execute(f"{verb} {self._readers_channel}".encode())
+        self._hears_streams = hears
+        if hears:
+            self._hints.tell(None)  # what came before was not heard
 
-    def _took(self, sender: bytes) -> None:
-        if sender != self._identity.encode():
+    def _notified(self, notification: psycopg.Notify) -> None:
+        self._took(notification.channel.encode(), notification.payload.encode())
+
+    def _took(self, channel: bytes, sender: bytes) -> None:
+        if sender == self._identity.encode():
+            return
+        if channel == self._readers_channel.encode():
+            self._hints.tell(None)
+        else:
             self.stir()

@@ -20,6 +20,7 @@ from orchestra.store.executions import (
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
+from orchestra.store.streams import AT_ONCE, SLACK
 from orchestra.store.tables import Column, Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -990,6 +991,8 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM @activity WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @set_aside WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @request WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @stream WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @stream_item WHERE instance_id = ANY($1::text[])",
 )
 FIND_EXPIRED: Final = """
     SELECT instance_id, incarnation, expires_at FROM @instance
@@ -1083,3 +1086,85 @@ LIST_RUNS: Final = f"""
     LEFT JOIN @message m ON m.instance_id = s.instance_id AND m.kind < 1 AND m.message_id =
         'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
     WHERE s.schedule_id = ANY($1::text[]) AND s.follows ORDER BY s.schedule_id, s.slot"""
+# --- streams ----------------------------------------------------------------------------------
+
+PUBLISHED: Final = Columns(
+    (*tables.STREAM.only("incarnation"), *tables.STREAM_ITEM.without("item_offset"))
+)
+_PUBLISHED_ITEM: Final = tables.STREAM_ITEM.without("item_offset")
+# Blind: the instance's row is locked, so only this transaction changes its streams. ON CONFLICT sees
+# the newest row, and gives the offsets.
+PUBLISH: Final = f"""
+    WITH given AS MATERIALIZED (
+        SELECT u.*, row_number() OVER same AS number, count(*) OVER stream AS total
+        FROM {given(PUBLISHED, numbered=True)}
+        WINDOW same AS (PARTITION BY u.instance_id, u.stream ORDER BY u.place),
+            stream AS (PARTITION BY u.instance_id, u.stream)),
+    grown AS (
+        INSERT INTO @stream AS s (instance_id, stream, incarnation, first_offset, last_offset, bytes, first_at)
+        SELECT g.instance_id, g.stream, min(g.incarnation), 1, count(*), sum(octet_length(g.payload)), min(g.at)
+        FROM given g GROUP BY g.instance_id, g.stream ORDER BY g.instance_id, g.stream
+        ON CONFLICT (instance_id, stream) DO UPDATE SET
+            last_offset = s.last_offset + excluded.last_offset, bytes = s.bytes + excluded.bytes
+        RETURNING s.instance_id, s.stream, s.last_offset)
+    INSERT INTO @stream_item (item_offset, {_PUBLISHED_ITEM.listed()})
+    SELECT n.last_offset - g.total + g.number, {_PUBLISHED_ITEM.listed("g")}
+    FROM given g JOIN grown n ON n.instance_id = g.instance_id AND n.stream = g.stream"""
+STREAM_BOUNDS: Final = Columns(
+    (
+        *tables.STREAM.only("instance_id", "stream"),
+        *(Column(name, "number") for name in ("items", "size", "age", "now")),
+    )
+)
+# Streams that are an eighth over a bound lose their oldest items, a bounded number at once; the
+# rules of is_over and last_cut.
+CUT_STREAMS: Final = f"""
+    WITH due AS MATERIALIZED (
+        SELECT s.instance_id, s.stream, s.last_offset, s.bytes, u.items, u.size, u.age, u.now
+        FROM {given(STREAM_BOUNDS)}
+        JOIN @stream s ON s.instance_id = u.instance_id AND s.stream = u.stream
+        WHERE s.last_offset - s.first_offset + 1 > u.items + u.items / {SLACK}
+            OR s.bytes > u.size + u.size / {SLACK} OR s.first_at < u.now - u.age - u.age / {SLACK}),
+    cut AS MATERIALIZED (
+        SELECT d.instance_id, d.stream, c.item_offset, c.gone FROM due d CROSS JOIN LATERAL (
+            SELECT max(o.item_offset) AS item_offset, max(o.passed) AS gone FROM (
+                SELECT t.item_offset, t.at, octet_length(t.payload) AS length,
+                    sum(octet_length(t.payload)) OVER (ORDER BY t.item_offset) AS passed
+                FROM @stream_item t
+                WHERE t.instance_id = d.instance_id AND t.stream = d.stream AND t.item_offset < d.last_offset
+                ORDER BY t.item_offset LIMIT {AT_ONCE}) AS o
+            WHERE o.item_offset <= d.last_offset - d.items OR d.bytes - (o.passed - o.length) > d.size
+                OR o.at < d.now - d.age) AS c
+        WHERE c.item_offset IS NOT NULL),
+    gone AS (
+        DELETE FROM @stream_item t USING cut c
+        WHERE t.instance_id = c.instance_id AND t.stream = c.stream AND t.item_offset <= c.item_offset)
+    UPDATE @stream s SET first_offset = c.item_offset + 1, bytes = s.bytes - c.gone,
+        first_at = (SELECT t.at FROM @stream_item t
+            WHERE t.instance_id = s.instance_id AND t.stream = s.stream AND t.item_offset = c.item_offset + 1)
+    FROM cut c WHERE s.instance_id = c.instance_id AND s.stream = c.stream"""
+STREAM_COLUMNS: Final = tables.STREAM.without("instance_id", "first_at").listed("s")
+# Items beyond the page's bytes come without their payloads, which are then not loaded.
+READ_STREAM: Final = f"""
+    SELECT i.status, {STREAM_COLUMNS}, t.item_offset,
+        CASE WHEN t.place = 1 OR t.total <= $5::bigint THEN t.payload END,
+        t.encoding, t.at, t.execution, t.event_id, t.attempt
+    FROM @instance i
+    LEFT JOIN @stream s ON s.instance_id = i.instance_id AND s.stream = $2::text
+    LEFT JOIN LATERAL (
+        SELECT p.*, sum(octet_length(p.payload)) OVER (ORDER BY p.item_offset) AS total,
+            row_number() OVER (ORDER BY p.item_offset) AS place
+        FROM (
+            SELECT o.* FROM @stream_item o
+            WHERE o.instance_id = i.instance_id AND o.stream = $2::text AND o.item_offset > $3::bigint
+            ORDER BY o.item_offset LIMIT $4::bigint) AS p) AS t ON true
+    WHERE i.instance_id = $1::text ORDER BY t.item_offset"""
+LIST_STREAMS: Final = f"""
+    SELECT {STREAM_COLUMNS} FROM @stream s WHERE s.instance_id = $1::text ORDER BY s.stream"""
+ATTEMPT: Final = tables.STREAM_ITEM.only("instance_id", "execution", "event_id", "attempt")
+# Only for items whose reply was lost.
+READ_LAST_NUMBERS: Final = f"""
+    SELECT u.place, max(t.attempt_number) FROM {given(ATTEMPT, numbered=True)}
+    JOIN @stream_item t ON t.instance_id = u.instance_id AND t.execution = u.execution
+        AND t.event_id = u.event_id AND t.attempt = u.attempt
+    GROUP BY u.place"""

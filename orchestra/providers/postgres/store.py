@@ -32,6 +32,7 @@ from orchestra.store.decoding import (
     read_hold_in_force,
     read_task,
 )
+from orchestra.store.hints import StreamHints, published_by
 from orchestra.store.instances import HeldRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, QueueName, Unread
@@ -48,8 +49,15 @@ class PostgresStore:
     """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
     def __init__(
-        self, calls: Calls, kinds: Kinds, nodes: Nodes, pulse: Pulse, settings: Settings
+        self,
+        calls: Calls,
+        kinds: Kinds,
+        nodes: Nodes,
+        pulse: Pulse,
+        settings: Settings,
+        hints: StreamHints,
     ) -> None:
+        self._hints = hints
         self._calls = calls
         self._kinds = kinds
         self._nodes = nodes
@@ -62,6 +70,11 @@ class PostgresStore:
         committed = self._commit(group)
         if committed.wakes_others:
             self._pulse.notify()
+        published, ended = published_by(changes)
+        if published:
+            self._pulse.notify_readers()
+        if (published or ended) and self._hints.is_listening:
+            self._hints.tell(published | ended)
         return Commit(committed.now, committed.finish())
 
     def _commit(self, group: Group) -> Committed:

@@ -22,6 +22,7 @@ from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.schedules import list_schedules, read_one
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.streams import read_page, read_streams
 from orchestra.providers.sqlite.writer import StoreClock
 from orchestra.store.audit import OperationQuery, OperationRow
 from orchestra.store.catalogue import Catalogue, PolicyRow
@@ -49,6 +50,7 @@ from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
+from orchestra.store.streams import PAGE, Page, StreamPage, StreamRow
 from orchestra.store.tallies import TallyRow
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
@@ -255,6 +257,16 @@ class SqliteDirectory:
                 for key in instance_ids
                 if connection.execute(sql.IS_GOING, (key,)).fetchone() is not None
             }
+
+    def stream(
+        self, instance_id: str, name: str, after: int = 0, page: Page = PAGE
+    ) -> StreamPage | None:
+        with self._readers.reading() as connection:
+            return read_page(connection, instance_id, name, after, page, self._dialect)
+
+    def streams(self, instance_id: str) -> Sequence[StreamRow]:
+        with self._readers.reading() as connection:
+            return read_streams(connection, instance_id)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from orchestra.providers.sqlite.audit import record_all
 from orchestra.providers.sqlite.facts import make_instance
 from orchestra.providers.sqlite.schedules import write_schedule
 from orchestra.providers.sqlite.snapshots import read_snapshots
+from orchestra.providers.sqlite.streams import publish_all
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.decision import Decision, Recovery
 from orchestra.store.decoding import (
@@ -108,6 +109,8 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     for instance_id in effects.ended:
         _empty_inbox(connection, instance_id)
     _run(connection, sql.ADD_MESSAGE, effects.restored)
+    if effects.publications:
+        publish_all(connection, effects.publications)
 
 
 def _operate(connection: sqlite3.Connection, effects: Effects) -> None:

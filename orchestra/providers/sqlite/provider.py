@@ -17,6 +17,7 @@ from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.paths import require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Durability, Settings
 from orchestra.providers.sqlite.store import SqliteStore
+from orchestra.providers.sqlite.streams import ChangeWatch
 from orchestra.providers.sqlite.writer import StoreClock, Writer
 from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.store.port import Admin, Directory, Provider, Store
@@ -90,7 +91,8 @@ class SqliteProvider(Provider):
         self._nodes = Nodes(self._writer, settings)
         self._guard = threading.Lock()
         self._openings = 0
-        self.store: Store = SqliteStore(self._writer, self._nodes, settings)
+        self.store: Store = SqliteStore(self._writer, self._nodes, settings, self.stream_hints)
+        self._changes = ChangeWatch(self._writer, self.stream_hints)
         self.directory: Directory = SqliteDirectory(self._readers, store_clock, settings.dialect)
         self.admin: Admin = SqliteAdmin(self._writer)
 
@@ -128,6 +130,7 @@ class SqliteProvider(Provider):
                 return
             self._openings -= 1
             if self._openings == 0:
+                self._changes.close()
                 self._readers.close()
                 self._writer.close()
                 self._nodes.close()

@@ -19,6 +19,7 @@ from orchestra.store.executions import (
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
 from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
+from orchestra.store.streams import AT_ONCE
 from orchestra.store.tables import Columns
 
 # --- columns ----------------------------------------------------------------------------------
@@ -591,6 +592,8 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM activity WHERE instance_id = ?",
     "DELETE FROM set_aside WHERE instance_id = ?",
     "DELETE FROM request WHERE instance_id = ?",
+    "DELETE FROM stream WHERE instance_id = ?",
+    "DELETE FROM stream_item WHERE instance_id = ?",
 )
 ANY_EXPIRED: Final = "SELECT 1 FROM instance WHERE expires_at <= ? LIMIT 1"
 FIND_EXPIRED: Final = """
@@ -654,3 +657,37 @@ LIST_RUNS: Final = f"""
     LEFT JOIN message m ON m.instance_id = s.instance_id AND m.kind = 0 AND m.message_id =
         'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
     WHERE s.schedule_id = ? AND s.follows = 1 ORDER BY s.slot"""
+# --- streams ----------------------------------------------------------------------------------
+
+GROW_STREAM: Final = f"""
+    {insert("stream", tables.STREAM)}
+    ON CONFLICT (instance_id, stream) DO UPDATE SET
+        last_offset = last_offset + excluded.last_offset, bytes = bytes + excluded.bytes
+    RETURNING first_offset, last_offset, bytes, first_at"""
+ADD_STREAM_ITEM: Final = insert("stream_item", tables.STREAM_ITEM)
+READ_OLDEST_ITEMS: Final = f"""
+    SELECT item_offset, length(payload), at FROM stream_item
+    WHERE instance_id = ? AND stream = ? ORDER BY item_offset LIMIT {AT_ONCE}"""
+CUT_ITEMS: Final = (
+    "DELETE FROM stream_item WHERE instance_id = ? AND stream = ? AND item_offset <= ?"
+)
+MOVE_CUT: Final = """
+    UPDATE stream SET first_offset = ?3 + 1, bytes = bytes - ?4,
+        first_at = (SELECT i.at FROM stream_item i WHERE i.instance_id = ?1 AND i.stream = ?2 AND i.item_offset = ?3 + 1)
+    WHERE instance_id = ?1 AND stream = ?2"""
+STREAM_COLUMNS: Final = tables.STREAM.without("instance_id", "first_at").listed("s")
+_ITEM_COLUMNS: Final = tables.STREAM_ITEM.without("instance_id", "stream", "attempt_number").listed(
+    "t"
+)
+READ_STREAM: Final = f"""
+    SELECT i.status, {STREAM_COLUMNS}, {_ITEM_COLUMNS} FROM instance i
+    LEFT JOIN stream s ON s.instance_id = i.instance_id AND s.stream = ?2
+    LEFT JOIN stream_item t ON t.instance_id = i.instance_id AND t.stream = ?2 AND t.item_offset > ?3
+    WHERE i.instance_id = ?1 ORDER BY t.item_offset LIMIT ?4"""
+LIST_STREAMS: Final = (
+    f"SELECT {STREAM_COLUMNS} FROM stream s WHERE s.instance_id = ? ORDER BY s.stream"
+)
+# Only for items whose reply was lost.
+READ_LAST_NUMBER: Final = """
+    SELECT max(attempt_number) FROM stream_item
+    WHERE instance_id = ? AND execution = ? AND event_id = ? AND attempt = ?"""

@@ -29,6 +29,7 @@ from orchestra.store.decoding import (
     read_hold_in_force,
     read_message,
 )
+from orchestra.store.hints import StreamHints, published_by
 from orchestra.store.instances import LONGEST_DELAY, HeldRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, QueueName, Unread
@@ -44,7 +45,10 @@ __all__ = ["SqliteStore"]
 class SqliteStore:
     """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
-    def __init__(self, writer: Writer, nodes: Nodes, settings: Settings) -> None:
+    def __init__(
+        self, writer: Writer, nodes: Nodes, settings: Settings, hints: StreamHints
+    ) -> None:
+        self._hints = hints
         self._writer = writer
         self._nodes = nodes
         self._settings = settings
@@ -55,6 +59,10 @@ class SqliteStore:
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._writer.transaction() as transaction:
             outcomes = Group(transaction, self._settings).apply(changes)
+        if self._hints.is_listening:
+            published, ended = published_by(changes)
+            if published or ended:
+                self._hints.tell(published | ended)
         return Commit(transaction.now, outcomes)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:

@@ -48,6 +48,7 @@ from tests.support.contract.retention import RetentionTests
 from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
 from tests.support.contract.starts import StartTests
+from tests.support.contract.streams import StreamTests
 from tests.support.contract.tallies import TallyTests
 from tests.support.contract.tasks import TaskTests
 from tests.support.contract.traces import TraceTests
@@ -80,6 +81,7 @@ class ProviderContract(
     FamilyTests,
     StartTests,
     NodeTests,
+    StreamTests,
     TallyTests,
     TaskTests,
     DirectoryTests,

@@ -45,6 +45,7 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import Route
+from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase
@@ -100,6 +101,14 @@ _ACTS: Final = (
     Nudge(2, 6, "boundary due", UserText("later")),
     CancelMark(7, UserText("late"), "boundary due"),
     OperatorHold(8, "boundary due", UserText("late")),
+)
+
+
+_BOUNDS: Final = (
+    UNBOUNDED,
+    Bounds(2, None, None),
+    Bounds(None, 12, None),
+    Bounds(4, 40, 2 * SECOND),
 )
 
 
@@ -417,6 +426,16 @@ class ComparedWithModel(RuleBasedStateMachine):
             stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
             due=None if data.draw(_mostly) else data.draw(some.sampled_from(_ACTS)),
             answers=self.answers(data, instance_id, consumed),
+            published=tuple(
+                Published(
+                    data.draw(some.sampled_from(("s", "t"))),
+                    Payload(b"x" * data.draw(some.sampled_from((1, 5, 20)))),
+                    self.clock.now(),
+                    number,
+                )
+                for _ in range(data.draw(some.sampled_from((0, 0, 1, 3))))
+            ),
+            stream_bounds=data.draw(some.sampled_from(_BOUNDS)),
         )
 
     def answers(
@@ -595,6 +614,13 @@ class ComparedWithModel(RuleBasedStateMachine):
             standing = self.model.world.instances.get(instance_id)
             for request_id in () if standing is None else standing.requests:
                 self.compare_request(instance_id, request_id)
+            self.both(lambda provider, key=instance_id: provider.directory.streams(key))
+            self.both(lambda provider, key=instance_id: provider.directory.stream(key, "s"))
+            self.both(
+                lambda provider, key=instance_id: provider.directory.stream(
+                    key, "t", 2, Page(2, 10)
+                )
+            )
             record = self.model.directory.get(instance_id)
             for number in range(1, 1 if record is None else record.row.execution + 1):
                 self.both(

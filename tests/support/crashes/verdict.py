@@ -34,6 +34,8 @@ BELONGING = (
     "activity",
     "set_aside",
     "request",
+    "stream",
+    "stream_item",
 )
 """The tables whose rows belong to an instance."""
 

@@ -30,11 +30,13 @@ from orchestra.store.queries import (
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
+from orchestra.store.streams import PAGE, Page, StreamPage, StreamRow
 from orchestra.store.tallies import TallyRow
 from orchestra.store.tasks import ActivityRow
 from tests.support.model import schedules
-from tests.support.model.ages import read_execution, read_message
+from tests.support.model.ages import read, read_execution, read_message
 from tests.support.model.store import ModelStore
+from tests.support.model.streams import page_of, row_of
 from tests.support.model.world import SENT, ModelWorld
 
 
@@ -127,6 +129,20 @@ class ModelDirectory:
 
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()
+
+    def stream(
+        self, instance_id: str, name: str, after: int = 0, page: Page = PAGE
+    ) -> StreamPage | None:
+        instance = self._world.instances.get(instance_id)
+        if instance is None:
+            return None
+        ended = read(instance.status, self._dialect.library.statuses) is not Status.OPEN
+        return page_of(instance.streams, name, after, page, ended=ended)
+
+    def streams(self, instance_id: str) -> Sequence[StreamRow]:
+        instance = self._world.instances.get(instance_id)
+        streams = {} if instance is None else instance.streams
+        return [row_of(name, streams[name]) for name in sorted(streams)]
 
     def policies(self, name: str, limit: int = 1_001) -> list[PolicyRow]:
         log = self._world.policy_log

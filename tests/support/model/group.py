@@ -66,6 +66,7 @@ from tests.support.model.ages import (
     write_resolution,
 )
 from tests.support.model.schedules import write_schedule
+from tests.support.model.streams import publish
 from tests.support.model.tasks import report, resume, stop, suspend, take
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
@@ -243,7 +244,8 @@ class Group:
                 unread_at_end=dict(unread),
                 expires_at=expires_at,
             )
-        instance = restore(instance, write.restored)
+        streams = publish(instance.streams, write.incarnation, write.published, write.stream_bounds)
+        instance = restore(replace(instance, streams=streams), write.restored)
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
@@ -507,6 +509,7 @@ class Group:
                 else one
                 for key, one in standing.requests.items()
             },
+            streams=standing.streams,
         )
 
     def _append_all(self, start: Start) -> tuple[Appended, ...] | Full:

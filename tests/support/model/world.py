@@ -25,6 +25,7 @@ from orchestra.store.schedules import ScheduleRow, SlotKey, SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
 from tests.support.model.ages import read, read_execution, read_message, read_row
+from tests.support.model.streams import ModelStream
 
 SENT = (MessageKind.EVENT, MessageKind.REQUEST)
 
@@ -62,6 +63,7 @@ class ModelInstance:
     on_parent_close: OnParentClose = OnParentClose.ABANDON
     schedule: tuple[str, int] | None = None
     requests: Mapping[str, RequestRow] = field(default_factory=dict[str, RequestRow])
+    streams: Mapping[str, ModelStream] = field(default_factory=dict[str, ModelStream])
 
     @property
     def unread_events(self) -> tuple[MessageRow, ...]:

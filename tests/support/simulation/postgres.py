@@ -23,6 +23,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
+from orchestra.store.hints import StreamHints
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
 from tests.support.simulation.nodes import Link
@@ -75,8 +76,10 @@ class _Ether:
 class _Pulse(Pulse):
     """A pulse without a thread, on the simulation's time."""
 
-    def __init__(self, connector: Connector, settings: Settings, ether: _Ether) -> None:
-        super().__init__(connector, settings)
+    def __init__(
+        self, connector: Connector, settings: Settings, hints: StreamHints, ether: _Ether
+    ) -> None:
+        super().__init__(connector, settings, hints)
         if settings.clock is not None:
             self._clock = settings.clock
         self._ether = ether
@@ -201,7 +204,7 @@ class _SimulatedProvider(PostgresProvider):
             connection.provider = self
 
     def _make_pulse(self) -> Pulse:
-        return _Pulse(self._connector, self._settings, self._ether)
+        return _Pulse(self._connector, self._settings, self.stream_hints, self._ether)
 
     def drop(self) -> None:
         """Drop the schema."""

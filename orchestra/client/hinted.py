@@ -1,0 +1,54 @@
+"""Readers of streams that the hints of a provider wake."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from orchestra.loops import Signal
+from orchestra.store.hints import StreamHints
+
+__all__ = ["HintedWatch"]
+
+
+class HintedWatch:
+    """Wakes a reader when something may have been published. Implements
+    :class:`~orchestra.client.port.StreamWatch`.
+    """
+
+    __slots__ = ("_hints", "_instance_id", "_is_told", "_signal")
+
+    def __init__(self, hints: StreamHints, instance_id: str) -> None:
+        self._hints = hints
+        self._instance_id = instance_id
+        self._is_told = False
+        self._signal = Signal()
+
+    def __enter__(self) -> Self:
+        self._hints.add(self._told)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._hints.remove(self._told)
+
+    def _told(self, instance_ids: Collection[str] | None) -> None:
+        # Once until the reader has looked, so that a slow reader costs the writers nothing.
+        if not self._is_told and (instance_ids is None or self._instance_id in instance_ids):
+            self._is_told = True
+            self._signal.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return after a hint since the last wait, or after so many seconds."""
+        with anyio.move_on_after(seconds):
+            await self._signal.wait()
+        if self._is_told:
+            self._signal = Signal()
+            self._is_told = False  # what is published from now on is not in the next read

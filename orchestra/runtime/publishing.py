@@ -1,0 +1,143 @@
+"""The items of running attempts on their way to the engine.
+
+The first item goes at once. While it is on its way, later ones gather, and go together with its
+acknowledgement. So batches grow with the load, and no item waits for a timer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from orchestra.codec import Payload
+from orchestra.engine.messages import ItemsStored, PublishItems, RunActivity
+from orchestra.errors import OrchestraError, StaleAttempt
+from orchestra.loops import Signal
+
+__all__ = ["DONE", "Publisher"]
+
+_MOST_ITEMS: Final = 1_000
+_MOST_BYTES: Final = 1024 * 1024
+"""How much of one attempt may be on its way; more waits in the activity."""
+
+
+class _Done:
+    """An awaitable that is done."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+DONE: Final = _Done()
+
+
+class Publisher:
+    """The items of one attempt.
+
+    Args:
+        report: passes a message to the engine, from any thread.
+    """
+
+    def __init__(self, request: RunActivity, report: Callable[[PublishItems], None]) -> None:
+        self._request = request
+        self._report = report
+        self._lock = threading.Condition()
+        self._items: list[tuple[str, Payload, int]] = []
+        self._bytes = 0
+        self._number = 0
+        self._on_the_way: deque[tuple[int, int]] = deque()
+        """The numbers and bytes of batches that are not acknowledged."""
+        self._closed: OrchestraError | None = None
+        self._waiting: list[Signal] = []
+
+    async def publish(self, stream: str, payload: Payload) -> None:
+        """Add an item; wait for room."""
+        while True:
+            with self._lock:
+                if self._has_room:
+                    self._add(stream, payload)
+                    return
+                signal = Signal()
+                self._waiting.append(signal)
+            await signal.wait()
+
+    def publish_here(self, stream: str, payload: Payload, *, waits: bool) -> None:
+        """Add an item; with ``waits``, block this thread until there is room."""
+        with self._lock:
+            while waits and not self._has_room:
+                self._lock.wait()
+            self._add(stream, payload)
+
+    def stored(self, message: ItemsStored) -> None:
+        """Take in that the first batch on the way is stored, or why not."""
+        with self._lock:
+            if self._on_the_way:
+                _, size = self._on_the_way.popleft()
+                self._bytes -= size
+            if message.is_stale:
+                self._refuse(self._stale())
+            elif message.error is not None:
+                self._refuse(message.error)
+            if self._items and not self._on_the_way:
+                self._send()
+            self._wake()
+
+    def finish(self) -> None:
+        """Send what there is, and take nothing more: the attempt ends."""
+        with self._lock:
+            if self._items:
+                self._send()
+            self._refuse(self._stale())
+            self._wake()
+
+    def close(self) -> None:
+        """Drop what there is, and take nothing more: the attempt was given up."""
+        with self._lock:
+            self._refuse(self._stale())
+            self._wake()
+
+    # --- under the lock ---
+
+    @property
+    def _has_room(self) -> bool:
+        on_the_way = sum(count for count, _ in self._on_the_way)
+        return self._closed is not None or (
+            len(self._items) + on_the_way < _MOST_ITEMS and self._bytes < _MOST_BYTES
+        )
+
+    def _add(self, stream: str, payload: Payload) -> None:
+        if self._closed is not None:
+            raise self._closed
+        self._number += 1
+        self._items.append((stream, payload, self._number))
+        self._bytes += len(payload.data)
+        if not self._on_the_way:
+            self._send()
+
+    def _send(self) -> None:
+        items, self._items = tuple(self._items), []
+        request, size = self._request, sum(len(payload.data) for _, payload, _ in items)
+        self._on_the_way.append((len(items), size))
+        self._report(PublishItems(request.key, request.attempt, request.orchestration, items))
+
+    def _refuse(self, error: OrchestraError) -> None:
+        self._closed = self._closed or error
+        self._items.clear()
+
+    def _wake(self) -> None:
+        self._lock.notify_all()
+        waiting, self._waiting = self._waiting, []
+        for signal in waiting:
+            signal.set()
+
+    def _stale(self) -> StaleAttempt:
+        request = self._request
+        return StaleAttempt(
+            f"attempt {request.attempt} of activity {request.name!r} of instance "
+            f"{request.key.instance_id!r} is no longer current; what it publishes is refused",
+            instance_id=request.key.instance_id,
+            activity=request.name,
+            attempt=request.attempt,
+        )

@@ -1,0 +1,65 @@
+"""Hints for readers of streams: something may have been published. Correctness does not depend on
+them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+
+from orchestra.store.changes import Change, Write
+from orchestra.store.kinds import Status
+
+__all__ = ["Listener", "StreamHints", "published_by"]
+
+Listener = Callable[[Collection[str] | None], None]
+"""Is told the instances that have published or ended; ``None``: perhaps any. Called from any
+thread; it must not block.
+"""
+
+
+class StreamHints:
+    """The readers that listen at one provider. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._listeners: tuple[Listener, ...] = ()
+        self.on_listening: Callable[[bool], None] | None = None
+        """Is called as the first listener comes, and as the last one goes. It must not block."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether there is a listener."""
+        return bool(self._listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Add a listener."""
+        with self._guard:
+            self._listeners = (*self._listeners, listener)
+            if len(self._listeners) == 1 and self.on_listening is not None:
+                self.on_listening(True)
+
+    def remove(self, listener: Listener) -> None:
+        """Remove a listener."""
+        with self._guard:
+            self._listeners = tuple(one for one in self._listeners if one != listener)
+            if not self._listeners and self.on_listening is not None:
+                self.on_listening(False)
+
+    def tell(self, instance_ids: Collection[str] | None) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener(instance_ids)
+
+
+def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:
+    """Return the instances that a group publishes for, and those that it ends."""
+    published: set[str] = set()
+    ended: set[str] = set()
+    for change in changes:
+        if isinstance(change, Write):
+            if change.published:
+                published.add(change.instance_id)
+            if change.state.status is not Status.OPEN:
+                ended.add(change.instance_id)
+    return published, ended

@@ -1,0 +1,200 @@
+"""Streams: what instances publish, under which offsets, and how much of it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestra.codec import Payload
+from orchestra.store.changes import IfEnded
+from orchestra.store.executions import Closing, ExecutionDelta
+from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.outcomes import Granted, Refused, Started
+from orchestra.store.port import Provider
+from orchestra.store.streams import Bounds, Page, Published, StreamRow
+from orchestra.testing import ManualClock
+from tests.support.contract.base import ContractBase, Open
+from tests.support.contract.shorthand import (
+    SECOND,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    an_end,
+    an_execution,
+    begin,
+    claim,
+    expect,
+    one,
+    read,
+)
+
+TEXT = "naïve ☃ 'quoted\" \\ %_ \U0001f600 </script> ; DROP TABLE stream; --"
+_NONE = Bounds(None, None, None)
+
+
+def a_value(text: object, stream: str = "s", at: int = 7) -> Published:
+    return Published(stream, Payload(f'"{text}"'.encode()), at, 1)
+
+
+def publish(provider: Provider, *values: Published, bounds: Bounds = _NONE, key: str = "i") -> None:
+    row = read(provider, key).row
+    write = a_write(row, published=values, stream_bounds=bounds)
+    expect(one(provider, write), Granted)
+
+
+def offsets(provider: Provider, stream: str = "s", after: int = 0, key: str = "i") -> list[int]:
+    page = provider.directory.stream(key, stream, after)
+    assert page is not None
+    return [item.offset for item in page.items]
+
+
+class StreamTests(ContractBase):
+    """Appended by the writes of steps, read a page at a time."""
+
+    def test_what_writes_publish_has_dense_offsets_in_each_stream(self, provider: Provider) -> None:
+        row = begin(provider)
+        values = (a_value("a"), a_value("b", TEXT), a_value("c"), a_value("d"))
+        expect(one(provider, a_write(row, published=values)), Granted)
+        publish(provider, a_value("e"), a_value("f", TEXT))
+        page = provider.directory.stream("i", "s")
+        assert page is not None
+        assert [item.offset for item in page.items] == [1, 2, 3, 4]
+        assert [item.payload.data for item in page.items] == [b'"a"', b'"c"', b'"d"', b'"e"']
+        assert (page.ended, page.stream) == (False, StreamRow("s", row.incarnation, 1, 4, 12))
+        assert offsets(provider, TEXT) == [1, 2]
+        assert [one.name for one in provider.directory.streams("i")] == [TEXT, "s"]
+        item = page.items[0]
+        assert (item.at, item.execution, item.event_id, item.attempt) == (7, 1, None, None)
+
+    def test_a_refused_write_publishes_nothing(self, provider: Provider) -> None:
+        row = begin(provider)
+        late = replace(row, revision=row.revision - 1)
+        assert one(provider, a_write(late, published=(a_value("late"),))) == Refused()
+        assert provider.directory.streams("i") == []
+        publish(provider, a_value("first"))
+        assert offsets(provider) == [1], "no offset was lost"
+
+    def test_writes_publish_in_every_kind_of_group(self, provider: Provider) -> None:
+        """By the statements for plain groups, and where others change with it."""
+        begin(provider)
+        begin(provider, "j")
+        rows = [read(provider, key).row for key in ("i", "j")]
+        provider.store.commit([a_write(row, published=(a_value("x"),)) for row in rows])
+        row = read(provider).row
+        provider.store.commit([an_append("i"), a_write(row, published=(a_value("y"),))])
+        twice = read(provider).row
+        again = replace(twice, revision=twice.revision + 1)
+        provider.store.commit(
+            [
+                a_write(twice, published=(a_value("1"), a_value("2"))),
+                a_write(again, published=(a_value("3"),)),
+            ]
+        )
+        assert offsets(provider) == [1, 2, 3, 4, 5]
+        assert offsets(provider, key="j") == [1]
+
+    def test_streams_cross_boundaries_and_restarts_and_go_with_the_instance(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        publish(provider, a_value("lap 1"))
+        row = read(provider).row
+        closed = ExecutionDelta(1, closed=Closing(9, ExecutionEnd.CONTINUED_AS_NEW, None, None))
+        write = a_write(
+            row,
+            a_state(row, execution=2, opened=False),
+            executions=(closed, ExecutionDelta(2, create=an_execution(2))),
+            published=(a_value("boundary"),),
+        )
+        expect(one(provider, write), Granted)
+        expect(one(provider, an_end(read(provider).row, published=(a_value("last"),))), Granted)
+        page = provider.directory.stream("i", "s")
+        assert page is not None
+        assert page.ended
+        assert len(page.items) == 3
+        start = replace(a_start("i", "b", "r2"), if_ended=IfEnded.RESTART)
+        assert expect(one(provider, start), Started).restarted
+        claim(provider)
+        publish(provider, a_value("second life"))
+        page = provider.directory.stream("i", "s", 3)
+        assert page is not None
+        assert [item.offset for item in page.items] == [4], "they go on, as the laps do"
+        assert page.stream == StreamRow("s", row.incarnation, 1, 4, sum(map(len, _LAPS)))
+        expect(one(provider, an_end(read(provider).row)), Granted)
+        assert provider.admin.delete("i", "b", by="me", reason="")
+        assert provider.directory.stream("i", "s") is None
+        assert provider.directory.streams("i") == []
+        begin(provider)
+        assert offsets(provider) == [], "nothing of the deleted instance is left (I9)"
+
+    def test_the_cut_moves_in_the_write_that_appends(self, provider: Provider) -> None:
+        begin(provider)
+        bounds = Bounds(8, None, None)
+        for number in range(9):
+            publish(provider, a_value(number), bounds=bounds)
+        assert offsets(provider) == list(range(1, 10)), "an eighth over it is left"
+        publish(provider, a_value(9), bounds=bounds)
+        assert offsets(provider) == list(range(3, 11))
+        assert provider.directory.streams("i")[0].first_offset == 3
+        publish(provider, *(a_value(number) for number in range(100)), bounds=bounds)
+        assert offsets(provider) == list(range(103, 111))
+        assert offsets(provider, after=50) == list(range(103, 111))
+
+    def test_a_stream_is_cut_by_its_bytes_and_by_its_age(self, provider: Provider) -> None:
+        begin(provider)
+        bounds = Bounds(None, 30, None)
+        publish(provider, *(a_value("x" * 8) for _ in range(3)), bounds=bounds)
+        assert offsets(provider) == [1, 2, 3]
+        publish(provider, a_value("x" * 8), bounds=bounds)
+        assert (offsets(provider), provider.directory.streams("i")[0].bytes) == ([2, 3, 4], 30)
+        publish(provider, a_value("x" * 80), bounds=bounds)
+        assert offsets(provider) == [5], "the newest stays, however large it is"
+        aged = Bounds(None, None, 8 * SECOND)
+        for at in (10, 11, 12, 20):
+            publish(provider, a_value(at, "aged", at * SECOND), bounds=aged)
+        assert offsets(provider, "aged") == [3, 4]
+        publish(provider, a_value("x", "aged", 100 * SECOND), bounds=aged)
+        assert offsets(provider, "aged") == [5]
+
+    def test_a_page_ends_with_its_items_or_its_bytes(self, provider: Provider) -> None:
+        begin(provider)
+        publish(provider, *(a_value("x" * 8) for _ in range(10)))
+
+        def read_page(after: int, items: int, size: int) -> list[int]:
+            page = provider.directory.stream("i", "s", after, Page(items, size))
+            assert page is not None
+            return [item.offset for item in page.items]
+
+        assert read_page(0, 3, 1_000) == [1, 2, 3]
+        assert read_page(3, 100, 25) == [4, 5]
+        assert read_page(5, 100, 1) == [6], "one in any case"
+        assert read_page(10, 100, 1_000) == []
+
+    def test_a_stream_that_was_never_written_has_no_items(self, provider: Provider) -> None:
+        begin(provider)
+        page = provider.directory.stream("i", "other")
+        assert page is not None
+        assert (page.stream, page.items, page.ended) == (None, (), False)
+        assert provider.directory.stream("nobody", "s") is None
+
+    def test_readers_here_are_told_of_what_is_published(
+        self, connect: Open, clock: ManualClock
+    ) -> None:
+        provider = connect()
+        told: list[object] = []
+        begin(provider)
+        provider.stream_hints.add(told.append)
+        publish(provider, a_value("a"))
+        if provider.description.startswith("model"):  # it has no hints: readers poll
+            return
+        assert {"i"} in told
+        told.clear()
+        expect(one(provider, a_write(read(provider).row)), Granted)
+        assert {"i"} not in told, "a write that publishes nothing is no news"
+        expect(one(provider, an_end(read(provider).row)), Granted)
+        assert {"i"} in told, "its end is"
+        provider.stream_hints.remove(told.append)
+        assert not provider.stream_hints.is_listening
+
+
+_LAPS = ('"lap 1"', '"boundary"', '"last"', '"second life"')

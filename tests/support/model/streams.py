@@ -1,0 +1,80 @@
+"""Streams in the model: all items of all times, of which a part is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestra.store.streams import Bounds, Page, Published, StreamItemRow, StreamPage, StreamRow
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStream:
+    """A stream: the life in which it began, and all that was ever published; ``cut`` is gone."""
+
+    incarnation: str
+    items: tuple[StreamItemRow, ...] = ()
+    cut: int = 0
+
+    @property
+    def kept(self) -> tuple[StreamItemRow, ...]:
+        return self.items[self.cut :]
+
+
+def publish(
+    streams: Mapping[str, ModelStream],
+    incarnation: str,
+    published: Sequence[Published],
+    bounds: Bounds,
+) -> dict[str, ModelStream]:
+    """Return the streams after one change."""
+    changed = dict(streams)
+    for one in published:
+        stream = changed.get(one.stream, ModelStream(incarnation))
+        item = StreamItemRow(
+            len(stream.items) + 1, one.payload, one.at, one.execution, one.event_id, one.attempt
+        )
+        changed[one.stream] = replace(stream, items=(*stream.items, item))
+    for name in {one.stream for one in published}:
+        changed[name] = _cut(changed[name], bounds)
+    return changed
+
+
+def _cut(stream: ModelStream, bounds: Bounds) -> ModelStream:
+    now, kept = stream.items[-1].at, stream.kept
+    sizes = [len(item.payload.data) for item in kept]
+    over = [
+        bounds.items is not None and len(kept) > bounds.items + bounds.items // 8,
+        bounds.bytes is not None and sum(sizes) > bounds.bytes + bounds.bytes // 8,
+        bounds.age is not None and kept[0].at < now - bounds.age - bounds.age // 8,
+    ]
+    if not any(over):
+        return stream
+    cut = stream.cut
+    for place, item in enumerate(kept[:-1][:4_000]):
+        if (
+            (bounds.items is not None and len(kept) - place > bounds.items)
+            or (bounds.bytes is not None and sum(sizes[place:]) > bounds.bytes)
+            or (bounds.age is not None and item.at < now - bounds.age)
+        ):
+            cut = item.offset
+    return replace(stream, cut=cut)
+
+
+def row_of(name: str, stream: ModelStream) -> StreamRow:
+    """Return a stream as readers see it."""
+    size = sum(len(item.payload.data) for item in stream.kept)
+    return StreamRow(name, stream.incarnation, stream.cut + 1, len(stream.items), size)
+
+
+def page_of(
+    streams: Mapping[str, ModelStream], name: str, after: int, page: Page, *, ended: bool
+) -> StreamPage:
+    """Return a page of a stream."""
+    stream = streams.get(name)
+    if stream is None:
+        return StreamPage(ended, None, ())
+    found = [item for item in stream.kept if item.offset > after][: page.items]
+    while found[1:] and sum(len(item.payload.data) for item in found) > page.bytes:
+        found.pop()
+    return StreamPage(ended, row_of(name, stream), tuple(found))

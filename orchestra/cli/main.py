@@ -27,7 +27,7 @@ exit code:
 
 _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
     ("Look", (looking.ls, looking.count, looking.show, looking.history)),
-    ("Send", (sending.start, sending.event, sending.messages)),
+    ("Send", (sending.start, sending.event, sending.request, sending.messages)),
     (
         "Act",
         (

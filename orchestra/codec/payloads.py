@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NewType, cast
 
 import orjson
@@ -76,7 +76,7 @@ load_json: Final[Callable[[bytes], Any]] = orjson.loads
 """Return any plain JSON value. Raises ``ValueError`` for what is no JSON."""
 
 
-def pack_lines(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
+def pack_lines(value: Any) -> bytes:
     """Return plain JSON for people: indented, with a line end."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -28,6 +28,7 @@ from orchestra.errors import (
     PayloadTooLarge,
     PolicyChangedMeanwhile,
     RegistrationError,
+    RequestRejected,
     StoreBusy,
     StoreError,
     UnknownOrchestration,
@@ -46,6 +47,7 @@ SCHEMA: Final[dict[str, Any]] = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "what is wrong, and the remedy"},
         "instance_id": {"type": "string"},
+        "request_id": {"type": "string"},
     },
     "required": ["type", "title", "status", "detail"],
 }
@@ -65,6 +67,7 @@ _STATUSES: Final[tuple[tuple[type[OrchestraError], HTTPStatus], ...]] = (
     (PayloadError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidArgument, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RegistrationError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (RequestRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (WaitTimeout, HTTPStatus.GATEWAY_TIMEOUT),
     (LevelTooLow, HTTPStatus.CONFLICT),
     (StoreBusy, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -88,7 +91,7 @@ def problem_of(error: OrchestraError) -> JSONResponse:
     )
     named = {
         name: jsonable(value)
-        for name in ("instance_id", "name", "version", "revision")
+        for name in ("instance_id", "name", "version", "revision", "request_id")
         if isinstance(value := getattr(error, name, None), str | int)
     }
     return problem(status, type(error).__name__, str(error), **named)

@@ -175,6 +175,14 @@ def test_an_instance_is_started_and_gets_events(run):
     ]
 
 
+def test_a_request_without_an_answer_in_time_says_how_to_ask_again(run):
+    code, out, err = run("request", "watch-1", "double", "4", "--timeout", "1s")
+    assert (code, out) == (2, "")
+    again = err.split("--request-id ")[1].strip()
+    (open_request,) = json.loads(run("messages", "watch-1", "-o", "json")[1])
+    assert (open_request["kind"], open_request["message_id"]) == ("request", again)
+
+
 def test_what_begins_like_json_must_be_json(run):
     code, _, err = run("event", "watch-1", "go", '{"by": ')
     assert code == 3

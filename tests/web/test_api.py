@@ -24,7 +24,21 @@ async def fails(ctx, _input: int) -> None:
     raise Failure("no luck")
 
 
-REGISTRY = OrchestrationRegistry.builder().register("watch", watch).register("fails", fails).build()
+async def asks(ctx, _input: int) -> None:
+    first = await ctx.wait_for_request("double", int, returns=int)
+    first.reply(first.value * 2)
+    second = await ctx.wait_for_request("double", int, returns=int)
+    second.reject("enough")
+    await ctx.wait_for_event("stop")
+
+
+REGISTRY = (
+    OrchestrationRegistry.builder()
+    .register("watch", watch)
+    .register("fails", fails)
+    .register("asks", asks)
+    .build()
+)
 
 
 @pytest.fixture
@@ -155,6 +169,18 @@ async def test_messages_are_listed_and_dropped(site):
     assert [one["name"] for one in waiting] == ["noise", "noise", "other"]
     dropped = await site.post("/instances/w/messages/drop", {"name": "noise", "reason": "noise"})
     assert dropped == {"count": 2}
+
+
+async def test_a_request_is_answered_rejected_or_times_out(site):
+    await site.post("/instances", {"name": "asks", "input": 1, "instance_id": "a"}, 201)
+    body = {"name": "double", "value": 4, "request_id": "r-1"}
+    assert await site.post("/instances/a/requests", body) == {"value": 8}
+    assert await site.post("/instances/a/requests", body) == {"value": 8}
+    problem = await site.post("/instances/a/requests", {"name": "double", "value": 5}, 422)
+    assert problem["title"] == "RequestRejected"
+    late = {"name": "other", "timeout": 0, "request_id": "r-3"}
+    problem = await site.post("/instances/a/requests", late, 504)
+    assert (problem["title"], problem["request_id"]) == ("WaitTimeout", "r-3")
 
 
 async def test_nodes_versions_and_health(site):

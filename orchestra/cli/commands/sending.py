@@ -1,20 +1,23 @@
-"""``start``, ``event``, ``messages``: what is sent to instances."""
+"""``start``, ``event``, ``request``, ``messages``: what is sent to instances."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Literal, cast
 
 import click
 
+from orchestra.cli.checks import ExitCode
 from orchestra.cli.output import Column, instant, text
-from orchestra.cli.parameters import INSTANT, JSON, LABEL
+from orchestra.cli.parameters import DURATION, INSTANT, JSON, LABEL
 from orchestra.cli.work import Work, on_store, operator, resolve
 from orchestra.client import Client
 from orchestra.client.info import InstanceInfo, UnreadMessage
 from orchestra.client.jsonable import jsonable
-from orchestra.codec import dump_json
+from orchestra.codec import dump_json, pack_lines
+from orchestra.errors import WaitTimeout
 
-__all__ = ["event", "messages", "start"]
+__all__ = ["event", "messages", "request", "start"]
 
 
 @click.command()
@@ -88,6 +91,41 @@ def event(work: Work, instance: str, name: str, value: Any, message_id: str | No
     work.output.value({"instance_id": found, "name": name}, lambda: None)
     if work.output.is_for_people:
         work.output.say(f"sent {name!r} to {found}")
+
+
+@click.command()
+@click.argument("instance")
+@click.argument("name")
+@click.argument("value", type=JSON, required=False, metavar="[VALUE]")
+@click.option("--timeout", type=DURATION, help="How long to wait for the answer: 5s, 1m.")
+@click.option("--request-id", help="Your own id of this request: the same one is asked once.")
+@on_store
+def request(
+    work: Work,
+    instance: str,
+    name: str,
+    value: Any,
+    timeout: timedelta | None,
+    request_id: str | None,
+) -> ExitCode:
+    """Ask an instance, and wait for the answer of its code. VALUE is JSON.
+
+    A timeout takes nothing back: ask again with the request id that stderr names.
+    """
+
+    async def ask(client: Client) -> Any:
+        found = await resolve(client, instance)
+        return await client.request(found, name, value, timeout=timeout, request_id=request_id)
+
+    try:
+        answer = work.run(ask)
+    except WaitTimeout as error:
+        work.output.say(f"orchestra: {error}")
+        if error.request_id is not None:
+            work.output.say(f"ask again: --request-id {error.request_id}")
+        return ExitCode.FAILURES
+    work.output.raw(pack_lines(jsonable(answer)))
+    return ExitCode.FINE
 
 
 @click.command()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
 from fastapi.responses import JSONResponse, Response
@@ -22,6 +22,9 @@ from orchestra.web.paths import Id, id_of
 __all__ = ["routes"]
 
 routes: Routes = Routes("instances")
+
+_LONGEST_WAIT: Final = 300.0
+"""Seconds that a request is kept open at most."""
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Include = Annotated[
@@ -72,6 +75,23 @@ class NewEvent:
     name: str
     payload: Any = None
     message_id: str | None = None
+
+
+@dataclass
+class NewRequest:
+    """A request to send; see ``Client.request``. ``timeout``: seconds to wait for the answer."""
+
+    name: str
+    value: Any = None
+    timeout: float = 30.0
+    request_id: str | None = None
+
+
+@dataclass
+class Answer:
+    """The answer of an instance's code."""
+
+    value: Any
 
 
 @dataclass
@@ -178,6 +198,21 @@ async def drop_messages(
         id_of(instance_id), body.name, body.message_ids, reason=body.reason, by=by
     )
     return answer(Dropped(count))
+
+
+@routes.route("POST", "/instances/{instance_id}/requests", Answer)
+async def send_request(instance_id: Id, body: NewRequest, client: CurrentClient) -> JSONResponse:
+    """Ask an instance, and wait for the answer. A timeout (504) takes nothing back: the same
+    ``request_id`` asks again.
+    """
+    value = await client.request(
+        id_of(instance_id),
+        body.name,
+        body.value,
+        timeout=timedelta(seconds=min(max(body.timeout, 0.0), _LONGEST_WAIT)),
+        request_id=body.request_id,
+    )
+    return answer(Answer(value))
 
 
 @routes.route("POST", "/instances/{instance_id}/events", None, 202)

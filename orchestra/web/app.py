@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.staticfiles import StaticFiles
 
 from orchestra.client import Client
 from orchestra.registry import OrchestrationRegistry
@@ -14,6 +15,8 @@ from orchestra.web import problems
 from orchestra.web.access import Auth, operator_of
 from orchestra.web.answers import Routes
 from orchestra.web.api import acts, deploying, instances, store
+from orchestra.web.dashboard import STATIC, pages
+from orchestra.web.headers import SafeHeaders
 from orchestra.web.paths import WholeSegments
 from orchestra.web.schemas import Schemas
 
@@ -36,7 +39,8 @@ def create_app(
     auth: Auth | None = None,
     base_path: str = "",
 ) -> FastAPI:
-    """Return an ASGI application over a client: ``/api/v1/...``, with ``/openapi.json``.
+    """Return an ASGI application over a client: the dashboard at ``/``, and the API at
+    ``/api/v1/...``, with ``/openapi.json``.
 
     It may run alone, or be mounted in FastAPI or Starlette: ``app.mount("/orchestra", ...)``. The
     client must be entered while it serves; it neither enters nor leaves it.
@@ -61,6 +65,9 @@ def create_app(
     for group in _GROUPS:
         app.include_router(group.router, prefix=PREFIX, dependencies=[Depends(operator_of)])
     app.include_router(store.health.router)
+    app.include_router(pages, dependencies=[Depends(operator_of)])
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(SafeHeaders)
     app.openapi = lambda: _openapi(app)
     return app
 

@@ -38,6 +38,7 @@ from orchestra.engine.placement import FreePlaces, Placement
 from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import Pressure, RunQueue
 from orchestra.engine.runner import Runner
+from orchestra.engine.schedules import Schedules
 from orchestra.engine.steps.stepper import Stepper
 from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreError
@@ -47,6 +48,7 @@ from orchestra.resolution import changed_policies, common_format, has_other_code
 from orchestra.retention import Retention
 from orchestra.store.catalogue import Catalogue, NodeRecord
 from orchestra.store.changes import Change
+from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.messages import InboxPage
 from orchestra.store.outcomes import Outcome
@@ -96,6 +98,7 @@ class Engine:
         node: how this node presents itself to the store.
         activities: what orchestration code means by plain names. The node has them.
         library: what is read and written.
+        inbox_limits: the bounds of the inboxes to which schedules send events.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Engine:
         retention: Retention | None = None,
         activities: Mapping[str, Activity[..., Any]] | None = None,
         library: Library = THIS_LIBRARY,
+        inbox_limits: InboxLimits = INBOX_LIMITS,
     ) -> None:
         self._store = store
         self.library: Library = library
@@ -172,6 +176,9 @@ class Engine:
             library,
         )
         self._claims = Claims(store, node, blocking, self.options.group, page)
+        self._schedules = Schedules(
+            store, node.node_id, self._in_flight.queue, self._recorder, inbox_limits, library
+        )
         self._outcomes = Outcomes(
             node.node_id,
             self._time,
@@ -187,6 +194,7 @@ class Engine:
             self._check,
             self._notices,
             self._recorder,
+            self._schedules,
         )
         self._runner = Runner(
             store,
@@ -242,6 +250,10 @@ class Engine:
         try:
             self._runner.step_ready()
         except StoreError as error:  # the steps before it stand
+            self._read_error = error
+        try:
+            self._schedules.step(self.catalogue, now)
+        except StoreError as error:
             self._read_error = error
         if self._in_flight.add_waiting():
             self._claims.want()  # what becomes ready here is claimed in the same transaction
@@ -331,6 +343,7 @@ class Engine:
             )
             self._ownership.put_back(back, since, store_time)
             self._claims.look()
+            self._schedules.look()
 
     @property
     def has_parked_ahead(self) -> bool:
@@ -366,6 +379,8 @@ class Engine:
         due = self._run_queue.next_timer
         if due is not None and due <= self.now:
             return True
+        if self._schedules.is_due(self.now):
+            return True
         if self._run_queue.has_waiting and self._claims.is_known_to_press(self.now, self._free):
             return True
         return self._claims.is_due(self.now, self._free)
@@ -391,10 +406,10 @@ class Engine:
         return min(self.running, self.node.slots)
 
     def next_due(self) -> int | None:
-        """Return when an owned instance is due, or one that may be claimed."""
-        owned = self._run_queue.next_timer
+        """Return when an owned instance is due, one that may be claimed, or a schedule."""
         claim = self._claims.next_due(self._free, can_yield=self._run_queue.has_waiting)
-        return owned if claim is None else claim if owned is None else min(owned, claim)
+        found = (self._run_queue.next_timer, claim, self._schedules.next_due(self.now))
+        return min((due for due in found if due is not None), default=None)
 
     # --- what the store is asked ---
 
@@ -406,6 +421,7 @@ class Engine:
         """
         self._arrivals.are_due = True
         self._claims.look()
+        self._schedules.look()
         self._check.look_for_holds(self.now)
         self._unknown.recover_refused()
 
@@ -430,6 +446,7 @@ class Engine:
             for name in changed_policies(self.catalogue, catalogue):
                 self._outbox.add(PolicyChanged(name))
         self.catalogue = catalogue
+        self._schedules.serve(catalogue)
         self._look_for_expired_pins()
         self._placement.refresh(catalogue, self.node.node_id)
         self._stepper.use_format(common_format(self.node, catalogue))
@@ -469,7 +486,8 @@ class Engine:
         self._in_flight.keep_clients()  # the other changes died with the old id
         self.node = node
         self._stepper.use_node_id(node.node_id)
-        self._outcomes.node_id = node.node_id
+        self._outcomes.node_id = self._schedules.node_id = node.node_id
+        self._schedules.clear()
         self._free = self._count_free_places()
         self._claims.want()
         return messages
@@ -498,12 +516,12 @@ class Engine:
     # --- stopping ---
 
     def stop_claiming(self) -> None:
-        """Claim nothing from now on."""
-        self._claims.stopped = True
+        """Claim nothing from now on, and tick no schedule."""
+        self._claims.stopped = self._schedules.stopped = True
 
     def release_all(self) -> None:
         """Release every instance with the next steps. Their activities begin again elsewhere."""
-        self._claims.stopped = True
+        self._claims.stopped = self._schedules.stopped = True
         self._ownership.release_all()
 
     def close(self) -> None:

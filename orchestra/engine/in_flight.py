@@ -26,6 +26,7 @@ from orchestra.engine.ownership import Ownership, UnknownOutcomes
 from orchestra.engine.ownership_check import OwnershipCheck
 from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import RunQueue
+from orchestra.engine.schedules import Schedules
 from orchestra.engine.steps.step import Step
 from orchestra.engine.store_time import PUT_BACK, StoreTime
 from orchestra.errors import OutcomeUnknown, StoreError
@@ -38,6 +39,7 @@ from orchestra.store.changes import (
     Recover,
     Report,
     Resume,
+    ScheduleWrite,
     Start,
     Suspend,
     Write,
@@ -52,6 +54,7 @@ from orchestra.store.outcomes import (
     Recovered,
     Refused,
     Reported,
+    ScheduleWritten,
     Started,
     StartExists,
 )
@@ -203,7 +206,9 @@ class Outcomes:
         check: OwnershipCheck,
         notices: LogNotices,
         recorder: Recorder,
+        schedules: Schedules,
     ) -> None:
+        self._schedules = schedules
         self.node_id = node_id
         self._time = time
         self._outbox = outbox
@@ -306,6 +311,8 @@ class Outcomes:
             case Start(), Started() | StartExists():
                 for arrival in outcome.appended:
                     self._arrivals.appended(change.instance_id, arrival, self.node_id)
+            case ScheduleWrite(), ScheduleWritten():
+                self._scheduled(change, outcome)
             case Suspend(), Granted():
                 if change.incarnation is not None:
                     self._ownership.taken_away(change.instance_id, change.incarnation)
@@ -347,6 +354,11 @@ class Outcomes:
                 if snapshot is None:
                     # It may have been held, and what runs for it left to this node.
                     self._check.tasks_due = True
+            case ScheduleWritten():
+                assert isinstance(sent.change, ScheduleWrite)
+                self._scheduled(sent.change, outcome)
+            case Refused() if isinstance(sent.change, ScheduleWrite):
+                self._schedules.answered(sent.change)  # another node has ticked it
             case Granted() | Refused():
                 pass  # a hold that this node has released, or that another one has
             case _:  # pragma: no cover
@@ -363,6 +375,13 @@ class Outcomes:
             self._activities.stop_task(key_of(report))
         if outcome.arrival is not None:
             self._arrivals.appended(report.instance_id, outcome.arrival, self.node_id)
+
+    def _scheduled(self, write: ScheduleWrite, written: ScheduleWritten) -> None:
+        self._schedules.written(write, written)
+        if write.starts:
+            self._claims.want()
+        for instance_id, arrival in written.arrivals:
+            self._arrivals.appended(instance_id, arrival, self.node_id)
 
     # --- failures ---
 
@@ -383,6 +402,8 @@ class Outcomes:
             self._in_flight.queue(change)
         elif isinstance(change, Publish):
             self._publications.unanswered(change)
+        elif isinstance(change, ScheduleWrite):
+            self._schedules.answered(change)  # its revision tells
         self._check.owned_due = True
 
     def _poisoned(self, sent: InFlightWrite, error: StoreError) -> None:
@@ -399,6 +420,8 @@ class Outcomes:
             self._activities.report_unstorable(sent.change, error)
         elif isinstance(sent.change, Publish):
             self._publications.failed(sent.change, error)
+        elif isinstance(sent.change, ScheduleWrite):
+            self._schedules.refused(sent.change, error, self._time.now)
         else:
             engine_logger.error("the store will not take %s: %s", type(sent.change).__name__, error)
             if isinstance(sent.change, Claim):  # not again before the next poll

@@ -4,8 +4,8 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from orchestra.codec import Packed, Payload, UserText
@@ -393,19 +393,15 @@ class Resume:
 
 @frozen
 class ScheduleAct:
-    """What one slot does, if its schedule's write is granted: first ``cancels``, then a start or an
-    event.
+    """What one slot does, if its schedule's write is granted: a start or an event.
 
-    A start whose id exists by the same request has happened before, and counts as done (I14). An
-    event is left out while one of the messages ``behind`` is unread. ``slot`` is recorded with what
-    became of it.
+    A start whose id exists by the same request has happened before, and counts as done (I14), but
+    for a backfill, which has failed. ``slot`` is recorded with what became of it.
     """
 
     slot: SlotRow
     start: Start | None = None
     event: Append | None = None
-    behind: tuple[str, ...] = ()
-    cancels: tuple[Cancel, ...] = ()
 
 
 @frozen
@@ -414,9 +410,12 @@ class ScheduleWrite:
 
     ``revision`` is the one that it builds on; with 0 it makes the schedule, if its id is free. A
     granted write adds one. ``row`` is the new row; its incarnation and revision are not read.
-    ``None`` deletes the schedule with its slots. ``acts`` are carried out in their order, then
-    ``slots`` are recorded that do nothing. A slot that is recorded stays as it is. ``ended`` are
-    runs that it follows no longer.
+    ``None`` deletes the schedule with its slots. If starts or events are refused, ``refused``
+    returns the row instead, from the reasons by the positions of their acts.
+
+    First come ``cancels``; what has ended meanwhile needs none. ``acts`` are carried out in their
+    order. Then ``slots`` are recorded that do nothing. A slot that is recorded stays as it is.
+    ``ended`` are runs that it follows no longer.
     """
 
     schedule_id: str
@@ -427,6 +426,8 @@ class ScheduleWrite:
     slots: tuple[SlotRow, ...] = ()
     ended: tuple[EndedRun, ...] = ()
     record: Record | None = None
+    refused: Callable[[Mapping[int, str]], ScheduleRow] | None = None
+    cancels: tuple[Cancel, ...] = ()
 
     @property
     def starts(self) -> tuple[Start, ...]:
@@ -435,15 +436,13 @@ class ScheduleWrite:
 
     @property
     def appends(self) -> tuple[Append, ...]:
-        """The events that it sends, and the messages that they may wait behind."""
-        events = [(act.event, act.behind) for act in self.acts if act.event is not None]
-        behind = tuple(replace(event, message_id=one) for event, before in events for one in before)
-        return (*(event for event, _ in events), *behind)
+        """The events that it sends."""
+        return tuple(act.event for act in self.acts if act.event is not None)
 
     @property
     def instance_ids(self) -> set[str]:
         """The standing instances that it may change."""
-        cancels = {cancel.instance_id for act in self.acts for cancel in act.cancels}
+        cancels = {cancel.instance_id for cancel in self.cancels}
         return cancels | {append.instance_id for append in self.appends}
 
 

@@ -821,20 +821,13 @@ class _Deciding:
         return Reported(arrival, activity.stopping)
 
     def _write_schedule(self, write: ScheduleWrite) -> ScheduleWritten | Refused:
-        doing = Doing(self._start, self._append, self._cancel, self._is_unread)
+        doing = Doing(self._start, self._append, self._cancel)
         decided = decide_schedule(write, self._facts.schedules, self._now, doing)
         if decided is None:
             return Refused()
         change, outcome = decided
         self.decision.schedules.append(change)
         return outcome
-
-    def _is_unread(self, instance_id: str, message_id: str) -> bool:
-        """Return whether a message that the group's facts name waits unread."""
-        inbox = self._inbox(instance_id)
-        known = self._facts.addressees.get(Address(instance_id, message_id), Addressee())
-        unread = inbox.appended.get(message_id) or known.unread
-        return unread is not None and unread.sequence not in inbox.consumed
 
     # --- common ---------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ __all__ = [
     "DELAYED_START_LEVEL",
     "NUDGE_LEVEL",
     "REQUEST_LEVEL",
+    "SCHEDULE_LEVEL",
     "SET_ASIDE_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
@@ -217,6 +218,10 @@ NUDGE_LEVEL: Final = 2
 
 REQUEST_LEVEL: Final = 3
 """The write level of the store from which on requests are sent and awaited."""
+
+
+SCHEDULE_LEVEL: Final = 3
+"""The write level of the store from which on it has schedules, and nodes tick them."""
 
 
 class Dialect:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from orchestra.codec import pack, unpack
+from orchestra.codec import Payload
 from orchestra.store.kinds import Dialect
 from orchestra.store.schedules import (
     FollowedRun,
-    ScheduleFence,
     ScheduleRow,
     SlotRow,
 )
-from orchestra.store.tables import SCHEDULE
+from orchestra.store.tables import SCHEDULE, SCHEDULE_SLOT
 
 __all__ = [
-    "read_fence",
     "read_run",
     "read_schedule",
     "read_slot",
@@ -25,6 +23,7 @@ __all__ = [
 ]
 
 Columns = Sequence[Any]
+_SLOT: Final = SCHEDULE_SLOT.without("schedule_id").names
 
 
 def schedule_values(row: ScheduleRow) -> tuple[Any, ...]:
@@ -35,6 +34,8 @@ def schedule_values(row: ScheduleRow) -> tuple[Any, ...]:
         row.revision,
         row.definition,
         row.state,
+        row.value.data,
+        row.value.encoding,
         row.next_at,
         row.paused,
         row.level,
@@ -43,21 +44,15 @@ def schedule_values(row: ScheduleRow) -> tuple[Any, ...]:
         row.updated_at,
         row.changed_by,
         row.request_id,
-        pack(dict(row.counts)),
     )
 
 
 def read_schedule(columns: Columns) -> ScheduleRow:
     """Return a schedule from its columns."""
     names = dict(zip(SCHEDULE.names, columns, strict=True))
-    names["paused"], names["counts"] = bool(names["paused"]), unpack(names["counts"])
+    names["paused"] = bool(names["paused"])
+    names["value"] = Payload(names["value"], names.pop("value_encoding"))
     return ScheduleRow(**names)
-
-
-def read_fence(columns: Columns) -> ScheduleFence:
-    """Return a schedule's fence from ``incarnation``, ``revision`` and ``counts``."""
-    incarnation, revision, counts = columns
-    return ScheduleFence(incarnation, revision, unpack(counts) if counts else {})
 
 
 def slot_values(schedule_id: str, slot: SlotRow) -> tuple[Any, ...]:
@@ -71,20 +66,26 @@ def slot_values(schedule_id: str, slot: SlotRow) -> tuple[Any, ...]:
         slot.instance_id,
         slot.at,
         slot.follows,
+        slot.first_slot,
+        slot.slot_count,
+        slot.more,
+        slot.late,
         slot.ended,
     )
 
 
 def read_slot(columns: Columns) -> SlotRow:
     """Return a slot from its columns without the schedule's id."""
-    slot, cause, outcome, reason, instance_id, at, follows, ended = columns
-    return SlotRow(slot, cause, outcome, reason, instance_id, at, bool(follows), ended)
+    names = dict(zip(_SLOT, columns, strict=True))
+    for name in ("follows", "more", "late"):
+        names[name] = bool(names[name])
+    return SlotRow(**names)
 
 
 def read_run(columns: Columns, dialect: Dialect) -> FollowedRun:
-    """Return a followed slot from its columns, then ``incarnation``, ``status``, ``held`` and
-    ``unread``.
+    """Return a followed slot from its columns, then ``incarnation``, ``status``, ``held``,
+    ``unread`` and ``ending``.
     """
-    *slot, incarnation, status, held, unread = columns
+    *slot, incarnation, status, held, unread, ending = columns
     known = None if status is None else dialect.library.statuses.read(status)
-    return FollowedRun(read_slot(slot), incarnation, known, bool(held), bool(unread))
+    return FollowedRun(read_slot(slot), incarnation, known, bool(held), bool(unread), bool(ending))

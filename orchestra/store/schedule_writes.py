@@ -19,8 +19,8 @@ from orchestra.store.outcomes import (
     StartExists,
 )
 from orchestra.store.schedules import (
+    BACKFILLED,
     FAILED,
-    SKIPPED,
     EndedRun,
     ScheduleFence,
     ScheduleRow,
@@ -32,12 +32,11 @@ __all__ = ["Doing", "ScheduleChange", "decide_schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """How a group starts, sends, cancels, and tells whether a message of an inbox is unread."""
+    """How a group starts, sends and cancels."""
 
     start: Callable[[Start], Started | StartExists]
     append: Callable[[Append], Appended | AppendRefused]
     cancel: Callable[[Cancel], Appended | AppendRefused]
-    is_unread: Callable[[str, str], bool]
 
 
 @frozen
@@ -68,24 +67,29 @@ def decide_schedule(
     ):
         return None
     arrivals: list[tuple[str, Appended]] = []
+    for mark in write.cancels:
+        marked = doing.cancel(mark)
+        if isinstance(marked, Appended) and marked.fresh:
+            arrivals.append((mark.instance_id, marked))
     acted = [_act(act, doing, arrivals) for act in write.acts]
     slots = tuple(replace(slot, at=now) for slot in (*acted, *write.slots))
     row = write.row
-    if row is not None:
-        counts = dict(standing.counts if write.revision else {})
-        for slot in slots:
-            counts[slot.outcome] = counts.get(slot.outcome, 0) + 1
+    if row is None:
+        fences.pop(write.schedule_id, None)
+    else:
+        refused = {
+            position: slot.reason for position, slot in enumerate(acted) if slot.outcome == FAILED
+        }
+        if refused and write.refused is not None:
+            row = write.refused(refused)
         row = replace(
             row,
             incarnation=write.incarnation,
             revision=write.revision + 1,
             updated_at=now,
             created_at=row.created_at if write.revision else now,
-            counts=counts,
         )
-        fences[write.schedule_id] = ScheduleFence(row.incarnation, row.revision, counts)
-    else:
-        fences.pop(write.schedule_id, None)
+        fences[write.schedule_id] = ScheduleFence(row.incarnation, row.revision)
     by_operator = write.record is not None
     change = ScheduleChange(write.schedule_id, write.revision, row, slots, write.ended, by_operator)
     return change, ScheduleWritten(slots, tuple(arrivals))
@@ -93,26 +97,19 @@ def decide_schedule(
 
 def _act(act: ScheduleAct, doing: Doing, arrivals: list[tuple[str, Appended]]) -> SlotRow:
     """Do what a slot does. Return the slot with what became of it."""
-    for mark in act.cancels:
-        marked = doing.cancel(mark)  # what has ended meanwhile needs no mark
-        if isinstance(marked, Appended) and marked.fresh:
-            arrivals.append((mark.instance_id, marked))
     if act.start is not None:
         outcome = doing.start(act.start)
-        if isinstance(outcome, Started) or outcome.same:
+        is_again = act.slot.cause == BACKFILLED
+        if isinstance(outcome, Started) or (outcome.same and not is_again):
             return act.slot
-        reason = f"an instance with the id {act.start.instance_id!r} exists already"
+        instance_id = act.start.instance_id
+        reason = f"an instance with the id {instance_id!r} exists already"
+        if outcome.same:
+            reason = f"it ran before, as instance {instance_id!r}"
         return replace(act.slot, outcome=FAILED, reason=reason, follows=False)
     if act.event is None:
         return act.slot
     target = act.event.instance_id
-    if any(doing.is_unread(target, one) for one in act.behind):
-        return replace(
-            act.slot,
-            outcome=SKIPPED,
-            reason=f"instance {target!r} has not read the tick before",
-            follows=False,
-        )
     sent = doing.append(act.event)
     if isinstance(sent, AppendRefused):
         reason = _REFUSALS[sent.reason].format(target)

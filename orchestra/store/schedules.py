@@ -6,20 +6,19 @@ Definition and state are opaque to it: :mod:`orchestra.schedules` reads and deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from orchestra.codec import Payload
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import Status
 
 __all__ = [
+    "BACKFILLED",
     "FAILED",
-    "FIRED",
     "KEPT_SLOTS",
     "MOST_FOLLOWED",
-    "SKIPPED",
     "TRIGGERED",
     "DueSchedule",
     "EndedRun",
@@ -38,11 +37,13 @@ KEPT_SLOTS: Final = 100
 MOST_FOLLOWED: Final = 1_000
 """How many instances a schedule follows at most; the oldest are followed no longer."""
 
-FIRED: Final = "fired"
 FAILED: Final = "failed"
-SKIPPED: Final = "skipped_overlap"
-"""The outcomes that a store decides itself: the others are words of the pure layer."""
+"""The outcome of a slot whose start or event a store refuses. The others are words of the pure
+layer.
+"""
 
+BACKFILLED: Final = "backfill"
+"""The cause of a slot that runs again, or late, as a caller asked. It shares ids with the slot."""
 TRIGGERED: Final = "trigger"
 """The cause of a slot that a caller made, at the time of the call. The other causes share slots."""
 
@@ -51,11 +52,11 @@ TRIGGERED: Final = "trigger"
 class ScheduleRow:
     """One schedule. Instants are microseconds.
 
-    ``revision`` is its fence: each granted write adds one. ``incarnation`` is a random id of its
+    ``revision`` is its fence: each granted write adds one. ``value`` is what its action starts or
+    sends. ``incarnation`` is a random id of its
     creation. ``next_at`` is when it must be looked at next; ``None``: never. ``level`` is the level
     that a library must read to tick it. ``declared`` is the revision under which code declares it;
-    ``None``: code does not. ``request_id`` is the last operator's request. ``counts`` are its
-    outcomes so far.
+    ``None``: code does not. ``request_id`` is the last operator's request.
     """
 
     schedule_id: str
@@ -63,6 +64,7 @@ class ScheduleRow:
     revision: int
     definition: bytes
     state: bytes
+    value: Payload
     next_at: int | None
     paused: bool
     level: int
@@ -71,7 +73,6 @@ class ScheduleRow:
     updated_at: int
     changed_by: str
     request_id: str
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @frozen
@@ -86,7 +87,9 @@ class SlotKey:
 class SlotRow:
     """What became of a slot. ``reason`` says why. ``instance_id`` is what it has started, or sent
     an event to. ``at`` is when that was decided. ``follows``: the schedule wants to know how its
-    instance ends, or whether its event is read; ``ended`` is the answer.
+    instance ends, or whether its event is read; ``ended`` is the answer. One row may stand for
+    several slots in a row with one outcome: for ``slot_count`` of them since ``first_slot``, or for
+    ``more``. ``late``: it has fired late.
     """
 
     slot: int
@@ -96,6 +99,10 @@ class SlotRow:
     instance_id: str | None = None
     at: int = 0
     follows: bool = False
+    first_slot: int | None = None
+    slot_count: int = 1
+    more: bool = False
+    late: bool = False
     ended: str | None = None
 
     @property
@@ -125,6 +132,8 @@ class FollowedRun:
     status: Status | Unknown | None = None
     held: bool = False
     unread: bool = False
+    ending: bool = False
+    """Whether it has a cancel mark."""
 
 
 @frozen
@@ -150,7 +159,6 @@ class ScheduleFence:
 
     incarnation: str
     revision: int
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def message_id_of(schedule_id: str, key: SlotKey) -> str:

@@ -330,6 +330,8 @@ SCHEDULE: Final = _columns(
     revision="number",
     definition="blob",
     state="blob",
+    value="blob",
+    value_encoding="number",
     next_at="number",
     paused="flag",
     level="number",
@@ -338,7 +340,6 @@ SCHEDULE: Final = _columns(
     updated_at="number",
     changed_by="text",
     request_id="text",
-    counts="blob",
 )
 
 SCHEDULE_SLOT: Final = _columns(
@@ -350,6 +351,10 @@ SCHEDULE_SLOT: Final = _columns(
     instance_id="text",
     at="number",
     follows="flag",
+    first_slot="number",
+    slot_count="number",
+    more="flag",
+    late="flag",
     ended="text",
 )
 """A slot whose outcome is known. Its key is the schedule, the slot and the cause."""

@@ -131,6 +131,21 @@ INSTRUMENTS: Final = (
         _CODE,
     ),
     InstrumentSpec(
+        "orchestra.schedule.slots",
+        "counter",
+        "{slot}",
+        "slots of schedules whose outcome is known, by outcome",
+        (OUTCOME,),
+    ),
+    InstrumentSpec(
+        "orchestra.schedule.lateness",
+        "histogram",
+        "s",
+        "from a slot to the commit that fires it, with its jitter",
+        (),
+        _SECONDS,
+    ),
+    InstrumentSpec(
         "orchestra.turn.duration",
         "histogram",
         "s",

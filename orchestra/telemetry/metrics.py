@@ -11,6 +11,7 @@ from opentelemetry.metrics import Meter
 from orchestra.store.changes import Change, Claim
 from orchestra.store.instances import HeldRow, shown_hold
 from orchestra.store.kinds import HoldKind
+from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.instruments import INSTRUMENTS
@@ -144,6 +145,16 @@ class Metrics:
             names.CACHE_RESULT: "hit" if warm else "miss",
         }
         self._add("orchestra.cache.lookups", 1, labels)
+
+    # --- schedules ---
+
+    def slots(self, slots: Sequence[SlotRow]) -> None:
+        """Count slots of a schedule, by outcome, and record how late they were."""
+        for slot in slots:
+            labels = {names.OUTCOME: slot.outcome}
+            self._add("orchestra.schedule.slots", slot.slot_count, labels)
+            if slot.outcome == "fired" and slot.cause == "slot":
+                self._record("orchestra.schedule.lateness", max(0.0, (slot.at - slot.slot) / 1e6))
 
     # --- the node and the store ---
 

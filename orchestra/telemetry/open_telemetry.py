@@ -16,6 +16,7 @@ from opentelemetry.util.types import AttributeValue
 from orchestra.clock import Clock
 from orchestra.store.changes import Change
 from orchestra.store.instances import HeldRow
+from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.logs import engine_logger
@@ -241,6 +242,11 @@ class OpenTelemetryRecorder(Recorder):
     def terminated(self, name: str, version: str) -> None:
         if self._metrics is not None:
             self._metrics.ended(name, version, "terminated")
+
+    @_harmless
+    def slots(self, slots: Sequence[SlotRow]) -> None:
+        if self._metrics is not None:
+            self._metrics.slots(slots)
 
     @_harmless
     def held_by_operator(self, name: str, version: str) -> None:

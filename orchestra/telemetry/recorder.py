@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from orchestra.store.changes import Change
 from orchestra.store.instances import HeldRow
+from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry.records import Record, Root, Subject
 
@@ -71,6 +72,9 @@ class Recorder:
 
     def overdue(self, numbers: Mapping[str, int]) -> None:
         """Record how many instances of each name have a boundary that is overdue; no zeros."""
+
+    def slots(self, slots: Sequence[SlotRow]) -> None:
+        """Record what became of slots of a schedule."""
 
     # --- the cycle ---
 

@@ -35,7 +35,7 @@ def find_fence(database: Database, schedule_id: str) -> ScheduleFence | None:
     if row is None:
         return None
     schedule = read_schedule(row)
-    return ScheduleFence(schedule.incarnation, schedule.revision, schedule.counts)
+    return ScheduleFence(schedule.incarnation, schedule.revision)
 
 
 def write_schedule(database: Database, change: ScheduleChange) -> None:
@@ -120,4 +120,6 @@ def _run(
     if row is None or starter != (schedule_id, slot.slot):
         return FollowedRun(slot, unread=unread)
     status = dialect.library.statuses.read(row.status)
-    return FollowedRun(slot, row.incarnation, status, row.held, unread)
+    return FollowedRun(
+        slot, row.incarnation, status, row.held, unread, ending=row.cancel is not None
+    )

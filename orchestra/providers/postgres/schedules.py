@@ -15,7 +15,6 @@ from orchestra.store import tables
 from orchestra.store.changes import ScheduleWrite
 from orchestra.store.kinds import Dialect
 from orchestra.store.schedule_rows import (
-    read_fence,
     read_run,
     read_schedule,
     read_slot,
@@ -51,7 +50,7 @@ def lock_schedules(writes: Sequence[ScheduleWrite]) -> list[Read]:
 
 def read_fences(result: Result) -> dict[str, ScheduleFence]:
     """Return the fences of locked schedules, those that the group may make among them."""
-    return {row[0]: read_fence(row[1:]) for row in result.rows}
+    return {row[0]: ScheduleFence(row[1], row[2]) for row in result.rows}
 
 
 def add_schedules(script: Script, changes: Sequence[ScheduleChange]) -> None:

@@ -1024,12 +1024,12 @@ PRUNE_OPERATIONS: Final = """
 # one waits for the other. The group's decision gives it its first revision.
 MAKE_SCHEDULES: Final = """
     INSERT INTO @schedule (
-        schedule_id, incarnation, revision, definition, state, paused, level, created_at, updated_at, changed_by,
-        request_id, counts)
-    SELECT u.schedule_id, '', 0, '', '', false, 1, 0, 0, '', '', '' FROM unnest($1::text[]) AS u (schedule_id)
+        schedule_id, incarnation, revision, definition, state, value, value_encoding, paused, level, created_at, updated_at, changed_by,
+        request_id)
+    SELECT u.schedule_id, '', 0, '', '', '', 0, false, 1, 0, 0, '', '' FROM unnest($1::text[]) AS u (schedule_id)
     ORDER BY u.schedule_id COLLATE "C" ON CONFLICT (schedule_id) DO NOTHING"""
 LOCK_SCHEDULES: Final = """
-    SELECT s.schedule_id, s.incarnation, s.revision, s.counts FROM @schedule s
+    SELECT s.schedule_id, s.incarnation, s.revision FROM @schedule s
     WHERE s.schedule_id = ANY($1::text[]) ORDER BY s.schedule_id FOR UPDATE OF s"""
 SCHEDULE_FENCE: Final = Columns((*tables.SCHEDULE.only("schedule_id"), *_READ_REVISION))
 SCHEDULE_WRITTEN: Final = Columns((*tables.SCHEDULE, *_READ_REVISION))
@@ -1078,7 +1078,7 @@ LIST_SLOTS: Final = f"""
         ORDER BY n.slot DESC, n.cause DESC LIMIT $2::bigint) AS s"""
 # With the instance that the slot has started, or whether the event that it has sent is unread.
 LIST_RUNS: Final = f"""
-    SELECT s.schedule_id, {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL
+    SELECT s.schedule_id, {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL, i.cancel_at IS NOT NULL
     FROM @schedule_slot s
     LEFT JOIN @instance_detail d
         ON d.instance_id = s.instance_id AND d.schedule_id = s.schedule_id AND d.schedule_tick = s.slot

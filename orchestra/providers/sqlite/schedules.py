@@ -8,7 +8,6 @@ from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
 from orchestra.store.kinds import Dialect
 from orchestra.store.schedule_rows import (
-    read_fence,
     read_run,
     read_schedule,
     read_slot,
@@ -34,7 +33,7 @@ def read_fences(
     rows = {
         one: connection.execute(sql.READ_SCHEDULE_FENCE, (one,)).fetchone() for one in schedule_ids
     }
-    return {one: read_fence(row) for one, row in rows.items() if row is not None}
+    return {one: ScheduleFence(*row) for one, row in rows.items() if row is not None}
 
 
 def write_schedule(connection: sqlite3.Connection, change: ScheduleChange) -> None:
@@ -48,7 +47,7 @@ def write_schedule(connection: sqlite3.Connection, change: ScheduleChange) -> No
         written = connection.execute(sql.ADD_SCHEDULE, schedule_values(row)).rowcount
     else:
         values = list(schedule_values(row))
-        del values[9], values[:2]  # its id, its incarnation, and its creation
+        del values[11], values[:2]  # its id, its incarnation, and its creation
         fence = (schedule_id, change.read_revision)
         written = connection.execute(sql.WRITE_SCHEDULE, (*values, *fence)).rowcount
     if written != 1:

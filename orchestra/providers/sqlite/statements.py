@@ -617,9 +617,7 @@ PRUNE_OPERATIONS: Final = (
 
 # --- schedules --------------------------------------------------------------------------------
 
-READ_SCHEDULE_FENCE: Final = (
-    "SELECT incarnation, revision, counts FROM schedule WHERE schedule_id = ?"
-)
+READ_SCHEDULE_FENCE: Final = "SELECT incarnation, revision FROM schedule WHERE schedule_id = ?"
 ADD_SCHEDULE: Final = insert("schedule", tables.SCHEDULE)
 WRITE_SCHEDULE: Final = update(
     "schedule",
@@ -649,7 +647,7 @@ LIST_SLOTS: Final = f"""
     SELECT {_SLOT.listed()} FROM schedule_slot WHERE schedule_id = ? ORDER BY slot DESC, cause DESC LIMIT ?"""
 # With the instance that the slot has started, or whether the event that it has sent is unread.
 LIST_RUNS: Final = f"""
-    SELECT {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL
+    SELECT {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL, i.cancel_at IS NOT NULL
     FROM schedule_slot s
     LEFT JOIN instance_detail d
         ON d.instance_id = s.instance_id AND d.schedule_id = s.schedule_id AND d.schedule_tick = s.slot

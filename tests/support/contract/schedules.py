@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.codec import UserText
+from orchestra.codec import Payload, UserText
 from orchestra.store.audit import Record
 from orchestra.store.changes import Cancel, ScheduleAct, ScheduleWrite
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Granted, Refused, ScheduleWritten, Started
 from orchestra.store.port import Provider
 from orchestra.store.schedules import (
+    BACKFILLED,
     KEPT_SLOTS,
     TRIGGERED,
     EndedRun,
@@ -44,7 +45,20 @@ Open = Callable[[], Provider]
 
 def a_row(schedule_id: str = "s", **changes: Any) -> ScheduleRow:
     row = ScheduleRow(
-        schedule_id, "", 0, b"when", b"so far", 5, False, 3, None, 0, 0, "ops", "q1", {}
+        schedule_id,
+        "",
+        0,
+        b"when",
+        b"so far",
+        Payload(b'"x"', 2),
+        5,
+        False,
+        3,
+        None,
+        0,
+        0,
+        "ops",
+        "q1",
     )
     return replace(row, **changes)
 
@@ -68,12 +82,9 @@ def a_run(slot: int, schedule_id: str = "s") -> ScheduleAct:
     return ScheduleAct(a_slot(slot, instance_id), start=start)
 
 
-def a_tick_event(slot: int, instance_id: str = "i", behind: tuple[int, ...] = ()) -> ScheduleAct:
-    def id_of(one: int) -> str:
-        return message_id_of("s", SlotKey(one, "slot"))
-
-    event = an_append(instance_id, id_of(slot), "tick")
-    return ScheduleAct(a_slot(slot, instance_id), event=event, behind=tuple(map(id_of, behind)))
+def a_tick_event(slot: int, instance_id: str = "i") -> ScheduleAct:
+    event = an_append(instance_id, message_id_of("s", SlotKey(slot, "slot")), "tick")
+    return ScheduleAct(a_slot(slot, instance_id), event=event)
 
 
 def granted(provider: Provider, write: ScheduleWrite) -> ScheduleWritten:
@@ -133,7 +144,6 @@ class ScheduleTests(ContractBase):
         assert read(provider, "s-10").schedule == ("s", 10)
         (slot,) = shown(provider).slots
         assert (slot.outcome, slot.instance_id, slot.follows) == ("fired", "s-10", True)
-        assert shown(provider).row.counts == {"fired": 1}
 
     def test_a_slot_that_has_started_before_counts_as_started(self, provider: Provider) -> None:
         granted(provider, a_schedule_write(0))
@@ -148,15 +158,28 @@ class ScheduleTests(ContractBase):
         assert slot.outcome == "fired"
         assert read(provider, "s-10").row.revision == 1
 
+    def test_a_backfill_of_a_slot_that_has_run_fails_and_says_so(self, provider: Provider) -> None:
+        granted(provider, a_schedule_write(0))
+        granted(provider, a_schedule_write(1, acts=(a_run(10),)))
+        act = a_run(10)
+        act = replace(act, slot=replace(act.slot, cause=BACKFILLED))
+        (slot,) = granted(provider, a_schedule_write(2, acts=(act,))).slots
+        assert (slot.outcome, slot.reason) == ("failed", "it ran before, as instance 's-10'")
+
     def test_a_slot_whose_id_another_instance_has_fails_and_says_so(
         self, provider: Provider
     ) -> None:
         granted(provider, a_schedule_write(0))
         expect(one(provider, a_start("s-10", request_id="somebody else")), Started)
-        (slot,) = granted(provider, a_schedule_write(1, acts=(a_run(10),))).slots
-        assert (slot.outcome, slot.follows) == ("failed", False)
+        write = a_schedule_write(
+            1,
+            acts=(a_run(10), a_run(11)),
+            refused=lambda reasons: a_row(state=b"refused: %r" % list(reasons)),
+        )
+        slot, other = granted(provider, write).slots
+        assert (slot.outcome, slot.follows, other.outcome) == ("failed", False, "fired")
         assert "'s-10'" in slot.reason
-        assert shown(provider).row.counts == {"failed": 1}
+        assert shown(provider).row.state == b"refused: [0]"
 
     def test_the_runs_that_a_schedule_follows_show_how_they_are(self, provider: Provider) -> None:
         granted(provider, a_schedule_write(0))
@@ -186,38 +209,18 @@ class ScheduleTests(ContractBase):
         (run,) = shown(provider).runs
         assert run.status is None
 
-    def test_an_event_is_sent_once_and_not_while_the_one_before_is_unread(
+    def test_an_event_is_sent_once_and_the_schedule_sees_when_it_is_read(
         self, provider: Provider
     ) -> None:
         granted(provider, a_schedule_write(0))
         row = begin(provider)
         granted(provider, a_schedule_write(1, acts=(a_tick_event(10),)))
         assert [run.unread for run in shown(provider).runs] == [True]
-        (slot,) = granted(
-            provider, a_schedule_write(2, acts=(a_tick_event(20, behind=(10,)),))
-        ).slots
-        assert (slot.outcome, slot.follows) == ("skipped_overlap", False)
         (message,) = provider.directory.messages("i")
         expect(one(provider, a_write(row, consumed=(message.sequence,))), Granted)
         assert [run.unread for run in shown(provider).runs] == [False]
-        (slot,) = granted(
-            provider, a_schedule_write(3, acts=(a_tick_event(30, behind=(10,)),))
-        ).slots
-        assert slot.outcome == "fired"
-        granted(provider, a_schedule_write(4, acts=(a_tick_event(30),)))
-        assert len(provider.directory.messages("i")) == 1
-
-    def test_a_tick_that_is_read_in_its_own_group_is_followed_by_the_next_one(
-        self, provider: Provider
-    ) -> None:
-        granted(provider, a_schedule_write(0))
-        row = begin(provider)
-        granted(provider, a_schedule_write(1, acts=(a_tick_event(10),)))
-        (message,) = provider.directory.messages("i")
-        write = a_write(row, consumed=(message.sequence,))
-        tick = a_schedule_write(2, acts=(a_tick_event(20, behind=(10,)),))
-        outcomes = provider.store.commit([tick, write]).outcomes
-        assert expect(outcomes[0], ScheduleWritten).slots[0].outcome == "fired"
+        granted(provider, a_schedule_write(2, acts=(a_tick_event(10),)))
+        assert provider.directory.messages("i") == []
 
     @pytest.mark.parametrize(
         ("instance_id", "reason"),
@@ -241,23 +244,27 @@ class ScheduleTests(ContractBase):
         granted(provider, a_schedule_write(0))
         granted(provider, a_schedule_write(1, acts=(a_run(10),)))
         cancel = Cancel("s-10", UserText("the next one"), "s", incarnation="a")
-        act = replace(a_run(20), cancels=(cancel,))
-        written = granted(provider, a_schedule_write(2, acts=(act,)))
+        written = granted(provider, a_schedule_write(2, acts=(a_run(20),), cancels=(cancel,)))
         assert [instance_id for instance_id, _ in written.arrivals] == ["s-10"]
         mark = read(provider, "s-10").row.cancel
         assert mark is not None
         assert (mark.reason, mark.terminate) == (UserText("the next one"), False)
+        assert [run.ending for run in shown(provider).runs] == [True, False]
         assert read(provider, "s-20").status is Status.OPEN
 
     def test_what_is_recorded_of_a_slot_stays(self, provider: Provider) -> None:
         granted(provider, a_schedule_write(0))
-        granted(provider, a_schedule_write(1, slots=(a_slot(10, outcome="missed_window"),)))
+        missed = a_slot(
+            10, outcome="missed_window", first_slot=4, slot_count=5, more=True, late=True
+        )
+        granted(provider, a_schedule_write(1, slots=(missed,)))
         granted(provider, a_schedule_write(2, slots=(a_slot(10, outcome="fired"),)))
         granted(
             provider, a_schedule_write(3, slots=(a_slot(10, outcome="fired", cause=TRIGGERED),))
         )
         slots = [(slot.cause, slot.outcome) for slot in shown(provider).slots]
         assert slots == [("trigger", "fired"), ("slot", "missed_window")]
+        assert shown(provider).slots[1] == replace(missed, at=shown(provider).slots[1].at)
 
     def test_the_newest_slots_are_kept_and_those_that_are_followed(
         self, provider: Provider

@@ -36,41 +36,40 @@ def write_schedule(world: ModelWorld, now: int, write: ScheduleWrite, apply: App
         return Refused()
     arrivals: list[tuple[str, Appended]] = []
     done: list[SlotRow] = []
+    for cancel in write.cancels:
+        marked = apply(cancel)
+        if isinstance(marked, Appended) and marked.fresh:
+            arrivals.append((cancel.instance_id, marked))
     for act in write.acts:
         slot, outcome = act.slot, None
-        for cancel in act.cancels:
-            marked = apply(cancel)
-            if isinstance(marked, Appended) and marked.fresh:
-                arrivals.append((cancel.instance_id, marked))
         if act.start is not None:
             outcome = apply(act.start)
-            if not isinstance(outcome, Started) and not getattr(outcome, "same", False):
+            is_same = getattr(outcome, "same", False)
+            if not isinstance(outcome, Started) and not (is_same and slot.cause != "backfill"):
                 why = f"an instance with the id {act.start.instance_id!r} exists already"
+                if is_same:
+                    why = f"it ran before, as instance {act.start.instance_id!r}"
                 slot = replace(slot, outcome="failed", reason=why, follows=False)
         elif act.event is not None:
             target = act.event.instance_id
-            instance = world.instances.get(target)
-            unread = {one.message_id for one in instance.unread_events} if instance else set()
-            if unread.intersection(act.behind):
-                why = f"instance {target!r} has not read the tick before"
-                slot = replace(slot, outcome="skipped_overlap", reason=why, follows=False)
+            outcome = apply(act.event)
+            if isinstance(outcome, Appended):
+                arrivals += [(target, outcome)] if outcome.fresh else []
             else:
-                outcome = apply(act.event)
-                if isinstance(outcome, Appended):
-                    arrivals += [(target, outcome)] if outcome.fresh else []
-                else:
-                    why = _WHY[outcome.reason].format(target)  # type: ignore[union-attr]
-                    slot = replace(slot, outcome="failed", reason=why, follows=False)
+                why = _WHY[outcome.reason].format(target)  # type: ignore[union-attr]
+                slot = replace(slot, outcome="failed", reason=why, follows=False)
         done.append(replace(slot, at=now))
-    done += [replace(slot, at=now) for slot in write.slots]
     slots = {**world.slots.get(write.schedule_id, {})}
     if write.row is None:
         world.schedules.pop(write.schedule_id)
         world.slots.pop(write.schedule_id, None)
+        done += [replace(slot, at=now) for slot in write.slots]
         return ScheduleWritten(tuple(done), tuple(arrivals))
-    counts = dict(standing.counts) if standing is not None else {}
-    for slot in done:
-        counts[slot.outcome] = counts.get(slot.outcome, 0) + 1
+    row = write.row
+    failed = {place: one.reason for place, one in enumerate(done) if one.outcome == "failed"}
+    if failed and write.refused is not None:
+        row = write.refused(failed)
+    done += [replace(slot, at=now) for slot in write.slots]
     for one in write.ended:
         if one.key in slots:
             slots[one.key] = replace(slots[one.key], follows=False, ended=one.ended)
@@ -89,12 +88,11 @@ def write_schedule(world: ModelWorld, now: int, write: ScheduleWrite, apply: App
         }
     world.slots[write.schedule_id] = slots
     world.schedules[write.schedule_id] = replace(
-        write.row,
+        row,
         incarnation=write.incarnation,
         revision=write.revision + 1,
-        created_at=now if standing is None else write.row.created_at,
+        created_at=now if standing is None else row.created_at,
         updated_at=now,
-        counts=counts,
     )
     return ScheduleWritten(tuple(done), tuple(arrivals))
 
@@ -143,6 +141,7 @@ def _runs(world: ModelWorld, dialect: Dialect, row: ScheduleRow) -> tuple[Follow
                     incarnation=instance.row.incarnation,
                     status=status,
                     held=instance.held,
+                    ending=instance.row.cancel is not None,
                 )
         runs.append(run)
     return tuple(runs)

@@ -8,6 +8,8 @@ CREATE TABLE @schedule (
     revision    bigint  NOT NULL,
     definition  bytea   NOT NULL,
     state       bytea   NOT NULL,
+    value       bytea   NOT NULL,
+    value_encoding bigint NOT NULL,
     next_at     bigint,
     paused      boolean NOT NULL,
     level       bigint  NOT NULL,
@@ -15,8 +17,7 @@ CREATE TABLE @schedule (
     created_at  bigint  NOT NULL,
     updated_at  bigint  NOT NULL,
     changed_by  text    COLLATE "C" NOT NULL,
-    request_id  text    COLLATE "C" NOT NULL,
-    counts      bytea   NOT NULL
+    request_id  text    COLLATE "C" NOT NULL
 );
 CREATE INDEX schedule_due ON @schedule (next_at, schedule_id) WHERE next_at IS NOT NULL;
 
@@ -29,6 +30,10 @@ CREATE TABLE @schedule_slot (
     instance_id text    COLLATE "C",
     at          bigint  NOT NULL,
     follows     boolean NOT NULL,
+    first_slot  bigint,
+    slot_count  bigint  NOT NULL,
+    more        boolean NOT NULL,
+    late        boolean NOT NULL,
     ended       text    COLLATE "C",
     PRIMARY KEY (schedule_id, slot, cause)
 );

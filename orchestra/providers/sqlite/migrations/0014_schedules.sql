@@ -6,6 +6,8 @@ CREATE TABLE schedule (
     revision    INTEGER NOT NULL,
     definition  BLOB    NOT NULL,
     state       BLOB    NOT NULL,
+    value       BLOB    NOT NULL,
+    value_encoding INTEGER NOT NULL,
     next_at     INTEGER,
     paused      INTEGER NOT NULL,
     level       INTEGER NOT NULL,
@@ -13,8 +15,7 @@ CREATE TABLE schedule (
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
     changed_by  TEXT    NOT NULL,
-    request_id  TEXT    NOT NULL,
-    counts      BLOB    NOT NULL
+    request_id  TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX schedule_due ON schedule (next_at, schedule_id) WHERE next_at IS NOT NULL;
 
@@ -27,6 +28,10 @@ CREATE TABLE schedule_slot (
     instance_id TEXT,
     at          INTEGER NOT NULL,
     follows     INTEGER NOT NULL,
+    first_slot  INTEGER,
+    slot_count  INTEGER NOT NULL,
+    more        INTEGER NOT NULL,
+    late        INTEGER NOT NULL,
     ended       TEXT,
     PRIMARY KEY (schedule_id, slot, cause)
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,179 @@
+"""Ticks the store's schedules. Any node does, and there is no leader: the fence of each schedule
+lets one of them win (rule 35).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from orchestra.clock import new_id
+from orchestra.errors import StoreError
+from orchestra.operations.scheduling import Circumstances, Unreadable, instant_of, tick
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import ScheduleWrite
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.kinds import SCHEDULE_LEVEL, Library
+from orchestra.store.outcomes import ScheduleWritten
+from orchestra.store.port import Store
+from orchestra.store.schedules import FAILED, DueSchedule
+from orchestra.telemetry import Recorder, engine_logger
+
+__all__ = ["Schedules"]
+
+_PAGE: Final = 256
+_BETWEEN_LOOKS: Final = 100_000
+"""Microseconds between two questions for the next tick: hints may come in great numbers."""
+_LEFT_ALONE: Final = 60_000_000
+"""Microseconds after which a schedule is tried again that could not be ticked."""
+
+
+class Schedules:
+    """Knows when the next schedule is due, and makes the writes of those that are.
+
+    It asks the store once a poll, after hints and after its own writes. Schedules that wait cost
+    nothing.
+
+    Args:
+        queue: has a write committed with one of the next groups.
+        limits: the bounds of the inboxes that events of schedules go to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node_id: str,
+        queue: Callable[[ScheduleWrite], object],
+        recorder: Recorder,
+        limits: InboxLimits,
+        library: Library,
+    ) -> None:
+        self._store = store
+        self.node_id = node_id
+        self._queue = queue
+        self._recorder = recorder
+        self._limits = limits
+        self._library = library
+        self.stopped = False
+        self._is_served = False
+        """Whether the store is written at the level of schedules."""
+        self._due: int | None = None
+        self._is_known = False
+        self._asked_at = 0
+        self._under_way: set[str] = set()
+        self._left_alone: dict[str, tuple[int, int]] = {}
+        """The revisions of schedules that this node cannot tick, and until when it leaves them."""
+
+    # --- when ---
+
+    def serve(self, catalogue: Catalogue) -> None:
+        """Take in the store's levels."""
+        self._is_served = catalogue.levels.write >= SCHEDULE_LEVEL <= self._library.level
+
+    def look(self) -> None:
+        """Ask the store anew when the next schedule is due."""
+        self._is_known = False
+
+    def is_due(self, now: int) -> bool:
+        """Return whether a schedule is due, as far as is known without asking the store."""
+        return self._is_working and self._is_known and self._due is not None and self._due <= now
+
+    def next_due(self, now: int) -> int | None:
+        """Return when the next schedule is due, or when to ask for it. It may ask the store.
+
+        Raises:
+            StoreError: the store could not be asked.
+        """
+        if not self._is_working or self._under_way:
+            return None
+        if not self._is_known:
+            again = self._asked_at + _BETWEEN_LOOKS
+            if self._asked_at <= now < again and self._asked_at:
+                return again if self._due is None else min(self._due, again)
+            self._due, self._is_known, self._asked_at = self._store.next_tick(), True, now
+        return self._due
+
+    @property
+    def _is_working(self) -> bool:
+        return self._is_served and not self.stopped
+
+    # --- what ---
+
+    def step(self, catalogue: Catalogue, now: int) -> None:
+        """Read the schedules that are due, and queue their writes.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        if self._under_way or not self.is_due(now):
+            return
+        after: tuple[int, str] | None = None
+        while not self._under_way:
+            page = self._store.due_schedules(now, _PAGE, after)
+            for due in page:
+                self._tick(due, catalogue, now)
+            if len(page) < _PAGE:
+                break
+            after = (page[-1].row.next_at or 0, page[-1].row.schedule_id)
+        if not self._under_way:
+            self._due = None  # what is due is left alone until the next poll
+
+    def _tick(self, due: DueSchedule, catalogue: Catalogue, now: int) -> None:
+        row = due.row
+        revision, until = self._left_alone.get(row.schedule_id, (0, 0))
+        if revision == row.revision and now < until:
+            return
+        try:
+            write = tick(
+                due,
+                Circumstances(catalogue, now, self.node_id, self._limits, self._library, new_id),
+            )
+        except Unreadable as error:
+            self._leave_alone(row.schedule_id, row.revision, now)
+            engine_logger.warning(
+                "schedule %r is left to nodes that can read it: %s", row.schedule_id, error
+            )
+            return
+        self._under_way.add(row.schedule_id)
+        self._queue(write)
+
+    # --- answers ---
+
+    def written(self, write: ScheduleWrite, outcome: ScheduleWritten) -> None:
+        """Take in that a write was granted: one of this node's own, or of a client's."""
+        if outcome.slots:
+            self._recorder.slots(outcome.slots)
+        for slot in outcome.slots:
+            level = logging.WARNING if slot.outcome == FAILED else logging.INFO
+            shown = f": {slot.reason}" if slot.reason else ""
+            engine_logger.log(
+                level,
+                "schedule %r, slot %s: %s%s",
+                write.schedule_id,
+                instant_of(slot.slot).isoformat(),
+                slot.outcome,
+                shown,
+            )
+        self.answered(write)
+
+    def answered(self, write: ScheduleWrite) -> None:
+        """Take in that the outcome of a write is known, or never will be: the revision of the
+        schedule tells. The next one is asked for.
+        """
+        self._under_way.discard(write.schedule_id)
+        self._is_known, self._asked_at = False, 0
+
+    def refused(self, write: ScheduleWrite, error: StoreError, now: int) -> None:
+        """Take in that the store will never take a write."""
+        self.answered(write)
+        self._leave_alone(write.schedule_id, write.revision, now)
+        engine_logger.error("schedule %r could not tick: %s", write.schedule_id, error)
+
+    def clear(self) -> None:
+        """Forget what is under way: this node has lost its memory."""
+        self._under_way.clear()
+        self.look()
+
+    def _leave_alone(self, schedule_id: str, revision: int, now: int) -> None:
+        self._left_alone[schedule_id] = (revision, now + _LEFT_ALONE)

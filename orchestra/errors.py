@@ -18,6 +18,11 @@ copied.
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     │   └── InvalidSchedule               a spec or an option of a schedule
     │       └── UnknownZone               the host has no such time zone; ``.zone``
+    ├── ScheduleError                     about one schedule; ``.schedule_id``
+    │   ├── ScheduleNotFound
+    │   ├── ScheduleExists
+    │   ├── ScheduleChangedMeanwhile      it has another revision than was expected; ``.revision``
+    │   └── ScheduleUnreadable            a newer library has written it
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
     │   ├── InstanceExists
@@ -148,6 +153,11 @@ __all__ = [
     "RegistrationError",
     "RequestRejected",
     "RuntimeClosed",
+    "ScheduleChangedMeanwhile",
+    "ScheduleError",
+    "ScheduleExists",
+    "ScheduleNotFound",
+    "ScheduleUnreadable",
     "SchemaMismatch",
     "StaleAttempt",
     "StartRefused",
@@ -370,6 +380,42 @@ class UnknownZone(InvalidSchedule):
     def __init__(self, message: str, *, zone: str) -> None:
         super().__init__(message)
         self.zone = zone
+
+
+# --- schedules --------------------------------------------------------------------------------
+
+
+class ScheduleError(OrchestraError):
+    """An error about one schedule."""
+
+    def __init__(self, message: str, *, schedule_id: str) -> None:
+        super().__init__(message)
+        self.schedule_id = schedule_id
+
+
+class ScheduleNotFound(ScheduleError, LookupError):
+    """There is no schedule with this id."""
+
+
+class ScheduleExists(ScheduleError):
+    """A schedule with this id exists already. Nothing was changed."""
+
+
+class ScheduleChangedMeanwhile(ScheduleError):
+    """The schedule has another revision than the caller expected. Nothing was changed.
+
+    ``revision`` is its present revision.
+    """
+
+    def __init__(self, message: str, *, schedule_id: str, revision: int) -> None:
+        super().__init__(message, schedule_id=schedule_id)
+        self.revision = revision
+
+
+class ScheduleUnreadable(ScheduleError):
+    """A newer library, or one with another zone database, has written the schedule. Nodes that read
+    it tick it.
+    """
 
 
 # --- instances --------------------------------------------------------------------------------

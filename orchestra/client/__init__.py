@@ -21,6 +21,7 @@ from orchestra.client.info import (
     UnreadMessage,
     WaitingOn,
 )
+from orchestra.client.schedules import BackfillReport, SchedulePage, Schedules
 from orchestra.client.selections import (
     InstanceCount,
     InstanceCounts,
@@ -33,6 +34,7 @@ from orchestra.client.values import Unreadable
 from orchestra.operations.bulk import Bulk
 
 __all__ = [
+    "BackfillReport",
     "Bulk",
     "BulkFailure",
     "BulkReport",
@@ -57,6 +59,8 @@ __all__ = [
     "PolicyInfo",
     "PurgeReport",
     "RewindInfo",
+    "SchedulePage",
+    "Schedules",
     "Selection",
     "StreamInfo",
     "StreamItem",

@@ -48,6 +48,7 @@ from orchestra.client.messages import Messages
 from orchestra.client.port import Port
 from orchestra.client.preflights import preflight
 from orchestra.client.requests import Requests
+from orchestra.client.schedules import Schedules
 from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.starts import Orchestration, StartOptions, Starts
@@ -139,6 +140,10 @@ class Client:
         self._audit = Audit(self._access)
         self._bulks = Bulks(self._access, self._starts)
         self._maintenance = Maintenance(self._access)
+        self.schedules: Schedules = Schedules(
+            self._access, self._starts, self._instances, limits, payload_limit
+        )
+        """The schedules of the store."""
 
     @classmethod
     def attached(

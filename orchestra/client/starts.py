@@ -264,6 +264,23 @@ class Starts:
         name, result = self._registry.called(orchestration)
         return name, result.annotation
 
+    async def prepare(
+        self, name: str, version: str | None, queue: str, state: Any, *, allow_unregistered: bool
+    ) -> tuple[Payload, str | None, str | None]:
+        """Return the input of later starts, the version that wrote it, and the hash of its type.
+
+        Raises:
+            UnknownOrchestration, UnknownVersion, NoVersionInRange, UnreadablePolicy: as for a start
+                that was made now.
+            EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit.
+        """
+        _, chosen = await self._choose(name, version, queue, allow_unregistered=allow_unregistered)
+        writer = self._writer(name, chosen)
+        shape = (
+            None if self._registry is None or writer is None else self._registry.shape(name, writer)
+        )
+        return self._encoded(state, name, writer), writer, shape
+
     async def _choose(
         self, name: str, version: str | None, queue: str, *, allow_unregistered: bool = False
     ) -> tuple[Catalogue, str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from orchestra import schedules
-from orchestra.codec import UserText, pack, unpack
+from orchestra.codec import Packed, Payload, UserText, pack_value, unpack
 from orchestra.errors import UnreadablePolicy
 from orchestra.levels import Unknown
 from orchestra.operations.begin import new_start
@@ -36,7 +36,7 @@ from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Append, Cancel, ScheduleAct, ScheduleWrite
 from orchestra.store.changes import Start as StartChange
 from orchestra.store.inbox_limits import InboxLimits
-from orchestra.store.kinds import Library, ResolvedBy, Status
+from orchestra.store.kinds import SCHEDULE_LEVEL, Library, ResolvedBy, Status
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.store.schedules import (
     MOST_FOLLOWED,
@@ -54,7 +54,9 @@ __all__ = [
     "ReadSchedule",
     "Unreadable",
     "definition_of",
+    "edited",
     "facts_of",
+    "first_row",
     "instant_of",
     "micros_of",
     "outcome_of",
@@ -125,15 +127,15 @@ def read_schedule(row: ScheduleRow, library: Library) -> ReadSchedule:
     return ReadSchedule(row, schedule, state, definition["written_by"], definition["shape"])
 
 
-def definition_of(schedule: Schedule, written_by: str | None, shape: str | None) -> bytes:
+def definition_of(schedule: Schedule, written_by: str | None, shape: str | None) -> Packed:
     """Return the stored form of a schedule, without the value of its action."""
     form = schedule_to_json(schedule)
-    return pack({"schedule": form, "written_by": written_by, "shape": shape})
+    return pack_value({"schedule": form, "written_by": written_by, "shape": shape})
 
 
-def state_bytes(state: ScheduleState) -> bytes:
+def state_bytes(state: ScheduleState) -> Packed:
     """Return the stored form of a schedule's state."""
-    return pack(state_to_json(state))
+    return pack_value(state_to_json(state))
 
 
 def with_state(row: ScheduleRow, state: ScheduleState) -> ScheduleRow:
@@ -160,6 +162,43 @@ def outcome_of(slot: SlotRow) -> SlotOutcome:
         slot.slot_count,
         not slot.more,
     )
+
+
+def first_row(
+    schedule: Schedule,
+    definition: Packed,
+    value: Payload,
+    now: int,
+    *,
+    by: str,
+    request_id: str,
+    declared: int | None,
+) -> ScheduleRow:
+    """Return the row of a schedule that is created now. It has no slots before now."""
+    row = ScheduleRow(
+        schedule_id=schedule.id,
+        incarnation="",
+        revision=0,
+        definition=definition,
+        state=Packed(b""),
+        value=value,
+        next_at=None,
+        paused=False,
+        level=SCHEDULE_LEVEL,
+        declared=declared,
+        declared_at=None if declared is None else now,
+        edition=1,
+        created_at=now,
+        updated_at=now,
+        changed_by=by,
+        request_id=request_id,
+    )
+    return with_state(row, schedules.first_state(schedule, instant_of(now)))
+
+
+def edited(row: ScheduleRow, by: str) -> ScheduleRow:
+    """Return a schedule's row as it is after somebody has changed it."""
+    return replace(row, edition=row.edition + 1, changed_by=by)
 
 
 # --- what a tick is told ----------------------------------------------------------------------
@@ -299,7 +338,7 @@ def _slot_row(outcome: SlotOutcome, instance_id: str | None) -> SlotRow:
         micros_of(outcome.slot),
         outcome.cause,
         outcome.outcome,
-        outcome.reason,
+        UserText(outcome.reason),
         instance_id,
         follows=instance_id is not None,
         first_slot=None if outcome.first is None else micros_of(outcome.first),

@@ -37,7 +37,13 @@ from orchestra.engine.messages import (
     ToEngine,
     WriteLogs,
 )
-from orchestra.errors import InvalidArgument, OrchestraError, RuntimeClosed
+from orchestra.errors import (
+    InvalidArgument,
+    LevelTooLow,
+    OrchestraError,
+    RuntimeClosed,
+    StoreError,
+)
 from orchestra.ids import check_name
 from orchestra.loops import EventLoop, Gate, current_loop
 from orchestra.operations.retarget import follow_policy
@@ -51,9 +57,11 @@ from orchestra.runtime.nodes import Node, NodeSettings, activities_by_name, writ
 from orchestra.runtime.outside import Outside, OutsideWatch
 from orchestra.runtime.owner import Owner
 from orchestra.runtime.readers import ReadDone, Readers
+from orchestra.runtime.schedules import checked_schedules
 from orchestra.runtime.start_checks import PREFLIGHTS, PreflightMode
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
+from orchestra.schedules import Schedule
 from orchestra.store.changes import ClientChange, size_of
 from orchestra.store.outcomes import Outcome, Started
 from orchestra.store.port import Provider
@@ -134,6 +142,8 @@ class Runtime:
         strict: whether entering the runtime raises ``CodeChanged`` if open executions, or living
             nodes, have other code for a version of the registry. Another minor version of Python
             makes other code of the same function.
+        schedules: what this code declares. They are made as the runtime is entered, and updated if
+            their ``revision`` is higher than that of the stored ones. A pause stays.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             runtime is entered.
         meter_provider: where metrics go; likewise.
@@ -169,6 +179,7 @@ class Runtime:
         blocked_after: timedelta = timedelta(seconds=1),
         preflight: PreflightMode = "warn",
         strict: bool = False,
+        schedules: Sequence[Schedule] = (),
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -194,6 +205,7 @@ class Runtime:
         check_kind(limits, "limits", Limits, optional=True)
         check_kind(retention, "retention", Retention, optional=True)
         self._provider = provider
+        self._schedules = checked_schedules(schedules)
         self._activities = activities_by_name(activities)
         self._limits = limits or Limits()
         self._max_concurrent = max_concurrent_activities
@@ -286,7 +298,35 @@ class Runtime:
             self._state = "stopped"
             raise
         self._state = "running"
+        await self._declare()
         return self
+
+    async def _declare(self) -> None:
+        """Make or update the schedules that the code declares."""
+        if not self._schedules:
+            return
+        try:
+            try:
+                await self.client.schedules.declare(self._schedules)
+            except LevelTooLow as error:
+                engine_logger.warning("%s; the declared schedules are made then", error)
+                self._group.start_soon(self._declare_later)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.__aexit__(None, None, None)
+            raise
+
+    async def _declare_later(self) -> None:
+        """Declare them once all living nodes know schedules."""
+        while self._state == "running":
+            await anyio.sleep(self._settings.poll)
+            try:
+                await self.client.schedules.declare(self._schedules)
+            except (LevelTooLow, StoreError):
+                continue
+            except RuntimeClosed:
+                pass
+            return
 
     async def _begin(self) -> None:
         # Resolve the recorder once, so that a runtime without telemetry pays nothing per record.

@@ -29,7 +29,9 @@ class ScheduleInfo:
     ``next_slots`` are the next ones in UTC, none while it is paused; ``next_at`` is when it acts
     next, with jitter. ``last_slots`` are the newest outcomes, the newest first. ``running`` are its
     open runs; a held one says why. ``waiting`` are slots that wait for their end. ``revision``
-    counts the changes of the stored schedule.
+    counts the changes of the stored schedule, without its ticks. ``declared`` is whether the code
+    of a living node declares it, as far as is known; ``None``: code never did. ``changed_at`` is
+    when anything of it was written last, ticks included; ``changed_by`` is who changed it last.
     """
 
     schedule: Schedule
@@ -42,6 +44,10 @@ class ScheduleInfo:
     waiting: tuple[datetime, ...]
     pause: SchedulePause | None
     revision: int
+    declared: bool | None = None
+    created_at: datetime | None = None
+    changed_at: datetime | None = None
+    changed_by: str = ""
 
     @property
     def id(self) -> str:

@@ -61,9 +61,12 @@ COUNT_LIMIT: Final = 2_000
 ON_TIME: Final = timedelta(minutes=1)
 """A slot that runs at most so long after it was due is not late."""
 BUFFER_POLL: Final = timedelta(seconds=5)
-"""How often a schedule with waiting slots looks whether its run has ended: the end of an instance
-writes nothing about its schedule.
+"""How often a schedule with waiting slots looks at first whether its run has ended: the end of an
+instance writes nothing about its schedule. Later it looks after a fiftieth of the time for which
+the slot has waited, and at least every five minutes.
 """
+_BUFFER_SHARE: Final = 0.02
+_LONGEST_BUFFER_POLL: Final = timedelta(minutes=5)
 _LOOK_AHEAD: Final = 8
 """With jitter, the next slot is not always the first one that is due."""
 
@@ -281,12 +284,18 @@ def _wake(schedule: Schedule, state: ScheduleState, now: datetime) -> datetime |
     ahead = schedule.preview(state.cursor, _LOOK_AHEAD if schedule.jitter else 1)
     found = [schedule.due(slot) for slot in ahead]
     if state.buffered:
-        found.append(now + BUFFER_POLL)
+        found.append(now + _patience(now - state.buffered[0].slot))
     return min(found, default=None)
 
 
 _ENDING: Final = frozenset({"cancel_other", "terminate_other"})
 """What ends the runs that are in the way."""
+
+
+def _patience(waited: timedelta) -> timedelta:
+    """Return when to look at the run again that slots wait for: less often, the longer it takes."""
+    return min(max(BUFFER_POLL, waited * _BUFFER_SHARE), _LONGEST_BUFFER_POLL)
+
 
 _COUNTED: Final[dict[Outcome, str]] = {
     "fired": "fired",

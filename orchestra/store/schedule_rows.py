@@ -40,6 +40,8 @@ def schedule_values(row: ScheduleRow) -> tuple[Any, ...]:
         row.paused,
         row.level,
         row.declared,
+        row.declared_at,
+        row.edition,
         row.created_at,
         row.updated_at,
         row.changed_by,

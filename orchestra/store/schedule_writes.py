@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from orchestra.codec import UserText
 from orchestra.frozen import frozen
 from orchestra.store.changes import Append, Cancel, ScheduleAct, ScheduleWrite, Start
 from orchestra.store.outcomes import (
@@ -106,17 +107,20 @@ def _act(act: ScheduleAct, doing: Doing, arrivals: list[tuple[str, Appended]]) -
         reason = f"an instance with the id {instance_id!r} exists already"
         if outcome.same:
             reason = f"it ran before, as instance {instance_id!r}"
-        return replace(act.slot, outcome=FAILED, reason=reason, follows=False)
+        return _failed(act.slot, reason)
     if act.event is None:
         return act.slot
     target = act.event.instance_id
     sent = doing.append(act.event)
     if isinstance(sent, AppendRefused):
-        reason = _REFUSALS[sent.reason].format(target)
-        return replace(act.slot, outcome=FAILED, reason=reason, follows=False)
+        return _failed(act.slot, _REFUSALS[sent.reason].format(target))
     if sent.fresh:
         arrivals.append((target, sent))
     return act.slot
+
+
+def _failed(slot: SlotRow, reason: str) -> SlotRow:
+    return replace(slot, outcome=FAILED, reason=UserText(reason), follows=False)
 
 
 _REFUSALS: Final = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload, UserText
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import Status
@@ -37,6 +37,7 @@ KEPT_SLOTS: Final = 100
 MOST_FOLLOWED: Final = 1_000
 """How many instances a schedule follows at most; the oldest are followed no longer."""
 
+_NONE: Final = UserText("")
 FAILED: Final = "failed"
 """The outcome of a slot whose start or event a store refuses. The others are words of the pure
 layer.
@@ -56,19 +57,23 @@ class ScheduleRow:
     sends. ``incarnation`` is a random id of its
     creation. ``next_at`` is when it must be looked at next; ``None``: never. ``level`` is the level
     that a library must read to tick it. ``declared`` is the revision under which code declares it;
-    ``None``: code does not. ``request_id`` is the last operator's request.
+    ``None``: code does not, and ``declared_at`` is when a node with that code last began.
+    ``edition`` counts what people and declarations have changed, without ticks. ``request_id`` is
+    the last operator's request.
     """
 
     schedule_id: str
     incarnation: str
     revision: int
-    definition: bytes
-    state: bytes
+    definition: Packed
+    state: Packed
     value: Payload
     next_at: int | None
     paused: bool
     level: int
     declared: int | None
+    declared_at: int | None
+    edition: int
     created_at: int
     updated_at: int
     changed_by: str
@@ -95,7 +100,7 @@ class SlotRow:
     slot: int
     cause: str
     outcome: str
-    reason: str = ""
+    reason: UserText = _NONE
     instance_id: str | None = None
     at: int = 0
     follows: bool = False

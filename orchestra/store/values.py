@@ -86,6 +86,8 @@ def _conversion(kind: Any, forms: EventForms) -> Convert | None:
         return _of_fields(kind, names, forms, dataclasses.replace)
     if hasattr(kind, "_fields"):
         return _of_fields(kind, list(kind._fields), forms, _replace_in_tuple)
+    if get_origin(kind) is Callable:
+        return _of_answer(_conversion(get_args(kind)[-1], forms))
     if get_origin(kind) in {Union, types.UnionType}:
         return _of_union([part for part in get_args(kind) if part is not type(None)], forms)
     return _of_container(kind, forms)
@@ -103,6 +105,17 @@ def _of_event(forms: EventForms) -> Convert:
             envelope=codec.packed(record.envelope) if quotes else record.envelope,
             payload=None if record.payload is None else codec.payload(record.payload),
         )
+
+    return convert
+
+
+def _of_answer(inner: Convert | None) -> Convert | None:
+    """Return what converts a function: its answers are converted."""
+    if inner is None:
+        return None
+
+    def convert(function: Callable[..., Any], codec: ValueCodec) -> Callable[..., Any]:
+        return lambda *arguments: inner(function(*arguments), codec)
 
     return convert
 

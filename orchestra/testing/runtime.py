@@ -43,6 +43,8 @@ from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.nodes import Node, NodeSettings, activities_by_name, write_logs
+from orchestra.runtime.schedules import checked_schedules
+from orchestra.schedules import Schedule
 from orchestra.store.changes import ClientChange
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.outcomes import Outcome
@@ -123,6 +125,7 @@ class TestRuntime:
         patience: how long a real activity may wait, in real time, before the test fails.
         cold: drop every execution from memory between two turns, so that each turn replays its
             history.
+        schedules: what the code declares, as for :class:`~orchestra.Runtime`.
         provider: the store to work on, with ``clock`` as its clock: a copy of a real one, say. By
             default a new store in memory.
 
@@ -144,6 +147,7 @@ class TestRuntime:
         retention: Retention | None = None,
         patience: timedelta = timedelta(seconds=5),
         cold: bool = False,
+        schedules: Sequence[Schedule] = (),
         provider: Callable[[ManualClock], Provider] | None = None,
     ) -> None:
         check_duration(patience, "patience")
@@ -151,6 +155,7 @@ class TestRuntime:
             raise InvalidArgument(
                 f"start is {start!r}; give an aware datetime: datetime(2026, 3, 1, tzinfo=UTC)"
             )
+        self._schedules = checked_schedules(schedules)
         self._clock = ManualClock(to_micros(start))
         self.database: Database = Database()
         plan = plan_of_this_test()
@@ -225,8 +230,14 @@ class TestRuntime:
             raise
         self._is_open = self._was_open = True
         self._begin()
+        await self._declare()
         await anyio.lowlevel.checkpoint()
         return self
+
+    async def _declare(self) -> None:
+        """Make or update the schedules that the code declares, as each begin of a runtime does."""
+        if self._schedules:
+            await self.client.schedules.declare(self._schedules)
 
     async def __aexit__(
         self,
@@ -527,19 +538,27 @@ class TestRuntime:
         return self.client.handle(change.instance_id)
 
     async def upgrade(
-        self, registry: OrchestrationRegistry, activities: Sequence[object] | None = None
+        self,
+        registry: OrchestrationRegistry,
+        activities: Sequence[object] | None = None,
+        *,
+        schedules: Sequence[Schedule] | None = None,
     ) -> None:
         """Deploy: the process ends in order, and another one begins with this registry. The old
         code is gone.
 
         Args:
             activities: those of the new process; by default the same.
+            schedules: what the new code declares; by default the same.
         """
         self._begin_call()
         self._registry = registry
         if activities is not None:
             self._settings = replace(self._settings, activities=activities_by_name(activities))
+        if schedules is not None:
+            self._schedules = checked_schedules(schedules)
         self._restart()
+        await self._declare()
         await self._settle()
         self._acts += 1
 
@@ -550,6 +569,7 @@ class TestRuntime:
         self._begin_call()
         self._end()
         self._begin()
+        await self._declare()
         await self._settle()
         self._acts += 1
 

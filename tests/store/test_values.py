@@ -31,6 +31,7 @@ from orchestra.store import (
     messages,
     outcomes,
     queries,
+    schedules,
     snapshots,
     tasks,
 )
@@ -119,6 +120,7 @@ def rows_of_the_port():
         messages,
         outcomes,
         queries,
+        schedules,
         snapshots,
         tasks,
     )
@@ -130,7 +132,10 @@ def rows_of_the_port():
 
 
 def parts_of(annotation):
-    if isinstance(annotation, types.UnionType) or typing.get_args(annotation):
+    if isinstance(annotation, list):  # the parameters of a function
+        for part in annotation:
+            yield from parts_of(part)
+    elif isinstance(annotation, types.UnionType) or typing.get_args(annotation):
         for part in typing.get_args(annotation):
             yield from parts_of(part)
     else:
@@ -140,8 +145,20 @@ def parts_of(annotation):
 @pytest.mark.parametrize("kind", list(rows_of_the_port()), ids=lambda kind: kind.__name__)
 def test_no_row_of_the_port_has_bytes_that_no_codec_reaches(kind):
     hints = typing.get_type_hints(kind)
-    bare = {(kind.__name__, name) for name, hint in hints.items() if bytes in set(parts_of(hint))}
+    bare = {(kind.__name__, name) for name, hint in hints.items() if bytes in list(parts_of(hint))}
     assert bare <= NO_VALUES
+
+
+def test_the_answer_of_a_function_in_a_change_is_converted():
+    row = schedules.ScheduleRow(
+        "s", "", 0, Packed(b"{}"), Packed(b"so far"), Payload(b"1"), 5, False, 3, None, None, 1, 0, 0,
+        "ops", "q",
+    )  # fmt: skip
+    write = changes.ScheduleWrite("s", "", 0, row, refused=lambda reasons: row)
+    coded = convert_values(write, Flipped(writes=True))
+    assert coded.refused({0: "why"}) == coded.row
+    assert coded.row.state != row.state
+    assert coded.row.value != row.value
 
 
 def test_a_write_has_all_of_its_values_converted_and_nothing_else():

@@ -1024,9 +1024,9 @@ PRUNE_OPERATIONS: Final = """
 # one waits for the other. The group's decision gives it its first revision.
 MAKE_SCHEDULES: Final = """
     INSERT INTO @schedule (
-        schedule_id, incarnation, revision, definition, state, value, value_encoding, paused, level, created_at, updated_at, changed_by,
+        schedule_id, incarnation, revision, definition, state, value, value_encoding, paused, level, edition, created_at, updated_at, changed_by,
         request_id)
-    SELECT u.schedule_id, '', 0, '', '', '', 0, false, 1, 0, 0, '', '' FROM unnest($1::text[]) AS u (schedule_id)
+    SELECT u.schedule_id, '', 0, '', '', '', 0, false, 1, 0, 0, 0, '', '' FROM unnest($1::text[]) AS u (schedule_id)
     ORDER BY u.schedule_id COLLATE "C" ON CONFLICT (schedule_id) DO NOTHING"""
 LOCK_SCHEDULES: Final = """
     SELECT s.schedule_id, s.incarnation, s.revision FROM @schedule s

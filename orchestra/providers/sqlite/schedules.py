@@ -6,6 +6,7 @@ import sqlite3
 
 from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
+from orchestra.store import tables
 from orchestra.store.kinds import Dialect
 from orchestra.store.schedule_rows import (
     read_run,
@@ -24,6 +25,8 @@ from orchestra.store.schedules import (
 )
 
 __all__ = ["find_due", "list_schedules", "read_fences", "read_one", "write_schedule"]
+
+_CREATED_AT = tables.SCHEDULE.names.index("created_at")
 
 
 def read_fences(
@@ -47,7 +50,7 @@ def write_schedule(connection: sqlite3.Connection, change: ScheduleChange) -> No
         written = connection.execute(sql.ADD_SCHEDULE, schedule_values(row)).rowcount
     else:
         values = list(schedule_values(row))
-        del values[11], values[:2]  # its id, its incarnation, and its creation
+        del values[_CREATED_AT], values[:2]  # its id, its incarnation, and its creation
         fence = (schedule_id, change.read_revision)
         written = connection.execute(sql.WRITE_SCHEDULE, (*values, *fence)).rowcount
     if written != 1:

@@ -44,21 +44,9 @@ Open = Callable[[], Provider]
 
 
 def a_row(schedule_id: str = "s", **changes: Any) -> ScheduleRow:
+    value = Payload(b'"x"', 2)
     row = ScheduleRow(
-        schedule_id,
-        "",
-        0,
-        b"when",
-        b"so far",
-        Payload(b'"x"', 2),
-        5,
-        False,
-        3,
-        None,
-        0,
-        0,
-        "ops",
-        "q1",
+        schedule_id, "", 0, b"when", b"so far", value, 5, False, 3, None, None, 1, 0, 0, "ops", "q1"
     )
     return replace(row, **changes)
 

@@ -14,6 +14,8 @@ CREATE TABLE @schedule (
     paused      boolean NOT NULL,
     level       bigint  NOT NULL,
     declared    bigint,
+    declared_at bigint,
+    edition     bigint  NOT NULL,
     created_at  bigint  NOT NULL,
     updated_at  bigint  NOT NULL,
     changed_by  text    COLLATE "C" NOT NULL,

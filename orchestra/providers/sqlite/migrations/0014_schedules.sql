@@ -12,6 +12,8 @@ CREATE TABLE schedule (
     paused      INTEGER NOT NULL,
     level       INTEGER NOT NULL,
     declared    INTEGER,
+    declared_at INTEGER,
+    edition     INTEGER NOT NULL,
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
     changed_by  TEXT    NOT NULL,

@@ -193,6 +193,8 @@ class Machine(Protocol):
     ) -> DurableFuture[Any]: ...
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]: ...
     def patched(self, patch: str) -> bool: ...
+    def send_event(self, target: str, name: str, payload: Payload) -> DurableFuture[None]: ...
+    def send_cancel(self, target: str, reason: str) -> DurableFuture[None]: ...
     def orchestration(
         self, function: Callable[[Any, Any], Awaitable[Any]]
     ) -> tuple[str, Decoder[Any]]: ...
@@ -547,6 +549,46 @@ class OrchestrationContext:
         due = self._due_in(timeout, f"the timeout of request {name!r}")
         wait = self._machine.wait_for_request(name, decoder(type), decoder(returns))
         return self._timed(wait, due, EventTimeout(name, timeout, "request"))
+
+    def raise_event(self, instance_id: str, name: str, payload: Any = None) -> DurableFuture[None]:
+        """Send an event to another instance, or to this one: exactly once, with what the code has
+        decided until it waits.
+
+        It need not be awaited. Awaiting it tells that the inbox of the instance has the event, or
+        raises why not; a refusal that no code awaits is logged. Events for one instance arrive in
+        the order of the calls. What was sent is never taken back: neither by ``cancel()`` of the
+        future, nor by the end of this execution.
+
+        Raises:
+            InvalidArgument: the id or the name is not text of 1 to 1,024 characters.
+            EncodeError, PayloadTooLarge: the payload cannot travel.
+            InstanceNotFound: (at the await) there is no instance with this id.
+            InstanceCompleted: (at the await) it has ended.
+            InboxFull: (at the await) its inbox is full, or has as much of this name as it may.
+        """
+        self._machine.check()
+        check_name(instance_id, "an instance id")
+        check_name(name, "an event's name")
+        subject, limit = f"event {name!r} for {instance_id!r}", self._machine.limits.max_payload
+        return self._machine.send_event(
+            instance_id, name, encode(payload, subject=subject, limit=limit)
+        )
+
+    def cancel(self, instance_id: str, reason: str = "") -> DurableFuture[None]:
+        """Ask another instance to stop, or this one, as :meth:`Client.cancel
+        <orchestra.Client.cancel>` does. It is sent as :meth:`raise_event` sends, and need not be
+        awaited either.
+
+        Raises:
+            InvalidArgument: the id is not text of 1 to 1,024 characters, or the reason not text of
+                at most 1,024.
+            InstanceNotFound: (at the await) there is no instance with this id.
+            AlreadyCompleted: (at the await) it has ended.
+        """
+        self._machine.check()
+        check_name(instance_id, "an instance id")
+        check_name(reason or " ", "a reason")
+        return self._machine.send_cancel(instance_id, reason)
 
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
         """Wait until this execution is asked to reach its boundary; see

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from enum import IntEnum
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from orchestra.clock import from_micros, to_micros
 from orchestra.codec import Packed, Payload, pack, pack_value, unpack
@@ -31,6 +31,7 @@ __all__ = [
     "ActivityScheduled",
     "BoundaryRequested",
     "CancelRequested",
+    "CancelSent",
     "ChildCompleted",
     "ChildFailedEvent",
     "ChildStarted",
@@ -44,6 +45,7 @@ __all__ = [
     "EventKind",
     "EventReceived",
     "EventRecord",
+    "EventSent",
     "EventWriter",
     "ExecutionCancelled",
     "ExecutionCompleted",
@@ -57,6 +59,8 @@ __all__ = [
     "Patched",
     "RequestAwaited",
     "RequestReceived",
+    "SendDelivered",
+    "SendRefused",
     "TerminalEvent",
     "TimerCreated",
     "TimerFired",
@@ -121,6 +125,10 @@ class EventKind(IntEnum):
     PATCHED = 27
     REQUEST_AWAITED = 28
     REQUEST_RECEIVED = 29
+    EVENT_SENT = 31
+    CANCEL_SENT = 32
+    SEND_DELIVERED = 33
+    SEND_REFUSED = 34
 
 
 _LEVELS: Final[Mapping[Stored, int]] = {
@@ -129,6 +137,10 @@ _LEVELS: Final[Mapping[Stored, int]] = {
     EventKind.PATCHED.value: 2,
     EventKind.REQUEST_AWAITED.value: 3,
     EventKind.REQUEST_RECEIVED.value: 3,
+    EventKind.EVENT_SENT.value: 3,
+    EventKind.CANCEL_SENT.value: 3,
+    EventKind.SEND_DELIVERED.value: 3,
+    EventKind.SEND_REFUSED.value: 3,
 }
 """The levels of the kinds that came after the first library."""
 
@@ -394,6 +406,50 @@ class RequestReceived(InputEvent):
     sequence: int
     request_id: str
     payload: Payload
+
+
+@frozen
+class EventSent(CommandEvent):
+    """The code sent an event to an instance."""
+
+    kind: ClassVar[EventKind] = EventKind.EVENT_SENT
+    target: str
+    name: str
+    payload: Payload
+
+
+@frozen
+class CancelSent(CommandEvent):
+    """The code asked an instance to stop."""
+
+    kind: ClassVar[EventKind] = EventKind.CANCEL_SENT
+    target: str
+    reason: str
+
+
+@frozen
+class SendDelivered(InputEvent):
+    """The event or the cancel ``source`` is stored with its target."""
+
+    kind: ClassVar[EventKind] = EventKind.SEND_DELIVERED
+    source: int
+
+
+@frozen
+class SendRefused(InputEvent):
+    """The event or the cancel ``source`` was refused.
+
+    ``reason`` is ``not found``, ``closed`` or ``full``. For a full inbox ``bound`` says which limit
+    it has met (``messages`` or ``bytes``), and ``of_name`` whether that is one name's part.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.SEND_REFUSED
+    source: int
+    reason: str
+    bound: Literal["messages", "bytes"] | None = None
+    limit: int = 0
+    waiting: int = 0
+    of_name: bool = False
 
 
 @frozen
@@ -714,6 +770,24 @@ def _later_kind(event: Event) -> tuple[dict[str, Any], Payload | None]:
                 "request": event.request_id,
             }
             return envelope, event.payload
+        case _:
+            return _form_of_send(event)
+
+
+def _form_of_send(event: Event) -> tuple[dict[str, Any], Payload | None]:
+    """Return the envelope and the payload of what an execution sends, and of its receipts."""
+    match event:
+        case EventSent():
+            return {"target": event.target, "name": event.name}, event.payload
+        case CancelSent():
+            return {"target": event.target, "reason": event.reason}, None
+        case SendDelivered():
+            return {"source": event.source}, None
+        case SendRefused():
+            envelope: dict[str, Any] = {"source": event.source, "reason": event.reason}
+            if event.bound is not None:
+                envelope["full"] = [event.bound, event.limit, event.waiting, event.of_name]
+            return envelope, None
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
 
@@ -887,6 +961,7 @@ def _read(
 
 
 def _read_end(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+    """Read an end, or what an execution sends."""
     number, at = record.id, record.at
     match kind:
         case EventKind.EXECUTION_COMPLETED:
@@ -901,6 +976,13 @@ def _read_end(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) ->
                 _field(envelope, "by", str),
                 _field(envelope, "reason", str),
             )
+        case (
+            EventKind.EVENT_SENT
+            | EventKind.CANCEL_SENT
+            | EventKind.SEND_DELIVERED
+            | EventKind.SEND_REFUSED
+        ):
+            return _read_of_send(kind, record, envelope)
         case _:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
 
@@ -947,6 +1029,23 @@ def _read_of_child(
                 envelope.get("labels") or {},
                 envelope.get("if_ended"),
             )
+
+
+def _read_of_send(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+    number, at = record.id, record.at
+    match kind:
+        case EventKind.EVENT_SENT:
+            target, name = _field(envelope, "target", str), _field(envelope, "name", str)
+            return EventSent(number, at, target, name, _payload(record))
+        case EventKind.CANCEL_SENT:
+            target, reason = _field(envelope, "target", str), _field(envelope, "reason", str)
+            return CancelSent(number, at, target, reason)
+        case EventKind.SEND_DELIVERED:
+            return SendDelivered(number, at, _field(envelope, "source", int))
+        case _:
+            source, reason = _field(envelope, "source", int), _field(envelope, "reason", str)
+            bound, limit, waiting, of_name = envelope.get("full", (None, 0, 0, False))
+            return SendRefused(number, at, source, reason, bound, limit, waiting, of_name)
 
 
 def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:

@@ -85,6 +85,9 @@ _KINDS: Final[Mapping[int, str]] = {
     EventKind.REQUEST_AWAITED: "request",
 }
 
+_AT_ONCE: Final = (EventKind.EVENT_SENT, EventKind.CANCEL_SENT)
+"""Commands whose receipts come with the write that stores them. No instance rests on them."""
+
 
 _NAMED: Final = (ActivityScheduled, EventAwaited, ChildStarted, RequestAwaited)
 
@@ -103,6 +106,9 @@ def write_summary(
     ``put_backs``: by how much the store's clock went back since the execution began, and from when
     on it was wrong.
     """
+    if any(counts.get(kind) for kind in _AT_ONCE):
+        pending = (event for event in pending if event.kind in _KINDS)
+        counts = {kind: count for kind, count in counts.items() if kind in _KINDS}
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
         name = event.name if isinstance(event, _NAMED) else ""

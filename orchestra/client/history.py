@@ -16,6 +16,7 @@ from orchestra.events import (
     ActivityScheduled,
     BoundaryRequested,
     CancelRequested,
+    CancelSent,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
@@ -26,6 +27,7 @@ from orchestra.events import (
     EventAwaited,
     EventReceived,
     EventRecord,
+    EventSent,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
@@ -35,6 +37,8 @@ from orchestra.events import (
     Patched,
     RequestAwaited,
     RequestReceived,
+    SendDelivered,
+    SendRefused,
     TimerCreated,
     TimerFired,
     UnknownEvent,
@@ -73,6 +77,10 @@ class HistoryEvent:
     patched               patch
     request_awaited       name
     request_received      source, name, sequence, request_id, payload
+    event_sent            instance_id, name, payload
+    cancel_sent           instance_id, reason
+    send_delivered        source
+    send_refused          source, reason
     execution_completed   output
     execution_failed      error
     execution_cancelled   reason
@@ -194,6 +202,24 @@ def _details(event: Event) -> dict[str, Any]:
             return {"requested_at": requested_at, "by": event.by, "reason": event.reason}
         case Patched():
             return {"patch": event.patch}
+        case _:
+            return _details_of_send(event)
+
+
+def _details_of_send(event: Event) -> dict[str, Any]:
+    match event:
+        case EventSent():
+            return {
+                "instance_id": event.target,
+                "name": event.name,
+                "payload": shown(event.payload),
+            }
+        case CancelSent():
+            return {"instance_id": event.target, "reason": event.reason}
+        case SendDelivered():
+            return {"source": event.source}
+        case SendRefused():
+            return {"source": event.source, "reason": event.reason}
         case _:
             return _later_details(event)
 

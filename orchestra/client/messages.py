@@ -11,18 +11,18 @@ from orchestra.client.info import UnreadMessage
 from orchestra.client.values import shown
 from orchestra.clock import from_micros, new_id
 from orchestra.codec import UserText, encode
-from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted, InvalidArgument
-from orchestra.operations.lookup import not_found
+from orchestra.errors import InvalidArgument
 from orchestra.operations.messages import drop_messages
 from orchestra.options import check_count
 from orchestra.store.audit import Record
 from orchestra.store.changes import Append, Cancel
-from orchestra.store.inbox_limits import Full, InboxLimits
+from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.kinds import MessageKind
-from orchestra.store.outcomes import AppendRefused, Refusal
+from orchestra.store.outcomes import AppendRefused
+from orchestra.store.receipts import refusal_error
 from orchestra.telemetry import engine_logger
 
-__all__ = ["Messages", "inbox_full"]
+__all__ = ["Messages"]
 
 
 class Messages:
@@ -48,7 +48,7 @@ class Messages:
             change = Append(
                 instance_id, message_id or new_id(), name, encoded, access.name, self._limits, trace
             )
-            await self._send(change, InstanceCompleted)
+            await self._send(change)
 
     async def unread(self, instance_id: str, after: int, limit: int) -> tuple[UnreadMessage, ...]:
         """Return unread events; see :meth:`Client.list_messages`."""
@@ -127,51 +127,18 @@ class Messages:
         who = by or self._access.name
         record = Record(who, "cancel", instance_id, reason=UserText(reason))
         change = Cancel(instance_id, UserText(reason), who, record=record)
-        await self._send(change, AlreadyCompleted)
+        await self._send(change)
 
-    async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
+    async def _send(self, change: Append | Cancel) -> None:
         outcome = await self._access.port.submit(change)
         if not isinstance(outcome, AppendRefused):
             return
-        instance_id = change.instance_id
-        match outcome.reason:
-            case Refusal.NOT_FOUND:
-                raise not_found(instance_id)
-            case Refusal.CLOSED:
-                raise closed(
-                    f"instance {instance_id!r} has ended; it accepts no messages",
-                    instance_id=instance_id,
-                )
-            case Refusal.FULL:
-                assert isinstance(change, Append)
-                assert outcome.full is not None
-                raise inbox_full(change, outcome.full)
-
-
-def inbox_full(append: Append, full: Full, what: str = "event") -> InboxFull:
-    """Return the error that says which limit of an inbox an event or a request has met."""
-    option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
-    waits = (
-        f"{full.waiting:,} unread messages"
-        if full.bound == "messages"
-        else f"{full.waiting:,} bytes of unread messages"
-    )
-    size = "" if full.bound == "messages" else f", and this {what} has {len(append.payload.data):,}"
-    if full.of_name:
-        most = f"of one name may be {full.limit:,} (nine tenths of {option})"
-        remedy = (
-            f"Let it wait for {append.name!r}, send less, or raise {option}; {what}s of other "
-            "names still get in"
-        )
-    else:
-        most = f"{full.limit:,} may be ({option})"
-        remedy = f"Let it read them, send less, or raise {option}"
-    named = f" of the name {append.name!r}" if full.of_name else ""
-    return InboxFull(
-        f"{what} {append.name!r} for instance {append.instance_id!r} was not stored: there are "
-        f"{waits}{named}, {most}{size}. {remedy}",
-        instance_id=append.instance_id,
-        name=append.name if full.of_name else None,
-        bound=full.bound,
-        limit=full.limit,
-    )
+        if isinstance(change, Append):
+            raise refusal_error(
+                change.instance_id,
+                outcome.reason.value,
+                name=change.name,
+                size=len(change.payload.data),
+                full=outcome.full,
+            )
+        raise refusal_error(change.instance_id, outcome.reason.value)

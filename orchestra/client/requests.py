@@ -13,7 +13,6 @@ from typing import Any
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_name, check_text
-from orchestra.client.messages import inbox_full
 from orchestra.client.port import EndWatch
 from orchestra.clock import new_id
 from orchestra.codec import decoder, encode
@@ -26,6 +25,7 @@ from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import hold_in_force, hold_text
 from orchestra.store.kinds import REQUEST_LEVEL
 from orchestra.store.outcomes import Appended, AppendRefused, Refusal
+from orchestra.store.receipts import inbox_full
 from orchestra.store.requests import RequestAnswer
 
 __all__ = ["Requests"]

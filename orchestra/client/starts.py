@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypedDict
 
 from orchestra.client.access import Access
@@ -15,7 +16,6 @@ from orchestra.client.arguments import (
     check_name,
     check_start,
 )
-from orchestra.client.messages import inbox_full
 from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, UserText, decoder, encode
 from orchestra.context import OrchestrationContext
@@ -39,6 +39,7 @@ from orchestra.store.changes import Append, Start
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
 from orchestra.store.outcomes import Started
+from orchestra.store.receipts import inbox_full
 from orchestra.versions import parse_version
 
 __all__ = ["Orchestration", "StartOptions", "Starts"]
@@ -217,7 +218,7 @@ class Starts:
                     if_running,
                     if_ended,
                     library,
-                    full=lambda full: inbox_full(start.events[0], full),
+                    full=partial(inbox_full, start.events[0]),
                 )
             )
 

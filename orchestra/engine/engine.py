@@ -74,7 +74,8 @@ class EngineOptions:
     ``threads``: ``def`` activities that run at once. ``heartbeat_interval``: how often a heartbeat
     is stored. ``blocked_after``: code that takes as long is named in the log. ``inbox_page``: how
     much of an inbox a claim reads. ``inbox_room``: how much of an inbox is kept in memory, and read
-    at once when code waits for more.
+    at once when code waits for more. ``inbox_limits``: how much may wait in the inboxes that
+    instances of this node send to.
     """
 
     max_owned: int = 4_096
@@ -87,6 +88,7 @@ class EngineOptions:
     blocked_after: int = 1_000_000
     inbox_page: InboxPage = _PAGE
     inbox_room: InboxPage = _ROOM
+    inbox_limits: InboxLimits = INBOX_LIMITS
 
 
 class Engine:
@@ -133,6 +135,7 @@ class Engine:
             retention=retention or Retention(),
             registered=activities or {},
             library=library,
+            inbox_limits=self.options.inbox_limits,
         )
         self.catalogue: Catalogue = Catalogue(0, (), {}, ())
         blocking = frozenset(

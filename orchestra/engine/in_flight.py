@@ -58,7 +58,7 @@ from orchestra.store.outcomes import (
     Started,
     StartExists,
 )
-from orchestra.telemetry import Recorder, engine_logger, log_instance
+from orchestra.telemetry import Recorder, RefusedSendRecord, engine_logger, log_instance
 
 __all__ = ["InFlightWrite", "InFlightWrites", "Outcomes", "refusal"]
 
@@ -247,6 +247,7 @@ class Outcomes:
         self._claims.meet(instance.kind)
         if outcome.arrivals or outcome.taken:
             self._arrived(outcome, instance)
+        step.refused.extend(outcome.refused)
         if not self._run_queue.holds(instance):
             return
         if outcome.inbox_seq > instance.known_seq:
@@ -257,6 +258,10 @@ class Outcomes:
 
     def follow(self, instance: OwnedInstance, step: Step) -> None:
         """Do what follows from a step that stands."""
+        if step.refused and self._recorder.recording:
+            step.records.extend(
+                RefusedSendRecord(instance.identity, refused.reason) for refused in step.refused
+            )
         if step.records:
             self._recorder.stands(step.records, self._time.now)
         self._notices.stands(instance, step)

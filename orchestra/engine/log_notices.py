@@ -19,6 +19,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, SetAside
 from orchestra.store.instances import CancelMark, Hold, Nudge, OperatorHold
 from orchestra.store.kinds import HoldKind
+from orchestra.store.outcomes import Refusal, RefusedSend
 from orchestra.telemetry import escaped, log_instance
 from orchestra.telemetry.quota import Quota
 
@@ -39,7 +40,21 @@ _LOGGED_ATTEMPTS: Final = 20
 _LOGGED_ASIDES: Final = 20
 """How many messages of one name that were set aside are logged one by one within a minute."""
 
+_LOGGED_REFUSALS: Final = 20
+"""How many refusals of one target are logged one by one within a minute."""
+
+_WAITS_FOR_LEVEL: Final = (
+    "cannot go on yet: its code asks for what a living node with an older library could not read. "
+    "It tries again by itself; upgrade the library there"
+)
+
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+
+_REFUSALS: Final = {
+    Refusal.NOT_FOUND.value: "there is no such instance",
+    Refusal.CLOSED.value: "it has ended",
+    Refusal.FULL.value: "its inbox is full",
+}
 
 _REMEDIES: Final = {
     HoldKind.ERROR: (
@@ -80,6 +95,7 @@ class LogNotices:
         self._logged: OrderedDict[str, set[str]] = OrderedDict()
         self._attempts = Quota(_LOGGED_ATTEMPTS)
         self._asides = Quota(_LOGGED_ASIDES)
+        self._refusals = Quota(_LOGGED_REFUSALS)
         self._drifts: set[tuple[str, str, str]] = set()
 
     def stands(self, instance: OwnedInstance, step: Step) -> None:
@@ -90,6 +106,10 @@ class LogNotices:
             self._drifted(instance, drift)
         for aside in step.set_aside:
             self._set_aside(instance, aside, step.now)
+        for refused in step.refused:
+            self._refused(instance, refused, step.now)
+        if step.waits_for_level and self.is_news(instance.instance_id, _WAITS_FOR_LEVEL):
+            log_instance(logging.WARNING, instance.identity, _WAITS_FOR_LEVEL)
         if step.due is not None:
             self._is_due(instance, step.due)
         if step.hold is not None:
@@ -157,6 +177,25 @@ class LogNotices:
             message.name,
             message.sender,
             _shown(aside.reason),
+            more,
+            traceparent=instance.current.traceparent,
+        )
+
+    def _refused(self, instance: OwnedInstance, refused: RefusedSend, now: int) -> None:
+        """Log a send that was refused, and whose refusal no code awaits."""
+        suppressed = self._refusals.take(refused.target, now)
+        if suppressed is None:
+            return
+        more = f" ({suppressed:,} more refusals of it were not logged)" if suppressed else ""
+        what = "its cancel" if refused.name is None else f"its event {refused.name!r}"
+        log_instance(
+            logging.WARNING,
+            instance.identity,
+            "%s for instance %r was refused: %s. Await what ctx.raise_event or ctx.cancel returns "
+            "to get the refusal as an error%s",
+            what,
+            refused.target,
+            _REFUSALS.get(refused.reason, refused.reason),
             more,
             traceparent=instance.current.traceparent,
         )

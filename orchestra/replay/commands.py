@@ -28,6 +28,7 @@ from orchestra.events import (
     ActivityFailedEvent,
     ActivityScheduled,
     BoundaryRequested,
+    CancelSent,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
@@ -37,6 +38,7 @@ from orchestra.events import (
     EventAwaited,
     EventKind,
     EventReceived,
+    EventSent,
     EventWriter,
     InputEvent,
     OnCancel,
@@ -44,6 +46,8 @@ from orchestra.events import (
     Patched,
     RequestAwaited,
     RequestReceived,
+    SendDelivered,
+    SendRefused,
     TimerCreated,
     TimerFired,
 )
@@ -58,6 +62,7 @@ from orchestra.replay.gathered import Gathered
 from orchestra.replay.journal import Journal, describe
 from orchestra.replay.mail import Waits
 from orchestra.replay.requests import Requests
+from orchestra.replay.sends import send_cancel, send_event
 from orchestra.replay.timers import ExecutionTime
 from orchestra.replay.turns import Identity, LogEntry
 from orchestra.retry import RetryPolicy
@@ -88,6 +93,8 @@ Answer = (
     | ChildCompleted
     | ChildFailedEvent
     | RequestReceived
+    | SendDelivered
+    | SendRefused
 )
 """An event that completes a command."""
 
@@ -102,6 +109,8 @@ def _answers(event: InputEvent, command: CommandEvent) -> bool:
             return True
         case (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
             return True
+        case (SendDelivered() | SendRefused(), EventSent() | CancelSent()):
+            return True
         case (EventReceived(), EventAwaited()) | (RequestReceived(), RequestAwaited()):
             return event.name == command.name
         case _:
@@ -110,7 +119,7 @@ def _answers(event: InputEvent, command: CommandEvent) -> bool:
 
 @dataclass(slots=True)
 class PendingCommand:
-    """An activity, timer, wait or child without a result."""
+    """An activity, timer, wait, child or send without a result."""
 
     event: CommandEvent
     future: DurableFuture[Any]
@@ -288,7 +297,7 @@ class Commands:
         on_cancel: OnCancel = OnCancel.AS_FITS,
     ) -> DurableFuture[Any]:
         """Schedule an activity."""
-        event = self._record(
+        event = self.record(
             ActivityScheduled(
                 self.journal.next_id,
                 self.time.now,
@@ -307,13 +316,13 @@ class Commands:
 
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]:
         """Set a timer, for a duration or until an instant."""
-        event = self._record(TimerCreated(self.journal.next_id, self.time.now, due))
+        event = self.record(TimerCreated(self.journal.next_id, self.time.now, due))
         self.time.add(event.due, event.id, is_instant=is_instant)
         return self._open(event, "timer", None, "")
 
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
         """Wait for the next event of a name."""
-        event = self._record(EventAwaited(self.journal.next_id, self.time.now, name))
+        event = self.record(EventAwaited(self.journal.next_id, self.time.now, name))
         self.waits.open(name, event.id)
         return self._open(
             event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}"
@@ -323,9 +332,8 @@ class Commands:
         self, name: str, value: Decoder[Any], returns: Decoder[Any]
     ) -> DurableFuture[Any]:
         """Wait for the next request of a name."""
-        if not self.journal.replaying:
-            self._require_kind(EventKind.REQUEST_AWAITED, f"a wait for request {name!r}")
-        event = self._record(RequestAwaited(self.journal.next_id, self.time.now, name))
+        self.require_kind(EventKind.REQUEST_AWAITED, f"a wait for request {name!r}")
+        event = self.record(RequestAwaited(self.journal.next_id, self.time.now, name))
         self.waits.open(RequestName(name), event.id)
         if self.requests is None:
             self.requests = Requests(self)
@@ -390,7 +398,7 @@ class Commands:
         """Start a child."""
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._record(
+        event = self.record(
             ChildStarted(
                 number,
                 self.time.now,
@@ -424,7 +432,7 @@ class Commands:
         """Start an instance that is no child. Return its id."""
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._record(
+        event = self.record(
             DetachedStarted(
                 number, self.time.now, name, version, chosen, payload, queue, labels, if_ended
             )
@@ -432,6 +440,14 @@ class Commands:
         if not self.journal.replaying:
             self.gathered.started.append(event)
         return event.child_id
+
+    def send_event(self, target: str, name: str, payload: Payload) -> DurableFuture[None]:
+        """Send an event to an instance."""
+        return send_event(self, target, name, payload)
+
+    def send_cancel(self, target: str, reason: str) -> DurableFuture[None]:
+        """Ask an instance to stop."""
+        return send_cancel(self, target, reason)
 
     def _child_id(self, event_id: int) -> str:
         return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)
@@ -501,7 +517,7 @@ class Commands:
 
     def cancel_command(self, future: DurableFuture[Any]) -> None:
         """Give up a command."""
-        self._record(CommandCancelled(self.journal.next_id, self.time.now, future.event_id))
+        self.record(CommandCancelled(self.journal.next_id, self.time.now, future.event_id))
         event = self.pending[future.event_id].event
         self._complete(future.event_id)
         if self.requests is not None:
@@ -515,11 +531,11 @@ class Commands:
 
     # --- commands and their answers ---
 
-    def _require_kind(self, kind: EventKind, what: str) -> None:
+    def require_kind(self, kind: EventKind, what: str) -> None:
         """Unwind the code if the store's write level does not allow an event yet. The turn is made
         again once the level has risen.
         """
-        if kind not in self.journal.writer.kinds:
+        if not self.journal.replaying and kind not in self.journal.writer.kinds:
             self.fault = LevelTooLow(
                 f"{what} in {self.instance_id!r} waits until the store's write level has risen: a "
                 "living node has a library that cannot read it"
@@ -527,7 +543,8 @@ class Commands:
             self.seal.closed = True
             raise Evicted("the store's write level is too low for this code") from self.fault
 
-    def _record(self, event: Any) -> Any:
+    def record(self, event: Any) -> Any:
+        """Record what the code asks for. Return the event that counts."""
         try:
             return self.journal.command(event, self.line)
         except NondeterminismError as fault:
@@ -542,9 +559,7 @@ class Commands:
     ) -> DurableFuture[Any]:
         future: DurableFuture[Any] = DurableFuture(self.seal, self, event.id, name, decoder, result)
         task = self.scheduler.current
-        self.pending[event.id] = PendingCommand(event, future, task)
-        kind = int(event.kind)
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.pend(event, future, task)
         if task is not None:
             task.owned[event.id] = future
         # The caller of the context. Its line is looked up only if it is shown.
@@ -552,6 +567,14 @@ class Commands:
         self.unawaited[event.id] = frame.f_code, frame.f_lasti, event
         future._unawaited = self.unawaited
         return future
+
+    def pend(
+        self, event: CommandEvent, future: DurableFuture[Any], task: Task[Any] | None = None
+    ) -> None:
+        """Wait for the result of a command. With a ``task`` it goes with that branch."""
+        self.pending[event.id] = PendingCommand(event, future, task)
+        kind = int(event.kind)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def take(self, event: Answer) -> PendingCommand:
         """Return the command that an event completes.

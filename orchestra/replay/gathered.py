@@ -7,13 +7,16 @@ from collections.abc import Container
 from orchestra.codec import Payload
 from orchestra.events import (
     ActivityScheduled,
+    CancelSent,
     ChildStarted,
     DetachedStarted,
     EventRecord,
+    EventSent,
     TerminalEvent,
 )
 from orchestra.replay.turns import LogEntry, SetAside, Turn
 from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import RefusedSend
 from orchestra.store.requests import RequestAnswer
 
 __all__ = ["Gathered"]
@@ -38,7 +41,9 @@ class Gathered:
         "published",
         "recalled",
         "received",
+        "refused",
         "scheduled",
+        "sent",
         "set_aside",
         "started",
         "stopping",
@@ -65,6 +70,8 @@ class Gathered:
         self.patches: list[str] = []
         self.answers: list[RequestAnswer] = []
         self.published: list[tuple[str, Payload]] = []
+        self.sent: list[EventSent | CancelSent] = []
+        self.refused: list[RefusedSend] = []
 
     def turn(
         self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
@@ -113,4 +120,6 @@ class Gathered:
             labels=tuple(self.labels.items()) if self.labels else (),
             answers=tuple(self.answers),
             published=tuple(self.published) if self.published else (),
+            sent=tuple(self.sent),
+            refused=tuple(self.refused),
         )

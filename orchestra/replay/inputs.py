@@ -24,12 +24,15 @@ from orchestra.events import (
     EventReceived,
     InputEvent,
     RequestReceived,
+    SendDelivered,
+    SendRefused,
     TimerFired,
     error_from_bytes,
 )
 from orchestra.futures import DurableFuture
 from orchestra.replay.commands import Answer, Commands
 from orchestra.replay.mail import Mail
+from orchestra.replay.sends import receipt_event, refuse
 from orchestra.replay.turns import ActivityDied, ActivityDone, Input, LogEntry, SetAside
 from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow, RequestName
@@ -172,8 +175,10 @@ def deliver(commands: Commands, event: Answer) -> None:
                     future.subject, event.cause, event.attempts, event.reason, event.tries
                 )
             )
-        case TimerFired():
+        case TimerFired() | SendDelivered():
             future.complete(None)
+        case SendRefused():
+            refuse(commands, command.event, future, event)
         case EventReceived():
             decoded, commands.decoded = commands.decoded, None
             if decoded is not None and decoded[0] is event.payload:
@@ -227,7 +232,10 @@ def _end_event(end: Input, number: int, now: int) -> InputEvent:
 
 
 def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
-    """Return the event of a child's end."""
+    """Return the event of a child's end, or of a receipt."""
+    receipt = receipt_event(report, number, now)
+    if receipt is not None:
+        return receipt
     if report.kind is MessageKind.CHILD_COMPLETED:
         return ChildCompleted(number, now, report.source, report.payload)
     # An instance with messages of unknown kinds makes no turn.

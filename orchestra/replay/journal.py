@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, NondeterminismError
 from orchestra.events import (
     ActivityScheduled,
+    CancelSent,
     ChildStarted,
     CommandCancelled,
     CommandEvent,
@@ -18,6 +19,7 @@ from orchestra.events import (
     EventAwaited,
     EventForms,
     EventRecord,
+    EventSent,
     EventWriter,
     ExecutionCompleted,
     ExecutionFailed,
@@ -197,7 +199,7 @@ def _difference(asked: Event, recorded: Event) -> str | None:
     match asked, recorded:
         case ActivityScheduled(), ActivityScheduled():
             return None if asked.name == recorded.name else "another activity"
-        case EventAwaited(), EventAwaited():
+        case (EventAwaited(), EventAwaited()) | (EventSent(), EventSent()):
             return None if asked.name == recorded.name else "another event name"
         case RequestAwaited(), RequestAwaited():
             return None if asked.name == recorded.name else "another request name"
@@ -222,6 +224,14 @@ def _drift(asked: Event, recorded: Event) -> str | None:
             )
         case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
             return _start_drift(asked, recorded)
+        case EventSent(), EventSent():
+            if asked.target != recorded.target:
+                return f"instance {asked.target!r} instead of {recorded.target!r}"
+            return None if asked.payload.data == recorded.payload.data else "another payload"
+        case CancelSent(), CancelSent():
+            if asked.target != recorded.target:
+                return f"instance {asked.target!r} instead of {recorded.target!r}"
+            return None if asked.reason == recorded.reason else "another reason"
         case ExecutionCompleted(), ExecutionCompleted():
             return None if asked.output.data == recorded.output.data else "another output"
         case ContinuedAsNew(), ContinuedAsNew():
@@ -267,6 +277,10 @@ def describe(event: Event) -> str:
             return f"child {event.name!r} {event.child_id!r}"
         case DetachedStarted():
             return f"a detached start of {event.name!r} {event.child_id!r}"
+        case EventSent():
+            return f"event {event.name!r} for instance {event.target!r}"
+        case CancelSent():
+            return f"the cancel of instance {event.target!r}"
         case CommandCancelled():
             return f"cancelling event {event.source}"
         case Patched():

@@ -8,14 +8,17 @@ from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import (
     ActivityScheduled,
+    CancelSent,
     ChildStarted,
     DetachedStarted,
     EventRecord,
+    EventSent,
     TerminalEvent,
 )
 from orchestra.frozen import frozen
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import MessageRow, QueueName
+from orchestra.store.outcomes import RefusedSend
 from orchestra.store.requests import RequestAnswer
 
 __all__ = [
@@ -131,6 +134,9 @@ class Turn:
     ``labels`` are those that it has set; ``None``: removed. ``answers`` are those that it has given
     to requests. ``published`` are the values that it has published, with their
     streams, in order.
+
+    ``sent`` goes to other instances, also from an execution that has ended. ``refused`` are sends
+    of earlier turns that were refused, and whose refusal no code awaits.
     """
 
     events: tuple[EventRecord, ...]
@@ -153,3 +159,5 @@ class Turn:
     labels: tuple[tuple[str, str | None], ...] = ()
     answers: tuple[RequestAnswer, ...] = ()
     published: tuple[tuple[str, Payload], ...] = ()
+    sent: tuple[EventSent | CancelSent, ...] = ()
+    refused: tuple[RefusedSend, ...] = ()

@@ -63,6 +63,7 @@ from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
 from orchestra.schedules import Schedule
 from orchestra.store.changes import ClientChange, size_of
+from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.outcomes import Outcome, Started
 from orchestra.store.port import Provider
 from orchestra.store.routes import DEFAULT_QUEUE
@@ -221,6 +222,7 @@ class Runtime:
                 cached=warm_executions,
                 threads=max_activity_threads,
                 blocked_after=micros(blocked_after),
+                inbox_limits=InboxLimits(inbox_limit, inbox_bytes),
             ),
             slots=max_concurrent_activities,
             lease=micros(lease),

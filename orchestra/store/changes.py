@@ -47,6 +47,7 @@ __all__ = [
     "Resume",
     "ScheduleAct",
     "ScheduleWrite",
+    "Send",
     "Start",
     "Stop",
     "Suspend",
@@ -179,6 +180,19 @@ class Cancel:
 
 
 @frozen
+class Send:
+    """An event or a cancel that a step of an instance sends to another one, or to itself.
+
+    ``sender`` is the command. Its execution gets a receipt, if it is still open after the write:
+    that the message was delivered, or why it was refused. The inbox's limit does not count for a
+    receipt.
+    """
+
+    sender: ParentLink
+    message: Append | Cancel
+
+
+@frozen
 class Stop:
     """Put the stop mark on an attempt that was handed out. ``event_id`` names its activity, of the
     write's execution.
@@ -207,7 +221,8 @@ class Write:
     ``has_parent`` false the owner knows that there is no parent, and the store looks for none.
 
     After all owners' writes of a group, each granted write affects other instances, in the order of
-    the group (rule 20). First come its ``starts``, then its ``cancels``. An execution that closes
+    the group (rule 20). First come its ``starts``, then its ``cancels``, then its ``sends``. An
+    execution that closes
     may have children (``ExecutionDelta.children``, and always when an operator writes). Their
     unread ends are removed in the write itself, and open children get the mark of their
     ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
@@ -259,6 +274,7 @@ class Write:
     answers: tuple[RequestAnswer, ...] = ()
     published: tuple[Published, ...] = ()
     stream_bounds: Bounds = UNBOUNDED
+    sends: tuple[Send, ...] = ()
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -275,7 +291,14 @@ class Write:
         this.
         """
         tells_parent = self.has_parent and self.state.status is not Status.OPEN
-        return bool(self.starts or self.cancels or tells_parent or self.closed_with_children)
+        return bool(
+            self.starts or self.cancels or self.sends or tells_parent or self.closed_with_children
+        )
+
+    @property
+    def drops_reports(self) -> bool:
+        """Whether an execution closes to which unread ends of children, or receipts, may belong."""
+        return bool(self.closed_with_children) or any(delta.receipts for delta in self.executions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,6 +536,8 @@ def size_of(change: Change) -> int:
                 size += 256 + (0 if answer.value is None else len(answer.value.data))
             for item in change.published:
                 size += 128 + len(item.payload.data)
+            for send in change.sends:
+                size += 256 + size_of(send.message)
             return size if change.restart is None else size + size_of(change.restart)
         case Start():
             size = 512 + len(change.execution.state.data)

@@ -28,6 +28,7 @@ from orchestra.store.changes import (
     Report,
     Resume,
     ScheduleWrite,
+    Send,
     Start,
     Suspend,
     Write,
@@ -57,11 +58,13 @@ from orchestra.store.outcomes import (
     Recovered,
     Refusal,
     Refused,
+    RefusedSend,
     Reported,
     ScheduleWritten,
     Started,
     StartExists,
 )
+from orchestra.store.receipts import DELIVERED, refusal_payload
 from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind
 from orchestra.store.schedule_writes import Doing, ScheduleChange, decide_schedule
@@ -402,6 +405,7 @@ class _Deciding:
                     CancelMark(self._now, cancel.reason, cancel.parent.instance_id),
                     arrivals,
                 )
+        refused = [one for send in change.sends if (one := self._send(send, arrivals)) is not None]
         for execution in () if change.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         if change.state.status is not Status.OPEN:
@@ -411,7 +415,10 @@ class _Deciding:
             _, full = self._append_all(change.restart)
             assert full is None, "a new inbox has room"
         self.decision.outcomes[position] = replace(
-            outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken)
+            outcome,
+            arrivals=(*outcome.arrivals, *arrivals),
+            taken=tuple(taken),
+            refused=tuple(refused),
         )
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
@@ -430,6 +437,23 @@ class _Deciding:
             arrivals,
         )
         return True
+
+    def _send(self, send: Send, arrivals: list[tuple[str, Appended]]) -> RefusedSend | None:
+        """Give its target what an instance has sent, and the sender a receipt. Return a refusal of
+        which the sender does not learn.
+        """
+        message = send.message
+        outcome = self._append(message) if isinstance(message, Append) else self._cancel(message)
+        kind, payload = MessageKind.SEND_DELIVERED, DELIVERED
+        if isinstance(outcome, AppendRefused):
+            kind, payload = MessageKind.SEND_REFUSED, refusal_payload(outcome)
+        elif outcome.fresh:
+            arrivals.append((message.instance_id, outcome))
+        is_told = self._tell(send.sender, message.instance_id, kind, payload, None, arrivals)
+        if is_told or not isinstance(outcome, AppendRefused):
+            return None
+        name = message.name if isinstance(message, Append) else None
+        return RefusedSend(message.instance_id, name, outcome.reason.value)
 
     def _leave_children(
         self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]
@@ -496,15 +520,17 @@ class _Deciding:
         payload: Payload,
         trace: str | None,
         arrivals: list[tuple[str, Appended]],
-    ) -> None:
-        """Send a child's end to its parent, if the execution that asked for it is open."""
+    ) -> bool:
+        """Send a child's end, or a receipt, to the execution that asked for it. Return whether that
+        is open.
+        """
         row = self._reachable(parent.instance_id)
         if (
             row is None
             or not row.is_open
             or (row.incarnation, row.execution) != (parent.incarnation, parent.execution)
         ):
-            return
+            return False
         now = self._now
         message = MessageRow(
             row.ring(now),
@@ -522,6 +548,7 @@ class _Deciding:
         arrivals.append(
             (parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message))
         )
+        return True
 
     # --- arrivals -------------------------------------------------------------------------
 

@@ -74,8 +74,8 @@ class Effects:
             among the consumed ones.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
         unkept: messages that were set aside, by instance and number, to delete.
-        dropped: instances whose inboxes lose all ends of children: the ends belong to the execution
-            that asked for them (I9).
+        dropped: instances whose inboxes lose all ends of children and receipts: they belong to the
+            execution that asked for them (I9).
         labels: :data:`~orchestra.store.tables.LABEL`, added or replaced.
         unlabelled: labels to remove, by instance and key.
         custom_statuses: the status, its encoding and the instance.
@@ -176,7 +176,7 @@ class Effects:
         if write.state.status is not Status.OPEN:
             self.ended.append(instance_id)
             return
-        if write.closed_with_children:
+        if write.drops_reports:
             self.dropped.append(instance_id)
         for event_id in write.completed:
             self.completed.append(ActivityId(instance_id, write.state.execution, event_id))

@@ -138,7 +138,7 @@ class ExecutionDelta:
     ``traceparent`` is stored with an opening and with a retargeting. A closing delta carries the
     execution's final counts of events and bytes. ``children``: it has started children, so the
     store looks up those that its end affects. ``patches`` are all the marks of the execution, where
-    the write adds one.
+    the write adds one. ``receipts``: it closes, and receipts of what it has sent may wait unread.
     """
 
     number: int
@@ -152,6 +152,7 @@ class ExecutionDelta:
     traceparent: str | None = None
     children: bool = False
     patches: tuple[str, ...] = ()
+    receipts: bool = False
 
 
 PRUNED_AT_ONCE: Final = 1_000

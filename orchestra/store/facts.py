@@ -189,6 +189,7 @@ class Needs:
             named.update(
                 child.child_id for write in family for child in (*write.starts, *write.cancels)
             )
+            named.update(send.message.instance_id for write in family for send in write.sends)
             named.update(child.parent.instance_id for write in family for child in write.starts)
         self.rows: list[str] = sorted(named)
         self.ending: list[str] = [
@@ -213,6 +214,12 @@ class Needs:
                 for write in writes
                 if write.restart is not None
                 for event in write.restart.events
+            ),
+            *(
+                send.message
+                for write in family
+                for send in write.sends
+                if isinstance(send.message, Append)
             ),
         ]
         addressed = {append.instance_id for append in self.appends}

@@ -105,11 +105,10 @@ class HoldKind(StrEnum):
 
 
 class MessageKind(IntEnum):
-    """The kind of a message: an event, the end of a child, or a request. The numbers of ends are
-    those of :class:`Status`.
+    """The kind of a message: an event, the end of a child, a request, or the receipt of a send.
 
-    A child's end belongs to one execution: it is stored only while that is open, and deleted with
-    it.
+    Ends of children are those of :class:`Status`. Such an end, and a receipt, belongs to one
+    execution: it is stored only while that is open, and deleted with it.
     """
 
     EVENT = 0
@@ -119,20 +118,26 @@ class MessageKind(IntEnum):
     CHILD_TERMINATED = 4
     REQUEST = 5
     """A request: it stays in the inbox until it is answered, also while code has it in hand."""
+    SEND_DELIVERED = 6
+    """What the instance has sent to another one is stored there."""
+    SEND_REFUSED = 7
+    """It was refused, and why."""
 
+
+RECEIPTS: Final = (MessageKind.SEND_DELIVERED, MessageKind.SEND_REFUSED)
+"""The receipts of what an instance has sent to others."""
 
 REPORTS: Final = (
     MessageKind.CHILD_COMPLETED,
     MessageKind.CHILD_FAILED,
     MessageKind.CHILD_CANCELLED,
     MessageKind.CHILD_TERMINATED,
+    *RECEIPTS,
 )
-"""The ends of children. They are deleted with the execution that started the child."""
+"""What answers commands of an execution. It is deleted with the execution that has asked."""
 
 
-_MESSAGES: Final = Kinds(
-    "message", {kind.value: kind for kind in MessageKind}, {MessageKind.REQUEST.value: 3}
-)
+_MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind}, {5: 3, 6: 3, 7: 3})
 _HOLDS: Final = Kinds(
     "hold",
     {kind.value: kind for kind in HoldKind},
@@ -254,7 +259,7 @@ class Dialect:
         self.resolutions: Forms[ResolvedBy] = library.resolutions.at(level)
         self.statuses: Forms[Status] = library.statuses.at(level)
         self.reports: tuple[Stored, ...] = library.messages.forms(*REPORTS)
-        """The stored kinds that are ends of children."""
+        """The stored kinds that are ends of children, or receipts."""
         self.levels = levels
 
     def statuses_of(self, statuses: Iterable[Status]) -> tuple[Stored, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "Recovered",
     "Refusal",
     "Refused",
+    "RefusedSend",
     "Reported",
     "ScheduleWritten",
     "StartExists",
@@ -87,6 +88,17 @@ class AppendRefused:
     full: Full | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedSend:
+    """What an instance has sent and its target has refused: an event of this ``name``, or a cancel
+    (``None``).
+    """
+
+    target: str
+    name: str | None
+    reason: str
+
+
 @frozen
 class Granted:
     """A write was applied; the row's revision is one higher. ``inbox_seq`` shows arrivals
@@ -95,11 +107,14 @@ class Granted:
     ``arrivals`` are the messages and marks that the write left with instances, by their ids, and
     the activity ends that its ``stops`` left with its own. ``taken`` are the ids of detached starts
     that were left out because another instance has the id.
+    ``refused`` are sends that were refused after their execution had closed, so that it gets no
+    receipt.
     """
 
     inbox_seq: int
     arrivals: tuple[tuple[str, Appended], ...] = ()
     taken: tuple[str, ...] = ()
+    refused: tuple[RefusedSend, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "MIGRATIONS",
     "NAME",
     "OUTCOME",
+    "REFUSAL_REASON",
     "TO_VERSION",
     "VERSION",
 ]
@@ -35,5 +36,6 @@ LINK: Final = "orchestra.link"
 FROM_VERSION: Final = "orchestra.upgrade.from"
 TO_VERSION: Final = "orchestra.upgrade.to"
 HOLD_REASON: Final = "orchestra.hold.reason"
+REFUSAL_REASON: Final = "orchestra.refusal.reason"
 MIGRATIONS: Final = "orchestra.migration.path"
 CACHE_RESULT: Final = "orchestra.cache.result"

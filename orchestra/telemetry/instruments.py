@@ -13,6 +13,7 @@ from orchestra.telemetry.attributes import (
     MIGRATIONS,
     NAME,
     OUTCOME,
+    REFUSAL_REASON,
     TO_VERSION,
     VERSION,
 )
@@ -144,6 +145,13 @@ INSTRUMENTS: Final = (
         "from a slot to the commit that fires it, with its jitter",
         (),
         _SECONDS,
+    ),
+    InstrumentSpec(
+        "orchestra.sends.refused",
+        "counter",
+        "{message}",
+        "events and cancels for other instances, refused, whose refusal no code awaited",
+        (*_CODE, REFUSAL_REASON),
     ),
     InstrumentSpec(
         "orchestra.turn.duration",

@@ -20,6 +20,7 @@ from orchestra.telemetry.records import (
     EndRecord,
     HoldRecord,
     Record,
+    RefusedSendRecord,
     Subject,
     TurnRecord,
 )
@@ -75,6 +76,9 @@ class Metrics:
                 self._add("orchestra.holds", 1, {**_code(subject), names.HOLD_REASON: reason})
             case AsideRecord(subject=subject, count=count):
                 self._add("orchestra.messages.set_aside", count, _code(subject))
+            case RefusedSendRecord(subject=subject, reason=reason):
+                labels = {**_code(subject), names.REFUSAL_REASON: reason}
+                self._add("orchestra.sends.refused", 1, labels)
 
     def _turn(self, record: TurnRecord, now: int) -> None:
         subject = record.subject

@@ -9,7 +9,16 @@ from typing import Protocol
 
 from orchestra.errors import ErrorInfo
 
-__all__ = ["AsideRecord", "EndRecord", "HoldRecord", "Record", "Root", "Subject", "TurnRecord"]
+__all__ = [
+    "AsideRecord",
+    "EndRecord",
+    "HoldRecord",
+    "Record",
+    "RefusedSendRecord",
+    "Root",
+    "Subject",
+    "TurnRecord",
+]
 
 
 class Subject(Protocol):
@@ -92,4 +101,14 @@ class AsideRecord:
     count: int
 
 
-Record = TurnRecord | EndRecord | HoldRecord | AsideRecord
+@dataclass(frozen=True, slots=True)
+class RefusedSendRecord:
+    """An event or a cancel for another instance that was refused, and whose refusal no code
+    awaited.
+    """
+
+    subject: Subject
+    reason: str
+
+
+Record = TurnRecord | EndRecord | HoldRecord | AsideRecord | RefusedSendRecord

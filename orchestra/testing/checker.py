@@ -27,6 +27,7 @@ from orchestra.events import (
     ActivityScheduled,
     BoundaryRequested,
     CancelRequested,
+    CancelSent,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
@@ -38,6 +39,7 @@ from orchestra.events import (
     EventForms,
     EventReceived,
     EventRecord,
+    EventSent,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
@@ -47,6 +49,8 @@ from orchestra.events import (
     Patched,
     RequestAwaited,
     RequestReceived,
+    SendDelivered,
+    SendRefused,
     TerminalEvent,
     TimerCreated,
     TimerFired,
@@ -456,6 +460,8 @@ class _Inspection:
         waiting = {
             event.id for event in pending_commands(events or ()) if isinstance(event, ChildStarted)
         }
+        sent = pending_sends(events or ())
+        waiting |= sent
         given_up = {event.source for event in events or () if isinstance(event, CommandCancelled)}
         number = record.row.execution
         for source, times in Counter(record.reports).items():
@@ -464,7 +470,7 @@ class _Inspection:
             ):
                 found.add(
                     "I9",
-                    "the end of a child is kept, and no execution waits for it",
+                    "the end of a child, or a receipt, is kept, and no execution waits for it",
                     number,
                     source,
                 )
@@ -472,7 +478,9 @@ class _Inspection:
                 found.add("I5", f"the end of a child is there {times} times", number, source)
         if record.status is not Status.OPEN:
             return
-        for event_id in sorted(waiting - set(record.reports)):
+        for event_id in sorted(sent - set(record.reports)):
+            found.add("I5", "what it has sent has no receipt", number, event_id)
+        for event_id in sorted(waiting - sent - set(record.reports)):
             child = self._directory.get(asked[event_id].child_id)
             if (
                 child is None
@@ -746,7 +754,7 @@ def _check_commands(
                 row.number,
                 event.id,
             )
-        if isinstance(event, _PENDING):
+        if isinstance(event, _ANSWERED):
             commands[event.id] = event
             continue
         source = _source(event)
@@ -786,9 +794,10 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
                 found.add(
                     "I5", f"it comes from attempt {event.attempt} of {limit}", number, event.id
                 )
-        case (ActivityFailedEvent(), ActivityScheduled()) | (
-            ChildCompleted() | ChildFailedEvent(),
-            ChildStarted(),
+        case (
+            (ActivityFailedEvent(), ActivityScheduled())
+            | (ChildCompleted() | ChildFailedEvent(), ChildStarted())
+            | (SendDelivered() | SendRefused(), EventSent() | CancelSent())
         ):
             pass
         case TimerFired(), TimerCreated():
@@ -991,6 +1000,9 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
         )
 
 
+_ANSWERED: Final = (*_PENDING, EventSent, CancelSent)
+"""The commands that events of history answer."""
+
 # --- events -----------------------------------------------------------------------------------
 
 
@@ -1006,7 +1018,7 @@ def _source(event: Event) -> int | None:
             | CommandCancelled()
         ):
             return event.source
-        case ChildCompleted() | ChildFailedEvent():
+        case ChildCompleted() | ChildFailedEvent() | SendDelivered() | SendRefused():
             return event.source
         case _:
             return None
@@ -1020,6 +1032,16 @@ def pending_commands(
     for event in events:
         if isinstance(event, _PENDING) and event.id not in over:
             yield event
+
+
+def pending_sends(events: Sequence[Event]) -> set[int]:
+    """Return the numbers of the sends that have no receipt yet."""
+    over = {_source(event) for event in events}
+    return {
+        event.id
+        for event in events
+        if isinstance(event, EventSent | CancelSent) and event.id not in over
+    }
 
 
 def _link(record: InstanceRecord, event_id: int) -> ParentLink:

@@ -32,6 +32,7 @@ __all__ = [
     "NEXT_FORMAT",
     "NEXT_LEVEL",
     "NEXT_LIBRARY",
+    "SECOND_LIBRARY",
     "STERN_LIBRARY",
 ]
 
@@ -113,7 +114,23 @@ FIRST_LIBRARY: Final[Library] = replace(
     events=EventForms(
         kinds=Kinds("event", {kind.value: kind for kind in EventKind if kind.value < 25})
     ),
+    messages=Kinds("message", {kind.value: kind for kind in MessageKind if kind.value < 5}),
     holds=Kinds("hold", {kind.value: kind for kind in HoldKind if kind.value != "migration"}),
     policies=Kinds("version policy", {"latest": Latest, "exact": Exact}),
 )
 """A library of level 1: this one without the kinds of level 2."""
+
+SECOND_LIBRARY: Final[Library] = replace(
+    THIS_LIBRARY,
+    level=2,
+    writes=2,
+    events=EventForms(
+        kinds=Kinds(
+            "event",
+            {kind.value: kind for kind in EventKind if kind.value < 28},
+            dict.fromkeys((25, 26, 27), 2),
+        )
+    ),
+    messages=FIRST_LIBRARY.messages,
+)
+"""A library of level 2: this one without the kinds of level 3."""

@@ -11,11 +11,13 @@ from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import (
     EVENTS,
     ActivityScheduled,
+    CancelSent,
     ChildStarted,
     CommandCancelled,
     CommandEvent,
     DetachedStarted,
     EventAwaited,
+    EventSent,
     ExecutionCompleted,
     ExecutionFailed,
     InputEvent,
@@ -28,6 +30,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
 from orchestra.store.kinds import THIS_LIBRARY, MessageKind
 from orchestra.store.messages import MessageRow
+from orchestra.store.receipts import DELIVERED, refusal_payload
 
 SECOND = 1_000_000
 SUBJECT = Identity("subject-1", "incarnation-1", 1, "subject", "1.0.0")
@@ -174,6 +177,24 @@ class Drive:
             MessageRow(self.sent, f"m{self.sent}", "child", payload, self.now, kind, source)
         )
 
+    def receipt(self, source=None, refused=None):
+        """The receipt of the oldest pending send, or of a given one, arrives: that it was
+        delivered, or an ``AppendRefused``.
+        """
+        if source is None:
+            source = next(
+                event.id
+                for event in self.execution.pending
+                if isinstance(event, EventSent | CancelSent)
+            )
+        kind = MessageKind.SEND_DELIVERED if refused is None else MessageKind.SEND_REFUSED
+        payload = DELIVERED if refused is None else refusal_payload(refused)
+        self.sent += 1
+        self.inbox.append(
+            MessageRow(self.sent, f"m{self.sent}", "target", payload, self.now, kind, source)
+        )
+        return self.turn()
+
     def ended(self, name, value=None, kind=MessageKind.CHILD_COMPLETED):
         """The oldest pending child of this name ends."""
         self.put_end(self.child(name), value, kind)
@@ -257,6 +278,7 @@ class Drive:
             (),
             dict(self.execution.commands.in_hand),
         )
+        assert (turn.sent, turn.refused) == ((), ())
         return twin
 
 
@@ -272,6 +294,10 @@ def words(event):
             return f"child {event.name}"
         case DetachedStarted():
             return f"detached {event.name}"
+        case EventSent():
+            return f"send {event.name} to {event.target}"
+        case CancelSent():
+            return f"send cancel to {event.target}"
         case CommandCancelled():
             return f"cancel {event.source}"
         case Patched():

@@ -148,7 +148,9 @@ def child_cancel(instance: OwnedInstance, event: ChildStarted) -> ChildCancel:
 def wakes_others(instance: OwnedInstance, write: Write) -> bool:
     """Return whether a write may make other instances ready, so that a claim should go with it."""
     has_ended = instance.parent is not None and write.state.status is not Status.OPEN
-    return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
+    return bool(
+        write.starts or write.cancels or write.sends or has_ended or write.closed_with_children
+    )
 
 
 def _error(kind: type[Exception], message: str) -> Packed:

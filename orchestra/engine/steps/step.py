@@ -25,7 +25,7 @@ from orchestra.events import (
 )
 from orchestra.replay import Drift, SetAside
 from orchestra.retention import Retention
-from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
+from orchestra.store.changes import ChildCancel, ChildStart, Send, Stop, Write
 from orchestra.store.executions import PRUNED_AT_ONCE, Closing, ExecutionDelta, Prune
 from orchestra.store.instances import (
     CancelMark,
@@ -37,6 +37,7 @@ from orchestra.store.instances import (
 )
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.messages import Aside
+from orchestra.store.outcomes import RefusedSend
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.streams import UNBOUNDED, Published, bounds_of
 from orchestra.store.tasks import ActivityRow, Task
@@ -99,7 +100,9 @@ class Step:
         "outbox",
         "published",
         "records",
+        "refused",
         "retain",
+        "sends",
         "set_aside",
         "starts",
         "status",
@@ -140,6 +143,7 @@ class Step:
         """How many children the laps have had that have ended."""
         self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
         """Starts of names that the catalogue does not have. The engine asks the store once more."""
+        self.sends: list[Send] = []
         self.custom_status: Payload | None = None
         self.labels: tuple[tuple[str, str | None], ...] = ()
         self.published: list[Published] = []
@@ -156,6 +160,8 @@ class Step:
         self.needs_newer_library: bool = False
         self.waits_for_level: bool = False
         """Whether its code asks for what the store's write level does not allow yet."""
+        self.refused: list[RefusedSend] = []
+        """Refused sends whose refusal no code awaits."""
         self.wake_at: int | None = None
         self.retain: bool = True
         """Whether this node goes on owning the instance."""
@@ -272,6 +278,7 @@ def write_of(
         answers=tuple(step.answers),
         published=tuple(step.published),
         stream_bounds=bounds_of(retention.streams) if step.published else UNBOUNDED,
+        sends=tuple(step.sends),
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

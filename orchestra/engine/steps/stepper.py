@@ -40,6 +40,7 @@ from orchestra.engine.steps.records import (
     hold_record,
     turn_record,
 )
+from orchestra.engine.steps.sends import awaits_receipts, send_of
 from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
 from orchestra.errors import LevelTooLow, NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
@@ -50,6 +51,7 @@ from orchestra.retention import Retention
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
+from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.instances import Hold
 from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, HoldKind, Library, Status
 from orchestra.store.routes import Route
@@ -91,7 +93,9 @@ class Stepper:
         retention: Retention,
         registered: Mapping[str, Activity[..., Any]],
         library: Library = THIS_LIBRARY,
+        inbox_limits: InboxLimits = INBOX_LIMITS,
     ) -> None:
+        self._inbox_limits = inbox_limits
         self._node_id = node_id
         self._library = library
         self._opener = Opener(node_id, registry, limits, registered, library)
@@ -353,6 +357,9 @@ class Stepper:
             step.records.append(turn_record(instance, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
             self._start_children(instance, step, turn, catalogue)
+        if turn.sent:
+            step.sends.extend(send_of(instance, sent, self._inbox_limits) for sent in turn.sent)
+        step.refused.extend(turn.refused)
         step.consumed.extend(turn.consumed)
         if turn.set_aside:
             step.set_aside.extend(turn.set_aside)
@@ -399,6 +406,7 @@ class Stepper:
                     traceparent=None if opened is None else instance.current.traceparent,
                     children=ending is not None and instance.execution.commands.children > 0,
                     patches=instance.current.patches if turn.patches else (),
+                    receipts=ending is not None and awaits_receipts(instance.execution.pending),
                 )
             )
         if ending is not None:

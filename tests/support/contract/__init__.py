@@ -47,6 +47,7 @@ from tests.support.contract.requests import RequestTests
 from tests.support.contract.retention import RetentionTests
 from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
+from tests.support.contract.sends import SendTests
 from tests.support.contract.starts import StartTests
 from tests.support.contract.streams import StreamTests
 from tests.support.contract.tallies import TallyTests
@@ -79,6 +80,7 @@ class ProviderContract(
     PolicyTests,
     RetentionTests,
     FamilyTests,
+    SendTests,
     StartTests,
     NodeTests,
     StreamTests,

@@ -32,6 +32,7 @@ from orchestra.store.changes import (
     Release,
     Report,
     Resume,
+    Send,
     Start,
     Stop,
     Suspend,
@@ -93,6 +94,7 @@ _traceparents = some.sampled_from((None, TRACEPARENT))
 _labels = some.sampled_from(
     ((), (), (), (("team", "red"),), (("team", None), ("x", "")), (("team", "blue"), ("x", None)))
 )
+_sends = some.integers(4, 7)
 _mostly = some.sampled_from((True, True, True, True, False))
 
 
@@ -436,6 +438,9 @@ class ComparedWithModel(RuleBasedStateMachine):
                 for _ in range(data.draw(some.sampled_from((0, 0, 1, 3))))
             ),
             stream_bounds=data.draw(some.sampled_from(_BOUNDS)),
+            sends=()
+            if data.draw(_mostly)
+            else tuple(self.sent(data, row, event_id) for event_id in range(4, data.draw(_sends))),
         )
 
     def answers(
@@ -458,6 +463,18 @@ class ComparedWithModel(RuleBasedStateMachine):
             if one.sequence not in consumed and data.draw(some.booleans())
         )
 
+    def sent(self, data: some.DataObject, row: InstanceRow, event_id: int) -> Send:
+        """Return what an instance sends to another one, to itself, or to nobody."""
+        target = data.draw(some.sampled_from((*_INSTANCES, "nobody")))
+        sender = ParentLink(row.instance_id, row.incarnation, row.execution, event_id)
+        if data.draw(_mostly):
+            limits = data.draw(some.sampled_from((InboxLimits(), InboxLimits(2, 20))))
+            payload, trace = Payload(b'"sent"'), data.draw(_traceparents)
+            name = data.draw(some.sampled_from(("go", "stop")))
+            message = Append(target, str(sender), name, payload, row.instance_id, limits, trace)
+            return Send(sender, message)
+        return Send(sender, Cancel(target, UserText("sent"), row.instance_id))
+
     def by_operator(
         self, data: some.DataObject, record: InstanceRecord, *, ending: bool
     ) -> dict[str, Any]:
@@ -473,13 +490,17 @@ class ComparedWithModel(RuleBasedStateMachine):
             for number in gone[-2:]
             if not ending and data.draw(some.booleans())
         )
-        restart = a_start(row.instance_id, f"incarnation {self.made}", f"again {self.made}")
+        again = a_start(row.instance_id, f"incarnation {self.made}", f"again {self.made}")
+        restart = again if ending and data.draw(some.booleans()) else None
         return {
             "restored": restored,
             "uncancels": data.draw(some.booleans()),
-            "pin": data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
+            # The pin of a life that begins again comes with its start.
+            "pin": None
+            if restart is not None
+            else data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
             "leaves_children": data.draw(some.booleans()),
-            "restart": restart if ending and data.draw(some.booleans()) else None,
+            "restart": restart,
         }
 
     def activity(self, data: some.DataObject, execution: int, route: Route | None) -> ActivityRow:
@@ -572,6 +593,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             byte_count=1,
             traceparent=trace,
             children=data.draw(_mostly),
+            receipts=closed is not None and data.draw(_mostly),
             patches=data.draw(some.sampled_from(((), (), ("p",), ("p", "q")))),
         )
         following = replace(an_execution(number + 1), traceparent=trace)

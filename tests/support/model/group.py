@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
-from orchestra.codec import Payload
+from orchestra.codec import Payload, pack
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
 from orchestra.levels import Unknown
@@ -24,6 +24,7 @@ from orchestra.store.changes import (
     Report,
     Resume,
     ScheduleWrite,
+    Send,
     Start,
     Suspend,
     Write,
@@ -49,6 +50,7 @@ from orchestra.store.outcomes import (
     Recovered,
     Refusal,
     Refused,
+    RefusedSend,
     ScheduleWritten,
     Started,
     StartExists,
@@ -181,7 +183,7 @@ class Group:
         instance = self._set_aside(instance, write)
         instance = self._consume(instance, write.consumed)
         instance = self._answer(instance, write)
-        if write.closed_with_children:
+        if write.closed_with_children or any(delta.receipts for delta in write.executions):
             # Only the kinds that are ends of children: what a newer library has sent stays for it.
             kept = tuple(
                 message
@@ -635,6 +637,7 @@ class Group:
         ]
         for cancel in change.cancels:
             self._cancel_child(cancel, arrivals)
+        refused = [lost for send in change.sends for lost in self._send(send, arrivals)]
         for execution in () if change.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         life = change.instance_id, change.incarnation
@@ -661,7 +664,9 @@ class Group:
             self._kinds.setdefault(change.restart.kind)
             self._begin_again(change.restart, self._instances[change.instance_id])
             self._append_all(change.restart)
-        return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
+        return replace(
+            outcome, arrivals=tuple(arrivals), taken=tuple(taken), refused=tuple(refused)
+        )
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
         """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it
@@ -708,6 +713,29 @@ class Group:
             if standing is None or (terminate and not standing.terminate):
                 mark = CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate)
                 arrivals.append((key, self._mark(child, mark)))
+
+    def _send(self, send: Send, arrivals: list[tuple[str, Appended]]) -> list[RefusedSend]:
+        """Do what an instance has sent, and tell it how that went, or return the refusal."""
+        message, name = send.message, None
+        if isinstance(message, Append):
+            outcome, name = self._append(message), message.name
+        else:
+            outcome = self._cancel(message)
+        if isinstance(outcome, Appended):
+            if outcome.fresh:
+                arrivals.append((message.instance_id, outcome))
+            receipt = (MessageKind.SEND_DELIVERED, Payload(b"null"), None)
+            self._report(send.sender, message.instance_id, receipt, arrivals)
+            return []
+        facts: dict[str, object] = {"reason": str(outcome.reason)}
+        if outcome.full is not None:
+            full = outcome.full
+            facts["full"] = [full.bound, full.limit, full.waiting, full.of_name]
+        before = len(arrivals)
+        receipt = (MessageKind.SEND_REFUSED, Payload(pack(facts)), None)
+        self._report(send.sender, message.instance_id, receipt, arrivals)
+        told = len(arrivals) > before
+        return [] if told else [RefusedSend(message.instance_id, name, str(outcome.reason))]
 
     def _report(
         self,

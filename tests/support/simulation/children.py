@@ -18,6 +18,8 @@ from orchestra.events import (
     Event,
     EventForms,
     OnParentClose,
+    SendDelivered,
+    SendRefused,
     error_from_wire,
     from_record,
 )
@@ -27,6 +29,7 @@ from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Appended, Granted
 from tests.support.simulation.instances import WatchedInstance
+from tests.support.simulation.sends import WatchedSends, tells_receipt
 
 __all__ = ["WatchedChildren", "take_reports"]
 
@@ -39,7 +42,7 @@ def take_reports(
     """
     given_up = {event.source for event in events if isinstance(event, CommandCancelled)}
     for event in events:
-        if not isinstance(event, (ChildCompleted, ChildFailedEvent)):
+        if not isinstance(event, ChildCompleted | ChildFailedEvent | SendDelivered | SendRefused):
             continue
         place = f"{instance.instance_id}, execution {instance.execution}, event {event.id}"
         waiting = [report for report in instance.reports.values() if report.source == event.source]
@@ -74,7 +77,11 @@ def take_reports(
         )
 
 
-def _tells(event: ChildCompleted | ChildFailedEvent, report: MessageRow) -> bool:
+def _tells(
+    event: ChildCompleted | ChildFailedEvent | SendDelivered | SendRefused, report: MessageRow
+) -> bool:
+    if isinstance(event, SendDelivered | SendRefused):
+        return tells_receipt(event, report)
     if isinstance(event, ChildCompleted):
         return (report.kind, report.payload) == (MessageKind.CHILD_COMPLETED, event.result)
     status, cause = (
@@ -105,6 +112,7 @@ class WatchedChildren:
         self._commands: set[ParentLink] = set()
         self._now = 0
         self._arrivals: list[tuple[str, Appended]] = []
+        self._sends = WatchedSends(instances, counts, self._tell, self._mark, forms)
 
     def follow(self, write: Write, granted: Granted, now: int) -> list[str]:
         """Do what the write must have done to others, and compare. Return the ids of those
@@ -119,6 +127,7 @@ class WatchedChildren:
             if child is not None and child.parent == cancel.parent:
                 self._counts["children given up"] += 1
                 self._mark(child, CancelMark(now, cancel.reason, cancel.parent.instance_id))
+        refused = self._sends.follow(write, now, self._arrivals)
         for delta in write.executions:
             if delta.closed is not None and not write.leaves_children:
                 self._close(instance, delta.number)
@@ -137,10 +146,10 @@ class WatchedChildren:
                 instance.parent, instance.instance_id, MessageKind(instance.status.value), end
             )
         elsewhere = tuple(one for one in granted.arrivals if one[1].activity is None)
-        told = elsewhere, granted.taken
-        assert told == (tuple(self._arrivals), tuple(taken)), (
+        told = elsewhere, granted.taken, granted.refused
+        assert told == (tuple(self._arrivals), tuple(taken), refused), (
             f"rule 20: {instance.instance_id} did {told} to others, and should have done "
-            f"{self._arrivals}, {taken}"
+            f"{self._arrivals}, {taken}, {refused}"
         )
         return [child.child_id for child in write.starts] + [
             instance_id for instance_id, _ in self._arrivals
@@ -255,15 +264,15 @@ class WatchedChildren:
             (child.instance_id, Appended(child.inbox_seq, child.owner, fresh=True, cancel=mark))
         )
 
-    def _tell(self, link: ParentLink, child_id: str, kind: MessageKind, payload: Payload) -> None:
-        """Tell the execution that asked for a child of its end, if it is the open one; else it is
-        dropped.
+    def _tell(self, link: ParentLink, child_id: str, kind: MessageKind, payload: Payload) -> bool:
+        """Tell the execution that asked for a child of its end, or of what it has sent, if it is
+        the open one; else it is dropped. Return whether it is told.
         """
         parent = self._instances.get(link.instance_id)
         current = None if parent is None else (parent.incarnation, parent.number, parent.status)
         if parent is None or current != (link.incarnation, link.execution, Status.OPEN):
             self._counts["ends that nobody waits for"] += 1
-            return
+            return False
         self._counts["ends told"] += 1
         assert all(report.source != link.event_id for report in parent.reports.values()), (
             f"I5: {link} is told twice"
@@ -283,6 +292,7 @@ class WatchedChildren:
         self._arrivals.append(
             (link.instance_id, Appended(report.sequence, parent.owner, fresh=True, message=report))
         )
+        return True
 
 
 def _check_start(event: ChildStarted | DetachedStarted, child: ChildStart, start: Start) -> None:

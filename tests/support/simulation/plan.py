@@ -14,6 +14,7 @@ from typing import Final
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.retention import Retention
+from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.messages import InboxPage
 from tests.support.simulation.programs import PROGRAMS
 
@@ -142,6 +143,7 @@ class Plan:
                 keep_owned=random.choice((10_000_000, 10_000_000, 0)),
                 inbox_page=random.choice((InboxPage(), InboxPage(1, 1_000), InboxPage(2, 0))),
                 inbox_room=random.choice((InboxPage(), InboxPage(1, 1_000), InboxPage(2, 0))),
+                inbox_limits=random.choice((InboxLimits(), InboxLimits(3, 1_000))),
             ),
             retention=random.choice((_KEEP_ALL, _KEEP_ALL, *_KEEP_FEW)),
         )

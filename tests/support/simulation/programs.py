@@ -18,7 +18,14 @@ from typing import Any, Final
 
 from orchestra.activities import Activity
 from orchestra.context import OrchestrationContext
-from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, Failure
+from orchestra.errors import (
+    ActivityFailed,
+    Cancelled,
+    ChildFailed,
+    Failure,
+    InboxFull,
+    InstanceError,
+)
 from orchestra.futures import DurableFuture
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
@@ -390,6 +397,44 @@ async def _patient(ctx: OrchestrationContext, left: Any) -> Any:
     return "woken"
 
 
+async def _talker(ctx: OrchestrationContext, state: Any) -> Any:
+    """Sends to others, to itself and to nobody, and learns what became of some of it."""
+    left, target = state["left"], state["targets"][int(state["left"]) % len(state["targets"])]
+    ctx.raise_event(target, "poke", [ctx.instance_id, ctx.execution_id])
+    _linger()
+    if left % 3 == 2:
+        ctx.continue_as_new({**state, "left": left - 1})
+    index = None
+    try:
+        sent = ctx.raise_event(target, "item", ctx.uuid4().hex)
+        index = (await ctx.race(sent, ctx.schedule_activity(FLAKY, left))).index
+    except InstanceError:
+        _linger()
+    try:
+        await ctx.raise_event(ctx.instance_id, "echo", [left, index])
+        heard = await ctx.wait_for_event("echo")
+    except InboxFull:
+        heard = None
+    if left == 1 and state["cancels"]:
+        try:
+            await ctx.cancel(target, "talked out of it")
+        except InstanceError:
+            _linger()
+    if left:
+        ctx.continue_as_new({**state, "left": left - 1})
+    return heard
+
+
+def _draw_talk(random: Random) -> Any:
+    names = [*PROGRAMS, *("talker", "collect") * 8, "nobody"]
+    targets = [f"{random.choice(names)}-{random.randrange(3)}" for _ in range(3)]
+    return {
+        "left": random.randint(0, 5),
+        "targets": targets,
+        "cancels": random.random() < 0.3,
+    }
+
+
 @dataclass(frozen=True)
 class Coins:
     """The state of the first version."""
@@ -567,6 +612,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         migrations=({}, {"1.1.0": (_up_broken, _down)}, {"1.1.0": (_up, _down)}),
         versioned=True,
     ),
+    "talker": Program(_everywhere(_talker), state=_draw_talk),
     "family": Program(
         (
             {"1.0.0": _family},

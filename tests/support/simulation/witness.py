@@ -21,6 +21,7 @@ from orchestra.events import (
     ActivityScheduled,
     BoundaryRequested,
     CancelRequested,
+    CancelSent,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
@@ -30,8 +31,11 @@ from orchestra.events import (
     EventAwaited,
     EventReceived,
     EventRecord,
+    EventSent,
     ExecutionRewound,
     ExecutionStarted,
+    SendDelivered,
+    SendRefused,
     TerminalEvent,
     TimerCreated,
     TimerFired,
@@ -55,7 +59,6 @@ from orchestra.store.changes import (
     Write,
 )
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.inbox_limits import Full, Waiting
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
@@ -79,6 +82,7 @@ from tests.support.simulation.children import WatchedChildren, take_reports
 from tests.support.simulation.handed_out import HandedOutActivities
 from tests.support.simulation.instances import WatchedInstance
 from tests.support.simulation.programs import PROGRAMS
+from tests.support.simulation.sends import full
 from tests.support.simulation.versions import Versions
 
 __all__ = ["Witness"]
@@ -455,15 +459,6 @@ class Witness:
             life.delivered_before[life.number] = []
         return life
 
-    @staticmethod
-    def _full(instance: WatchedInstance, append: Append) -> Full | None:
-        sizes = [(message.name, len(message.payload.data)) for message in instance.inbox.values()]
-        whole = Waiting(len(sizes), sum(size for _, size in sizes))
-        of_name = [size for name, size in sizes if name == append.name]
-        return append.limits.met_by(
-            whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data)
-        )
-
     def _append(self, append: Append, outcome: Outcome, now: int) -> None:
         instance = self.instances.get(append.instance_id)
         if instance is None:
@@ -485,12 +480,12 @@ class Witness:
         if isinstance(outcome, AppendRefused):
             assert outcome.reason is Refusal.FULL, outcome
             assert outcome.full is not None
-            assert outcome.full == self._full(instance, append), (
+            assert outcome.full == full(instance, append), (
                 "I1: an inbox that is not full refused a message"
             )
             return
         assert isinstance(outcome, Appended), outcome
-        assert self._full(instance, append) is None, "a full inbox took a message"
+        assert full(instance, append) is None, "a full inbox took a message"
         assert outcome.fresh, f"I1: {append.message_id} was not there, the answer was {outcome}"
         instance.inbox_seq += 1
         assert outcome.sequence == instance.inbox_seq, "I8: a number was left out or given twice"
@@ -922,6 +917,8 @@ class Witness:
                 ), f"I2: {place}: of {identity}"
             case ActivityScheduled() | TimerCreated() | EventAwaited() | ChildStarted():
                 instance.commands[event.id] = event
+            case EventSent() | CancelSent():
+                instance.commands[event.id] = event
             case ActivityCompleted() | ActivityFailedEvent():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, ActivityScheduled), f"I5: {place}: it answers {command}"
@@ -947,6 +944,11 @@ class Witness:
             case ChildCompleted() | ChildFailedEvent():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, ChildStarted), f"I5: {place}: it answers {command}"
+            case SendDelivered() | SendRefused():
+                command = instance.commands.pop(event.source, None)
+                assert isinstance(command, EventSent | CancelSent), (
+                    f"I5: {place}: it answers {command}"
+                )
             case CommandCancelled():
                 assert instance.commands.pop(event.source, None) is not None, (
                     f"I5: {place}: it cancels nothing"

@@ -178,11 +178,22 @@ def first_state(schedule: Schedule, now: datetime) -> ScheduleState:
     return _with_wake(schedule, ScheduleState(now), now)
 
 
-def updated(schedule: Schedule, state: ScheduleState, now: datetime) -> ScheduleState:
-    """Return the state under a changed schedule: the new spec has no slots before now."""
-    if state.pause is None:
+def updated(
+    schedule: Schedule, state: ScheduleState, now: datetime, *, before: Schedule | None = None
+) -> ScheduleState:
+    """Return the state under a changed schedule.
+
+    A new spec has no slots before now. ``before`` is the schedule as it was: if both have the same
+    slots, those that were missed are still caught up.
+    """
+    has_same_slots = before is not None and _when(before) == _when(schedule)
+    if state.pause is None and not has_same_slots:
         state = replace(state, cursor=max(state.cursor, now))
     return _with_wake(schedule, state, now)
+
+
+def _when(schedule: Schedule) -> tuple[object, ...]:
+    return schedule.spec, schedule.start_at, schedule.end_at
 
 
 def paused(schedule: Schedule, state: ScheduleState, pause: SchedulePause) -> ScheduleState:
@@ -424,7 +435,7 @@ class _Decision:
                 f"older than the catch-up window, {schedule.catch_up_window}",
             )
         found = schedule.last_slots(self.cursor, now, CATCH_UP_LIMIT)
-        if found:
+        if len(found) == CATCH_UP_LIMIT:
             self._pass_over(found[0] - TICK, "missed_window", self._missed())
         self.cursor = now
         kept = found

@@ -613,12 +613,29 @@ class _Deciding:
             given = start if start.gives_events else replace(start, events=())
             appended, full = self._append_all(given)
             return StartExists(same=False, is_open=True, appended=appended, full=full)
+        if self._has_read(start):
+            # An earlier try of this start gave its events to the life that has ended since.
+            return StartExists(same=True, is_open=False)
         if not self._may_begin_again(start, row):
             return StartExists(same=False, is_open=False)
         self._begin_again(row, start)
         appended, full = self._append_all(start)
         assert full is None, "a new inbox has room"
         return Started(appended, restarted=True)
+
+    def _has_read(self, start: Start) -> bool:
+        """Return whether events of a start were read already: their ids come from its request."""
+        inbox = self._inbox(start.instance_id)
+        for event in start.events:
+            known = self._facts.addressees.get(
+                Address(event.instance_id, event.message_id), Addressee()
+            )
+            unread = inbox.appended.get(event.message_id) or known.unread
+            if unread is not None and unread.sequence in inbox.consumed:
+                return True
+            if known.removed_as is not None and known.removed_at > self._remembered_since:
+                return True
+        return False
 
     def _may_begin_again(self, start: Start, row: HotRow) -> bool:
         if start.follows not in (None, (row.incarnation, row.revision)):

@@ -495,6 +495,16 @@ def test_a_changed_schedule_has_no_slots_before_the_change():
     changed = schedule(Every(MINUTE), overlap="allow_all", catch_up="all")
     state = updated(changed, world.state, at(5))
     assert (state.cursor, state.next_at) == (at(5), at(5) + MINUTE)
+    state = updated(changed, world.state, at(5), before=world.schedule)
+    assert state.cursor == at(5)
+
+
+def test_a_change_that_leaves_the_slots_as_they_are_loses_no_missed_one():
+    world = World(schedule())
+    changed = schedule(action=Start("digest", {"user": 2}))
+    state = updated(changed, world.state, at(5), before=world.schedule)
+    assert (state.cursor, state.next_at) == (START, at(1))
+    assert [one.slot for one in tick(changed, state, Facts(), at(5)).starts] == [at(5)]
 
 
 # --- what people see ---

@@ -388,6 +388,21 @@ class BeginAgainTests(ContractBase):
         (snapshot,) = claim(provider)
         assert [message.name for message in snapshot.messages] == ["go", "stop", "go"]
 
+    @pytest.mark.parametrize("if_ended", [IfEnded.LEAVE, IfEnded.RESTART])
+    def test_a_start_whose_events_were_read_by_a_life_that_has_ended_is_known_when_it_is_repeated(
+        self, provider: Provider, if_ended: IfEnded
+    ) -> None:
+        """Its first reply was lost, and what it had given ended the instance."""
+        expect(one(provider, a_start("i")), Started)
+        given = again("give", if_ended=if_ended, gives_events=True, events=(an_append("i", "m1"),))
+        assert expect(one(provider, given), StartExists).appended
+        (snapshot,) = claim(provider)
+        end = replace(an_end(snapshot.row), consumed=(snapshot.messages[0].sequence,))
+        expect(one(provider, end), Granted)
+        assert one(provider, given) == StartExists(same=True, is_open=False)
+        other = again("other", events=(an_append("i", "m2"),))
+        expect(one(provider, other), Started)
+
     def test_the_events_of_a_start_are_stored_all_or_none(self, provider: Provider) -> None:
         expect(one(provider, a_start("i")), Started)
         events = tuple(an_append("i", f"m{number}", limit=2) for number in range(3))

@@ -469,6 +469,10 @@ class Group:
             if isinstance(appended, Full):
                 return StartExists(same=False, is_open=True, full=appended)
             return StartExists(same=False, is_open=True, appended=appended)
+        since = self._now - self._limits.tombstone_window
+        read = {name for name, (_, at) in standing.tombstones.items() if at > since}
+        if any(event.message_id in read for event in start.events):
+            return StartExists(same=True, is_open=False)
         parents = [
             (link.instance_id, link.incarnation)
             for link in (row.parent, start.parent)

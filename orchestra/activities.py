@@ -32,11 +32,12 @@ from orchestra.errors import (
     ActivityContextMissing,
     DecodeError,
     EncodeError,
+    InvalidArgument,
     InvalidFunction,
     OrchestrationError,
 )
 from orchestra.frames import place
-from orchestra.ids import check_name, check_text
+from orchestra.ids import RESERVED_ACTIVITIES, check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
 from orchestra.retry import RetryPolicy
 from orchestra.signatures import (
@@ -219,6 +220,11 @@ class Activity(Generic[P, R_co]):
 
     def __post_init__(self) -> None:
         check_name(self.name, "an activity's name")
+        if self.name.startswith(RESERVED_ACTIVITIES):
+            raise InvalidArgument(
+                f"an activity's name must not begin with {RESERVED_ACTIVITIES!r}, as {self.name!r} "
+                "does: the library's own activities do; give it another name"
+            )
         check_text(self.queue, f"the queue of activity {self.name!r}")
         if self.on_cancel not in _ON_CANCEL:
             raise InvalidFunction(

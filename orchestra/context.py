@@ -38,6 +38,7 @@ from orchestra.requests import Request
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
 from orchestra.schedules import Cron, Daily, Every, Monthly, Spec, Weekly, next_slot
+from orchestra.sessions import Session, session_queue
 from orchestra.signatures import plain_function
 from orchestra.synchronization import Condition, Lock, Semaphore
 from orchestra.versions import parse_version
@@ -52,6 +53,7 @@ __all__ = [
     "RaceResult",
     "ReturnWhen",
     "Semaphore",
+    "Session",
     "TaskGroup",
     "WaitResult",
 ]
@@ -160,6 +162,8 @@ class Machine(Protocol):
     """The activities that this node has, by name."""
     is_exact: bool
     """Whether inexact values are refused. They are not if an older library began the execution."""
+    lost_nodes: frozenset[str]
+    """The nodes of which the code has learned that sessions there are lost."""
 
     @property
     def now(self) -> int: ...
@@ -374,6 +378,22 @@ class OrchestrationContext:
             DecodeError: (at the await) its result does not fit the annotation.
         """
         self._machine.check()
+        called, payload, on_cancel = self._prepare(activity, args, kwargs)
+        return self._machine.schedule_activity(
+            called.name,
+            payload,
+            called.retry,
+            None if called.timeout is None else micros(called.timeout),
+            None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
+            called.result,
+            called.queue,
+            on_cancel,
+        )
+
+    def _prepare(
+        self, activity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Activity[..., Any], Payload, OnCancel]:
+        """Return an activity, its arguments as they travel, and what a cancel of the call does."""
         called = (
             self._named(activity)
             if isinstance(activity, str)
@@ -389,16 +409,42 @@ class OrchestrationContext:
             payload = called.signature.encode(
                 args, kwargs, subject=subject, limit=limit, exact=self._machine.is_exact
             )
-        return self._machine.schedule_activity(
-            called.name,
-            payload,
-            called.retry,
-            None if called.timeout is None else micros(called.timeout),
-            None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
-            called.result,
-            called.queue,
-            _ON_CANCEL[called.on_cancel],
-        )
+        return called, payload, _ON_CANCEL[called.on_cancel]
+
+    def session(
+        self,
+        *activities: Activity[..., Any] | PlainFunction[..., Any] | str,
+        queue: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Session:
+        """Return a session of these activities: ``async with ctx.session(download, transcode) as
+        session:`` ties what is scheduled through it to one node. See :class:`~orchestra.Session`.
+
+        Args:
+            activities: those that are scheduled through it. Only a node that has all of them takes
+                it.
+            queue: its node serves this queue; by default the one that the activities name, or the
+                instance's.
+            timeout: how long entering waits for a node. It is a timer of this execution. By default
+                it waits without end.
+
+        Raises:
+            InvalidArgument: no activity is given, their queues differ and ``queue`` is not given,
+                or an argument cannot be one.
+            InvalidFunction: a function cannot be an activity.
+        """
+        self._machine.check()
+        check_text(queue, "a queue")
+        if timeout is not None:
+            self._due_in(timeout, "the timeout of a session")
+        called = [
+            self._named(activity)
+            if isinstance(activity, str)
+            else as_activity(activity, self._machine.registered)
+            for activity in activities
+        ]
+        names = [each.name for each in called]
+        return Session(self._machine, names, session_queue(queue, called), timeout, self._prepare)
 
     def _named(self, name: str) -> Activity[..., Any]:
         """Return the activity for a plain name: the options that this node has registered, without

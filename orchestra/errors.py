@@ -50,6 +50,8 @@ copied.
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
     │   ├── EventTimeout                  ``.event``, ``.timeout``: the event did not come in time
+    │   ├── SessionLost                   ``.node_id``: the node of a session has died, or has left
+    │   ├── SessionTimeout                ``.activities``, ``.timeout``: no node took the session in time
     │   ├── Deadlock                      the branches wait for each other
     │   ├── OperationCancelled            code awaited a durable future that was cancelled
     │   ├── ForeignAwait
@@ -159,6 +161,8 @@ __all__ = [
     "ScheduleNotFound",
     "ScheduleUnreadable",
     "SchemaMismatch",
+    "SessionLost",
+    "SessionTimeout",
     "StaleAttempt",
     "StartRefused",
     "StoreAliased",
@@ -673,6 +677,36 @@ class EventTimeout(OrchestrationError, TimeoutError):
     def __init__(self, event: str, timeout: timedelta, what: str = "event") -> None:
         super().__init__(f"no {what} {event!r} has come within {timeout.total_seconds():g} s")
         self.event = event
+        self.timeout = timeout
+
+
+class SessionLost(OrchestrationError):
+    """The node of a session has died, or has left. Its activities are not tried elsewhere: what
+    they have left on that node is gone.
+
+    ``node_id`` is the node. ``activity`` is the activity that was asked for; it may have run. Open
+    a new session to do the work again.
+    """
+
+    def __init__(self, activity: str, node_id: str) -> None:
+        super().__init__(
+            f"activity {activity!r} is lost with its session: node {node_id} has died, or has "
+            "left; open a new session (ctx.session) and repeat what was done in this one"
+        )
+        self.activity = activity
+        self.node_id = node_id
+
+
+class SessionTimeout(OrchestrationError, TimeoutError):
+    """No node has taken the session in time. ``activities`` are those that a node must have."""
+
+    def __init__(self, activities: Sequence[str], timeout: timedelta) -> None:
+        super().__init__(
+            f"no node has taken a session of {', '.join(map(repr, activities))} within "
+            f"{timeout.total_seconds():g} s; it takes one that has all of them, serves the queue "
+            "and has room (Runtime(activities=..., queues=..., max_sessions=...))"
+        )
+        self.activities: tuple[str, ...] = tuple(activities)
         self.timeout = timeout
 
 

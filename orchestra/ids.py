@@ -10,6 +10,7 @@ from orchestra.errors import InvalidArgument, OrchestraError
 
 __all__ = [
     "MOST_LABELS",
+    "RESERVED_ACTIVITIES",
     "check_label_changes",
     "check_labels",
     "check_name",
@@ -22,6 +23,8 @@ _LONGEST: Final = 1024
 MOST_LABELS: Final = 64
 """How many labels a start may give, a lap's code may set, and an operator may leave."""
 _SHOWN_OF_INCARNATION: Final = 8
+RESERVED_ACTIVITIES: Final = "orchestra.session."
+"""The beginning of names of activities that the library has itself."""
 
 
 def check_text(text: object, what: str) -> None:

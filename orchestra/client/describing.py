@@ -27,6 +27,7 @@ from orchestra.events import EventRecord, error_from_bytes, scheduled_name
 from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_of, releases_when, why_unserved
 from orchestra.resolution import boundary_version, is_living
+from orchestra.sessions import OPEN
 from orchestra.store.catalogue import Capability, Catalogue
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import Pin, hold_text
@@ -292,6 +293,7 @@ def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
             entry.child[0] if entry.child else None,
         )
         for entry in summary.entries
+        if entry.name != OPEN or entry.kind != "activity"  # no code waits for an open session
     )
 
 
@@ -320,7 +322,7 @@ def _pending_activity(
         since=from_micros(entry.since),
         next_attempt_at=_moment(tried.due) if tried else None,
         last_error=tried.last_error if tried else None,
-        queue=None if route is None else route.queue,
+        queue=None if route is None or route.node is not None else route.served_queue,
         node=None if row is None else row.owner,
         held_reason=_why_unread(row) if route is None else why_unserved(route, catalogue),
     )

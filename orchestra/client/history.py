@@ -46,6 +46,7 @@ from orchestra.events import (
 )
 from orchestra.levels import Unknown
 from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.routes import node_of
 
 __all__ = ["HistoryEvent", "history_event"]
 
@@ -90,7 +91,8 @@ class HistoryEvent:
     unknown               event
     ====================  ======================================================================
 
-    An input that has passed migrations has ``written_by`` and ``migrations`` beside it.
+    An input that has passed migrations has ``written_by`` and ``migrations`` beside it. An activity
+    of a session has the session's ``node``, and no queue.
 
     ``source`` is the ``event_id`` of what it answers, or gives up. Users' values are plain JSON
     values, instants are aware datetimes (UTC), durations are timedeltas; ``error`` is an
@@ -156,10 +158,12 @@ def _details(event: Event) -> dict[str, Any]:
                 ),
             }
         case ActivityScheduled():
+            node = node_of(event.queue)
             return {
                 "name": event.name,
                 "arguments": shown(event.arguments),
-                "queue": event.queue,
+                "queue": None if node is not None else event.queue,
+                **({} if node is None else {"node": node}),
                 "retry": event.retry,
                 "timeout": _duration(event.timeout),
                 "heartbeat_timeout": _duration(event.heartbeat_timeout),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from orchestra.codec import Packed, Payload
 from orchestra.engine.messages import (
@@ -26,11 +26,14 @@ from orchestra.engine.messages import (
     ToShell,
 )
 from orchestra.engine.placement import FreePlaces
+from orchestra.engine.sessions import Sessions
 from orchestra.error_info import error_info
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, StoreError
 from orchestra.events import EVENTS, ActivityScheduled, EventForms, UnknownEvent, from_record
 from orchestra.replay import Identity
+from orchestra.sessions import ENTER, OPEN
 from orchestra.store.changes import Publish, Report
+from orchestra.store.routes import node_of
 from orchestra.store.tasks import Task
 from orchestra.telemetry import escaped, log_instance
 
@@ -43,12 +46,16 @@ class Fence(NamedTuple):
     revision: int | None
 
 
+_OF_SESSIONS: Final = frozenset({ENTER, OPEN})
+
+
 class Activities:
     """Begins and ends attempts, and knows of each until its end is taken in.
 
     Args:
         outbox: what it tells the shell.
         queue: has a change committed with one of the next groups.
+        sessions: the sessions on this node.
         blocking: the names of activities that need a thread.
         forms: what the library reads of histories.
     """
@@ -57,10 +64,12 @@ class Activities:
         self,
         outbox: Outbox,
         queue: Callable[[Report], Any],
+        sessions: Sessions,
         blocking: Collection[str] = (),
         forms: EventForms = EVENTS,
     ) -> None:
         self._forms = forms
+        self._sessions = sessions
         self._outbox = outbox
         self._queue = queue
         self._blocking = blocking
@@ -75,7 +84,12 @@ class Activities:
 
     def __len__(self) -> int:
         """How many attempts have begun here and not ended."""
-        return len(self._own) + len(self._tasks)
+        return len(self._own) + len(self._tasks) - self.open_sessions
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions are open here. Their activities take places, they themselves do not."""
+        return len(self._own.sessions) + len(self._tasks.sessions)
 
     def free_places(self, instances: int, slots: int, threads: int) -> FreePlaces:
         """Return how much this node may take on.
@@ -87,11 +101,13 @@ class Activities:
         """
         # It looks into its parts itself: each cycle asks, and asking them would be four more calls.
         own, tasks = self._own, self._tasks
+        opened = len(own.sessions) + len(tasks.sessions)
         return FreePlaces(
             instances,
-            slots - own.count - len(tasks.taken),
+            slots - own.count - len(tasks.taken) + opened,
             threads - len(own.blocking) - len(tasks.blocking),
             self._blocking,
+            self._sessions.room(opened),
         )
 
     def clear(self) -> list[ToShell]:
@@ -109,11 +125,28 @@ class Activities:
         """Begin an attempt."""
         self._give_up_earlier(run.key)
         self._own.begin(run.key, run.attempt, blocks=run.name in self._blocking)
-        self._outbox.add(run)
+        if run.name in _OF_SESSIONS:
+            self._run_here(run, self._own.sessions)
+        else:
+            self._outbox.add(run)
+
+    def _run_here(self, run: RunActivity, opened: set[ActivityKey]) -> None:
+        """Run an activity of the library itself. It needs no shell.
+
+        Args:
+            opened: gets the attempt if it is an open session.
+        """
+        if run.name == ENTER:
+            result = self._sessions.enter(run, self.open_sessions)
+            self._postponed.append(ActivityEnded(run.key, run.attempt, result))
+        else:
+            self._sessions.open(run)
+            opened.add(run.key)
 
     def abort(self, key: ActivityKey) -> None:
         """Abort an attempt."""
         self._own.end(key)
+        self._sessions.give_up(key)
         self._outbox.add(AbortActivity(key))
 
     def abort_begun(self, key: ActivityKey) -> None:
@@ -227,7 +260,10 @@ class Activities:
         try:
             run = _run_task(task, self._forms)
             self._tasks.take(task, blocks=run.name in self._blocking)
-            self._outbox.add(run)
+            if run.name in _OF_SESSIONS:
+                self._run_here(run, self._tasks.sessions)
+            else:
+                self._outbox.add(run)
         except NewerLibraryNeeded as error:
             self._queue(
                 _ended_report(task, node, ActivityFailure(error_info(error), (), untried=True))
@@ -243,7 +279,10 @@ class Activities:
         key = key_of(task)
         if self._own.attempt(key) != task.attempt:
             return False
+        is_session = key in self._own.sessions
         self._tasks.take(task, blocks=self._own.end(key))
+        if is_session:
+            self._tasks.sessions.add(key)
         return True
 
     def _report_unrecorded(self, task: Task, node: str) -> bool:
@@ -331,6 +370,8 @@ class _OwnAttempts:
         self._attempts: dict[str, dict[ActivityKey, int]] = {}
         self.count = 0
         self.blocking: set[ActivityKey] = set()
+        self.sessions: set[ActivityKey] = set()
+        """The open sessions among them."""
 
     def __len__(self) -> int:
         return self.count
@@ -351,6 +392,7 @@ class _OwnAttempts:
             self._attempts.pop(key.instance_id, None)
         blocked = key in self.blocking
         self.blocking.discard(key)
+        self.sessions.discard(key)
         return blocked
 
     def attempt(self, key: ActivityKey) -> int | None:
@@ -368,6 +410,7 @@ class _OwnAttempts:
         """Remove all attempts."""
         self._attempts.clear()
         self.blocking.clear()
+        self.sessions.clear()
         self.count = 0
 
 
@@ -377,6 +420,8 @@ class _Tasks:
     def __init__(self) -> None:
         self.taken: dict[ActivityKey, Task] = {}
         self.blocking: set[ActivityKey] = set()
+        self.sessions: set[ActivityKey] = set()
+        """The open sessions among them."""
         self._reporting: set[ActivityKey] = set()
         self._asked: set[ActivityKey] = set()
         """The tasks that were asked to end."""
@@ -425,6 +470,7 @@ class _Tasks:
         self._reporting.discard(key)
         self._asked.discard(key)
         self.blocking.discard(key)
+        self.sessions.discard(key)
         return self.taken.pop(key, None)
 
     def missing_from(self, stored: Iterable[Task]) -> list[ActivityKey]:
@@ -442,6 +488,7 @@ class _Tasks:
         self._reporting.clear()
         self._asked.clear()
         self.blocking.clear()
+        self.sessions.clear()
 
 
 def key_of(task: Task | Report | Publish) -> ActivityKey:
@@ -476,6 +523,7 @@ def _run_task(task: Task, forms: EventForms) -> RunActivity:
         orchestration=task.orchestration,
         version=task.version,
         traceparent=task.traceparent,
+        session=node_of(event.queue),
     )
 
 

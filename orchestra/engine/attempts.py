@@ -17,8 +17,9 @@ from orchestra.engine.messages import ActivityEnded, ActivityFailure
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
-from orchestra.replay import ACTIVITY_CANCELLED, ActivityDied, ActivityDone, Input
-from orchestra.store.routes import Route
+from orchestra.replay import ACTIVITY_CANCELLED, SESSION_LOST, ActivityDied, ActivityDone, Input
+from orchestra.sessions import ENTER, route_of
+from orchestra.store.routes import Route, node_of
 from orchestra.store.tasks import LOST, ActivityRow
 from orchestra.summary import Tried
 
@@ -34,6 +35,9 @@ __all__ = [
 _UNTRIED_DELAY: Final = 15_000_000
 _READER_DELAY: Final = 5_000_000
 """How long an activity waits before the node looks again for code that reads its arguments."""
+
+_FULL_DELAY: Final = 1_000_000
+"""How long a session waits that a node has handed back for want of room."""
 
 _KEPT_ATTEMPTS: Final = 20
 
@@ -175,6 +179,8 @@ class PendingActivity:
         if self.route is not None:
             return None  # it runs elsewhere, and did not die with the owner
         lost, self.counted = takeovers - self.counted, takeovers
+        if self.node is not None:
+            return None  # no other node tries it: if its node lives, no attempt is lost
         if self.due is not None and self.due > now:
             return None  # it waited for its next attempt and did not run
         for _ in range(lost):
@@ -194,10 +200,13 @@ class PendingActivity:
         self.running, self.route, self.owner = False, None, None
         if self.stopping:
             return self.stopped(now, failure.error)
+        if self.node is not None and failure.error.type == _NODE_LOST.type:
+            return self.lost(now)
         if failure.untried:
             # The activity was not called, so no attempt is counted: a deploy must not fail an
             # instance.
-            self.due, self.last_error = now + _UNTRIED_DELAY, str(failure.error)
+            delay = _FULL_DELAY if self.event.name == ENTER else _UNTRIED_DELAY
+            self.due, self.last_error = now + delay, str(failure.error)
             if failure.unread is not None:
                 self.unread, self.due = (*self.unread, failure.unread), now  # at once, elsewhere
             return self.died_unread(now)
@@ -223,6 +232,16 @@ class PendingActivity:
     def stopped(self, now: int, error: ErrorInfo = ACTIVITY_CANCELLED) -> ActivityDied:
         """Return the end of a cancelled activity."""
         return ActivityDied(self.event.id, now, error, self.failed, "cancelled")
+
+    @property
+    def node(self) -> str | None:
+        """The node of its session; ``None``: it is in no session."""
+        return node_of(self.event.queue)
+
+    def lost(self, now: int) -> ActivityDied:
+        """Return the end of an activity whose session has lost its node."""
+        error = ErrorInfo(SESSION_LOST, f"node {self.node} has died, or has left")
+        return ActivityDied(self.event.id, now, error, self.failed, "session lost")
 
     def _is_too_late(self, begin: int) -> bool:
         """Return whether an attempt that begins then would miss the policy's deadline."""
@@ -489,10 +508,7 @@ class Attempts:
         """
         for number in self.running:
             activity = self._all[number]
-            self.hand_out(
-                number,
-                Route(activity.event.queue or queue, activity.event.name).of_format(event_format),
-            )
+            self.hand_out(number, route_of(activity.event, queue, event_format))
             activity.owner, activity.marked = node, activity.stopping
 
     def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:
@@ -506,6 +522,18 @@ class Attempts:
             activity.due = now + _READER_DELAY
             self._waiting[number] = None
         return died
+
+    def lose_session(self, number: int, now: int) -> ActivityDied:
+        """Return the end of an activity that was due, and whose session has lost its node."""
+        activity = self._all[number]
+        activity.running = False
+        return activity.lost(now)
+
+    def put_off(self, number: int, due: int) -> None:
+        """Let an attempt that was due wait until then."""
+        activity = self._all[number]
+        activity.running, activity.due = False, due
+        self._waiting[number] = None
 
     def narrow(self, number: int, route: Route, now: int) -> None:
         """Hand out an attempt to the one code that may read its arguments."""

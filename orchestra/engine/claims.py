@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from orchestra.engine.placement import FreePlaces
 from orchestra.levels import BASE_LEVEL
@@ -13,6 +14,39 @@ from orchestra.store.port import Store
 from orchestra.store.routes import Kind, Route
 
 __all__ = ["Claims"]
+
+
+_KNOWN_SESSIONS: Final = 64
+"""How many routes of sessions a node goes on to claim."""
+
+
+class _Routes:
+    """The routes that a node claims, for each state of its free places.
+
+    Args:
+        plain: of activities in no session.
+        sessions: of sessions that wait for a node.
+        own: of activities in this node's sessions.
+        needs_thread: the names of the activities that need a thread.
+    """
+
+    def __init__(
+        self,
+        plain: tuple[Route, ...],
+        sessions: tuple[Route, ...],
+        own: tuple[Route, ...],
+        needs_thread: Collection[str],
+    ) -> None:
+        activities = (*plain, *own)
+        self.blocking = tuple(route for route in activities if route.activity in needs_thread)
+        others = tuple(route for route in activities if route.activity not in needs_thread)
+        self.by_places = {
+            (True, False): activities,
+            (True, True): (*activities, *sessions),
+            (False, False): others,
+            (False, True): (*others, *sessions),
+        }
+        """By whether a thread is free, and room for a session."""
 
 
 class Claims:
@@ -39,14 +73,16 @@ class Claims:
         self._most = most
         self._page = page
         self._reads = node.reads
-        self._routes = node.routes
-        self._blocking = tuple(route for route in self._routes if route.activity in blocking)
-        self._without_threads = tuple(
-            route for route in self._routes if route.activity not in blocking
-        )
+        self._node = node
+        self._needs_thread = blocking
+        self._waiting_sessions: tuple[Route, ...] = ()
+        self._of_sessions: tuple[Route, ...] = ()
+        self._routes: _Routes = _Routes(node.routes, (), (), blocking)
         self.kinds: tuple[Kind, ...] = ()
         """What this node can run."""
         self.stopped = False
+        """Whether it takes nothing new. It still takes the activities of its sessions."""
+        self._is_closed = False
         self._is_wanted = True
         self._asked: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
         """The kinds and routes that the store was last asked about."""
@@ -63,6 +99,44 @@ class Claims:
         self.kinds = kinds
         self.want()
         return True
+
+    def serve_sessions(self, waiting: Sequence[Route]) -> None:
+        """Claim the waiting sessions that this node may take. It goes on to claim those that waited
+        before, so that the next one of a route waits for no look at the catalogue.
+        """
+        new = [
+            route
+            for route in waiting
+            if route not in self._waiting_sessions and self._node.takes_session(route)
+        ]
+        if new:
+            self._waiting_sessions = (*new, *self._waiting_sessions)[:_KNOWN_SESSIONS]
+            self._arrange()
+            self.want()
+
+    def take_part(self, routes: tuple[Route, ...]) -> None:
+        """Claim the activities of this node's sessions, which come by these routes."""
+        if routes is not self._of_sessions:
+            self._of_sessions = routes
+            self._arrange()
+            self.want()
+
+    def stop(self) -> None:
+        """Claim nothing new from now on, but the activities of this node's sessions."""
+        self.stopped = True
+        self._arrange()
+
+    def close(self) -> None:
+        """Claim nothing at all from now on."""
+        self._is_closed = True
+        self.stop()
+
+    def _arrange(self) -> None:
+        plain, sessions = self._node.routes, self._waiting_sessions
+        if self.stopped:
+            plain, sessions = (), ()
+        own = () if self._is_closed else self._of_sessions
+        self._routes = _Routes(plain, sessions, own, self._needs_thread)
 
     def meet(self, kind: Kind) -> None:
         """Claim a kind as well that this node has just written, before the catalogue names it.
@@ -132,11 +206,11 @@ class Claims:
                 return None
         return Claim(
             node_id,
-            self.kinds,
+            () if self.stopped else self.kinds,
             max(0, min(self._most, free.instances)),
             routes,
             max(0, free.slots),
-            self._blocking,
+            self._routes.blocking,
             max(0, free.threads),
             self._page,
         )
@@ -153,13 +227,13 @@ class Claims:
         self._pressing, self._is_pressing_known = None, True
 
     def _is_possible(self, free: FreePlaces, routes: tuple[Route, ...]) -> bool:
-        return not self.stopped and ((bool(self.kinds) and free.instances > 0) or bool(routes))
+        return bool(routes) or (not self.stopped and bool(self.kinds) and free.instances > 0)
 
     def _routes_for(self, free: FreePlaces) -> tuple[Route, ...]:
         """Return the routes of activities that could begin now."""
         if free.slots <= 0:
             return ()
-        return self._routes if free.threads > 0 else self._without_threads
+        return self._routes.by_places[free.threads > 0, free.sessions > 0]
 
     def _ask(self, free: FreePlaces, routes: tuple[Route, ...]) -> None:
         self._ask_anew_if_places_changed(free, routes)
@@ -168,7 +242,7 @@ class Claims:
             self._is_due_known = True
 
     def _ask_anew_if_places_changed(self, free: FreePlaces, routes: tuple[Route, ...]) -> None:
-        kinds = self.kinds if free.instances > 0 else ()
+        kinds = self.kinds if free.instances > 0 and not self.stopped else ()
         if kinds is not self._asked[0] or routes is not self._asked[1]:
             self._asked, self._is_due_known, self._due = (kinds, routes), False, None
 

@@ -291,6 +291,8 @@ class Cycle:
             if swept or buried:
                 catalogue = self._store.catalogue()
             self._engine.refresh(catalogue, asked)
+            if self._engine.misses_nodes():  # it has left, or another node has buried it
+                self._recorder.taken_over(self._membership.sweep(at_once=True))
             self._engine.look()
             self._engine.check_tasks()
             self._recorder.owned(self._engine.owned)

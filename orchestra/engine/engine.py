@@ -28,6 +28,7 @@ from orchestra.engine.messages import (
     Outbox,
     PolicyChanged,
     PublishItems,
+    SessionsOpen,
     Submit,
     ToEngine,
     ToShell,
@@ -39,6 +40,7 @@ from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import Pressure, RunQueue
 from orchestra.engine.runner import Runner
 from orchestra.engine.schedules import Schedules
+from orchestra.engine.sessions import Sessions
 from orchestra.engine.steps.stepper import Stepper
 from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreError
@@ -75,7 +77,7 @@ class EngineOptions:
     is stored. ``blocked_after``: code that takes as long is named in the log. ``inbox_page``: how
     much of an inbox a claim reads. ``inbox_room``: how much of an inbox is kept in memory, and read
     at once when code waits for more. ``inbox_limits``: how much may wait in the inboxes that
-    instances of this node send to.
+    instances of this node send to. ``sessions``: how many may be open on this node.
     """
 
     max_owned: int = 4_096
@@ -89,6 +91,7 @@ class EngineOptions:
     inbox_page: InboxPage = _PAGE
     inbox_room: InboxPage = _ROOM
     inbox_limits: InboxLimits = INBOX_LIMITS
+    sessions: int = 1_000
 
 
 class Engine:
@@ -149,7 +152,12 @@ class Engine:
         self._unknown = UnknownOutcomes()
         self._outbox = Outbox()
         self._in_flight = InFlightWrites(self.options.group, self.options.group_bytes)
-        self._activities = Activities(self._outbox, self._in_flight.queue, blocking, library.events)
+        self._sessions = Sessions(node.node_id, clock, self.options.sessions, node.formats)
+        self._open_sessions = 0
+        """How many the shell knows of."""
+        self._activities = Activities(
+            self._outbox, self._in_flight.queue, self._sessions, blocking, library.events
+        )
         self._publications = Publications(
             self._activities, self._outbox, registry.retentions, retention or Retention()
         )
@@ -260,6 +268,8 @@ class Engine:
             self._read_error = error
         if self._in_flight.add_waiting():
             self._claims.want()  # what becomes ready here is claimed in the same transaction
+        if self._sessions.routes:
+            self._claims.take_part(self._sessions.routes)
         try:
             claim = self._claims.next_claim(node_id, now, self._free)
             if claim is not None:
@@ -276,7 +286,18 @@ class Engine:
         """Follow up the outcomes of the last group. Return the messages for the shell."""
         self._outcomes.apply(outcomes)
         self._free = self._count_free_places()
+        if self._sessions.routes:  # else none has ever been open here
+            self._tell_of_sessions()
         return self._outbox.take()
+
+    def _tell_of_sessions(self) -> None:
+        """Tell the shell how many sessions are open, if it does not know: it waits for them when it
+        stops.
+        """
+        count = self._activities.open_sessions
+        if count != self._open_sessions:
+            self._open_sessions = count
+            self._outbox.add(SessionsOpen(count))
 
     def take_outbox(self) -> list[ToShell]:
         """Return the messages for the shell."""
@@ -347,6 +368,10 @@ class Engine:
             self._ownership.put_back(back, since, store_time)
             self._claims.look()
             self._schedules.look()
+
+    def misses_nodes(self) -> bool:
+        """Return, once, whether the node of a session is gone. A sweep ends what waits for it."""
+        return self._placement.misses_nodes()
 
     @property
     def has_parked_ahead(self) -> bool:
@@ -452,6 +477,7 @@ class Engine:
         self._schedules.serve(catalogue)
         self._look_for_expired_pins()
         self._placement.refresh(catalogue, self.node.node_id)
+        self._claims.serve_sessions(catalogue.sessions)
         self._stepper.use_format(common_format(self.node, catalogue))
         self._check.is_mixed = has_other_code(self.node, catalogue)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
@@ -488,6 +514,9 @@ class Engine:
         self._outbox.drop_beginnings()
         self._in_flight.keep_clients()  # the other changes died with the old id
         self.node = node
+        self._sessions.reborn(node.node_id)
+        self._claims.take_part(self._sessions.routes)
+        self._tell_of_sessions()
         self._stepper.use_node_id(node.node_id)
         self._outcomes.node_id = self._schedules.node_id = node.node_id
         self._schedules.clear()
@@ -519,12 +548,16 @@ class Engine:
     # --- stopping ---
 
     def stop_claiming(self) -> None:
-        """Claim nothing from now on, and tick no schedule."""
-        self._claims.stopped = self._schedules.stopped = True
+        """Claim nothing from now on, take no session, and tick no schedule. What is scheduled in
+        the sessions of this node still comes.
+        """
+        self._claims.stop()
+        self._sessions.are_refused = self._schedules.stopped = True
 
     def release_all(self) -> None:
         """Release every instance with the next steps. Their activities begin again elsewhere."""
-        self._claims.stopped = self._schedules.stopped = True
+        self._claims.close()
+        self._sessions.are_refused = self._schedules.stopped = True
         self._ownership.release_all()
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Reply",
     "RequestsAnswered",
     "RunActivity",
+    "SessionsOpen",
     "StopActivity",
     "Submit",
     "ToEngine",
@@ -163,6 +164,8 @@ class RunActivity:
     orchestration: str
     version: str
     traceparent: str | None = None
+    session: str | None = None
+    """The node of its session, if it is in one."""
 
 
 @frozen
@@ -239,6 +242,13 @@ class PolicyChanged:
     only_pinned: bool = False
 
 
+@frozen
+class SessionsOpen:
+    """So many sessions are open on this node now."""
+
+    count: int
+
+
 ToShell = (
     RunActivity
     | AbortActivity
@@ -249,6 +259,7 @@ ToShell = (
     | PolicyChanged
     | RequestsAnswered
     | ItemsStored
+    | SessionsOpen
 )
 
 

@@ -4,7 +4,7 @@ instances.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from orchestra.codec import UserText
@@ -142,6 +142,10 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
     }
     if route in routes:
         return None
+    if route.node is not None:
+        return None  # its node takes it, or it is lost with its session soon
+    if (names := route.session) is not None:
+        return _why_no_session(route, names, catalogue)
     if all(offered.format != route.format for offered in routes) and routes:
         return (
             f"activity {route.activity!r} was asked for in event format {route.format}, which no "
@@ -160,4 +164,18 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
         f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve "
         f"{route.queue!r} too (Runtime(queues=...)), or name a queue of theirs where it is "
         "scheduled"
+    )
+
+
+def _why_no_session(route: Route, names: Sequence[str], catalogue: Catalogue) -> str | None:
+    """Return why no node takes a session of these activities; ``None``: one may, when it has
+    room.
+    """
+    nodes = [node.record for node in catalogue.nodes if is_living(node, catalogue.now)]
+    if any(node.takes_session(route) for node in nodes):
+        return None
+    return (
+        f"no living node has all activities of a session ({', '.join(map(repr, names))}) and "
+        f"serves queue {route.served_queue!r}; give them to one node: Runtime(activities=..., "
+        "queues=...)"
     )

@@ -34,6 +34,7 @@ from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
 from orchestra.replay.turns import (
     ACTIVITY_CANCELLED,
+    SESSION_LOST,
     ActivityDied,
     ActivityDone,
     Identity,
@@ -46,6 +47,7 @@ from orchestra.replay.turns import (
 
 __all__ = [
     "ACTIVITY_CANCELLED",
+    "SESSION_LOST",
     "ActivityDied",
     "ActivityDone",
     "Drift",

@@ -77,6 +77,8 @@ _NO_REQUESTS: Final[Mapping[int, QueueName]] = MappingProxyType({})
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
+_NONE_LOST: Final = frozenset[str]()
+
 NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
@@ -157,6 +159,7 @@ class Commands:
         "journal",
         "labelled",
         "limits",
+        "lost_nodes",
         "name",
         "open_turn",
         "pending",
@@ -218,6 +221,8 @@ class Commands:
         """
         self.children: int = 0
         """How many children it has asked for."""
+        self.lost_nodes: frozenset[str] = _NONE_LOST
+        """The nodes of which the code has learned that sessions there are lost."""
         self.open_turn: Gathered | None = None
         self.requests: Requests | None = None
         """The requests that its code awaits, and has in hand; ``None``: it has never asked."""

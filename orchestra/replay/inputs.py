@@ -14,13 +14,15 @@ from typing import Any, Final
 
 from orchestra.codec import JSON, UserText
 from orchestra.error_info import storable
-from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo, PayloadError
+from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo, PayloadError, SessionLost
 from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
+    ActivityScheduled,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
+    CommandEvent,
     EventReceived,
     InputEvent,
     RequestReceived,
@@ -33,10 +35,18 @@ from orchestra.futures import DurableFuture
 from orchestra.replay.commands import Answer, Commands
 from orchestra.replay.mail import Mail
 from orchestra.replay.sends import receipt_event, refuse
-from orchestra.replay.turns import ActivityDied, ActivityDone, Input, LogEntry, SetAside
+from orchestra.replay.turns import (
+    SESSION_LOST,
+    ActivityDied,
+    ActivityDone,
+    Input,
+    LogEntry,
+    SetAside,
+)
 from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow, RequestName
 from orchestra.store.requests import RequestAnswer
+from orchestra.store.routes import node_of
 
 __all__ = ["deliver", "next_input"]
 
@@ -170,11 +180,7 @@ def deliver(commands: Commands, event: Answer) -> None:
         case ActivityCompleted() | ChildCompleted():
             future.deliver(event.result)
         case ActivityFailedEvent():
-            future.fail(
-                ActivityFailed(
-                    future.subject, event.cause, event.attempts, event.reason, event.tries
-                )
-            )
+            future.fail(_failure(commands, command.event, future.subject, event))
         case TimerFired() | SendDelivered():
             future.complete(None)
         case SendRefused():
@@ -217,6 +223,17 @@ def _deliver_request(
             commands.gathered.unreadable[error] = commands.gathered.received[-1]
         return
     future.complete(requests.made_of(event, value, returns))
+
+
+def _failure(
+    commands: Commands, scheduled: CommandEvent, subject: str, event: ActivityFailedEvent
+) -> ActivityFailed | SessionLost:
+    """Return the error of an activity that has failed for good, or is lost with its session."""
+    node = node_of(scheduled.queue) if isinstance(scheduled, ActivityScheduled) else None
+    if node is not None and event.cause.type == SESSION_LOST:
+        commands.lost_nodes |= {node}
+        return SessionLost(subject, node)
+    return ActivityFailed(subject, event.cause, event.attempts, event.reason, event.tries)
 
 
 def _end_event(end: Input, number: int, now: int) -> InputEvent:

@@ -23,6 +23,7 @@ from orchestra.store.requests import RequestAnswer
 
 __all__ = [
     "ACTIVITY_CANCELLED",
+    "SESSION_LOST",
     "ActivityDied",
     "ActivityDone",
     "Identity",
@@ -38,6 +39,9 @@ ACTIVITY_CANCELLED: Final = ErrorInfo(
     "orchestra.ActivityCancelled", "it was cancelled before it had ended"
 )
 """The error of a cancelled activity whose end the code waits for."""
+
+SESSION_LOST: Final = "orchestra.SessionLost"
+"""The type of the error of an activity that is lost with the node of its session."""
 
 
 @frozen

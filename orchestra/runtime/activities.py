@@ -150,6 +150,9 @@ class ActivityRunner:
         self._make_scope: type[anyio.CancelScope]
         self._cancelled: type[BaseException]
         self._stopping = False
+        self._has_stopped = False
+        self._sessions = 0
+        """How many sessions are open on this node."""
         self._idle = anyio.Event()
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
@@ -175,8 +178,10 @@ class ActivityRunner:
     # --- requests of the engine ---
 
     def begin(self, request: RunActivity) -> None:
-        """Begin an attempt, or let it wait for a free place."""
-        if self._stopping:
+        """Begin an attempt, or let it wait for a free place. A runner that stops begins only what
+        belongs to a session of this node.
+        """
+        if self._stopping and (self._has_stopped or request.session is None):
             return  # it has not begun; its instance is released, and another node begins it
         if self._has_place:
             self._begin(request)
@@ -216,17 +221,26 @@ class ActivityRunner:
         self._arm(run)
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing more, and wait at most ``seconds`` for running attempts."""
+        """Begin nothing more, and wait at most ``seconds`` for running attempts, and for the
+        sessions on this node. Their attempts still begin.
+        """
         self._stopping = True
-        self._waiting.clear()
+        for key in [key for key, one in self._waiting.items() if one.session is None]:
+            del self._waiting[key]
         with anyio.move_on_after(seconds):
-            while self._runs:
+            while self._runs or self._sessions:
                 self._idle = anyio.Event()
                 await self._idle.wait()
 
+    def count_sessions(self, count: int) -> None:
+        """Take in how many sessions are open on this node."""
+        self._sessions = count
+        if not count:
+            self._idle.set()
+
     def abort_all(self) -> None:
-        """Cancel every attempt."""
-        self._stopping = True
+        """Cancel every attempt, and begin none from now on."""
+        self._stopping = self._has_stopped = True
         self._waiting.clear()
         for key in list(self._runs):
             self.abort(key)
@@ -702,7 +716,11 @@ class ActivityRunner:
         if self._recorder.recording:
             request = run.request
             run.observed = self._recorder.begin_attempt(
-                run.identity, request.name, request.attempt, request.traceparent
+                run.identity,
+                request.name,
+                request.attempt,
+                request.traceparent,
+                request.session,
             )
 
     def _observe_end(self, run: Run, outcome: str, error: BaseException | None = None) -> None:

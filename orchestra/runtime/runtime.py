@@ -32,6 +32,7 @@ from orchestra.engine.messages import (
     Reply,
     RequestsAnswered,
     RunActivity,
+    SessionsOpen,
     StopActivity,
     Submit,
     ToEngine,
@@ -127,9 +128,12 @@ class Runtime:
         max_owned: instances that this node works on at once. While more are due, instances that
             only wait for a timer or for their activities give up their place. Each goes on in its
             turn.
+        max_sessions: activity sessions that are open on this node at once. One that was entered and
+            has not opened within a minute, because its instance is held, say, does not count.
         warm_executions: coroutines of parked instances that are kept in memory.
         lease: how long this node may be silent before other nodes take over.
-        grace: how long running activities may take to end when the runtime stops.
+        grace: how long running activities, and the activity sessions on this node, may take to end
+            when the runtime stops.
         poll: how often the node looks at the store without a hint.
         inbox_limit: unread messages that an instance may have; then senders are refused. One name
             may take nine tenths.
@@ -171,6 +175,7 @@ class Runtime:
         max_concurrent_activities: int = 256,
         max_activity_threads: int = 32,
         max_owned: int = 4096,
+        max_sessions: int = 1000,
         warm_executions: int = 4096,
         lease: timedelta = timedelta(seconds=10),
         grace: timedelta = timedelta(seconds=10),
@@ -190,6 +195,7 @@ class Runtime:
         check_count(max_concurrent_activities, "max_concurrent_activities")
         check_count(max_activity_threads, "max_activity_threads")
         check_count(max_owned, "max_owned")
+        check_count(max_sessions, "max_sessions", least=0)
         check_count(warm_executions, "warm_executions", least=0)
         check_count(inbox_limit, "inbox_limit")
         check_count(inbox_bytes, "inbox_bytes")
@@ -219,6 +225,7 @@ class Runtime:
             retention=retention or Retention(),
             options=EngineOptions(
                 max_owned=max_owned,
+                sessions=max_sessions,
                 cached=warm_executions,
                 threads=max_activity_threads,
                 blocked_after=micros(blocked_after),
@@ -593,6 +600,8 @@ class Runtime:
                     self._runner.abort(key)
                 case StopActivity(key=key):
                     self._runner.stop(key)
+                case SessionsOpen(count=count):
+                    self._runner.count_sessions(count)
                 case InstanceEnded(instance_id=instance_id):
                     self._ends.note_end(
                         instance_id, End(message.status, message.output, message.error)

@@ -73,6 +73,18 @@ class NodeRecord:
         ]
         return (*plain, *newer)
 
+    def takes_session(self, route: Route) -> bool:
+        """Return whether it may take the sessions of a route: it serves the queue, has all their
+        activities, and reads the format.
+        """
+        names = route.session
+        return (
+            names is not None
+            and route.served_queue in self.queues
+            and route.format in self.formats
+            and set(names) <= set(self.activities)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
@@ -103,8 +115,8 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The nodes that are not dead, the policies, all kinds that were ever used, and the store's
-    levels, at ``now``.
+    """The nodes that are not dead, the policies, all kinds that were ever used, the store's
+    levels, and which sessions wait for a node, at ``now``.
 
     ``library`` is the library that read it; it parses the policies.
     """
@@ -115,6 +127,8 @@ class Catalogue:
     kinds: tuple[Kind, ...]
     levels: Levels = field(default_factory=Levels)
     library: Library = field(default=THIS_LIBRARY, compare=False, repr=False)
+    sessions: tuple[Route, ...] = ()
+    """The routes of the sessions that wait for a node, in order."""
     _versions: dict[tuple[str, str | None], frozenset[str]] = field(
         default_factory=lambda: {}, init=False, compare=False, repr=False
     )

@@ -23,6 +23,7 @@ __all__ = [
     "NUDGE_LEVEL",
     "REQUEST_LEVEL",
     "SCHEDULE_LEVEL",
+    "SESSION_LEVEL",
     "SET_ASIDE_LEVEL",
     "THIS_LIBRARY",
     "Dialect",
@@ -227,6 +228,12 @@ REQUEST_LEVEL: Final = 3
 
 SCHEDULE_LEVEL: Final = 3
 """The write level of the store from which on it has schedules, and nodes tick them."""
+
+
+SESSION_LEVEL: Final = 3
+"""The write level of the store from which on sessions get a node. An older library would hand out
+again what was lost with a session's node.
+"""
 
 
 class Dialect:

@@ -19,6 +19,7 @@ __all__ = [
     "NAME",
     "OUTCOME",
     "REFUSAL_REASON",
+    "SESSION_NODE",
     "TO_VERSION",
     "VERSION",
 ]
@@ -29,6 +30,7 @@ INSTANCE: Final = "orchestra.instance.id"
 EXECUTION: Final = "orchestra.execution.id"
 ACTIVITY: Final = "orchestra.activity.name"
 ATTEMPT: Final = "orchestra.activity.attempt"
+SESSION_NODE: Final = "orchestra.session.node"
 EVENT: Final = "orchestra.event.name"
 EVENTS: Final = "orchestra.turn.events"
 OUTCOME: Final = "orchestra.outcome"

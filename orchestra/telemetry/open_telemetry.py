@@ -182,13 +182,18 @@ class OpenTelemetryRecorder(Recorder):
 
     @_harmless
     def begin_attempt(
-        self, subject: Subject, activity: str, number: int, traceparent: str | None
+        self,
+        subject: Subject,
+        activity: str,
+        number: int,
+        traceparent: str | None,
+        session: str | None = None,
     ) -> Attempt | None:
         begun = self.moment()
         span = None
         if self._traces is not None:
             span = self._traces.begin_attempt(
-                subject, activity, number, traceparent, begun, self._clock
+                subject, activity, number, traceparent, begun, self._clock, session
             )
         if self._metrics is not None:
             self._metrics.running(1)

@@ -93,9 +93,17 @@ class Recorder:
     # --- activities ---
 
     def begin_attempt(
-        self, subject: Subject, activity: str, number: int, traceparent: str | None
+        self,
+        subject: Subject,
+        activity: str,
+        number: int,
+        traceparent: str | None,
+        session: str | None = None,
     ) -> Attempt | None:
-        """Begin an attempt of an activity, and make its span the current one of this task."""
+        """Begin an attempt of an activity, and make its span the current one of this task.
+
+        ``session``: the node of its session, if it is in one.
+        """
         return None
 
     # --- clients ---

@@ -108,6 +108,7 @@ class Traces:
         traceparent: str | None,
         begun: Moment,
         clock: Clock,
+        session: str | None = None,
     ) -> ActivitySpan:
         """Begin the span of an attempt and make it the current one, so that the activity's own
         spans hang below it.
@@ -117,7 +118,12 @@ class Traces:
             f"activity {activity}",
             context=parent,
             kind=SpanKind.INTERNAL,
-            attributes={**_attributes(subject), names.ACTIVITY: activity, names.ATTEMPT: number},
+            attributes={
+                **_attributes(subject),
+                names.ACTIVITY: activity,
+                names.ATTEMPT: number,
+                **({} if session is None else {names.SESSION_NODE: session}),
+            },
             start_time=begun.wall,
         )
         # Not the current span: the runtime made this task, and the host's span does not belong to

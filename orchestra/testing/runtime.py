@@ -30,6 +30,7 @@ from orchestra.engine.messages import (
     Reply,
     RequestsAnswered,
     RunActivity,
+    SessionsOpen,
     StopActivity,
     Submit,
     ToEngine,
@@ -621,7 +622,7 @@ class TestRuntime:
                     self._performers.hear(message)
                 case Reply(token=token, outcome=outcome):
                     token.outcome = outcome
-                case InstanceEnded() | RequestsAnswered():
+                case InstanceEnded() | RequestsAnswered() | SessionsOpen():
                     pass
                 case WriteLogs():
                     write_logs(message)

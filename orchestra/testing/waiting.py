@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from orchestra.client import Client, InstanceInfo
 from orchestra.client.port import End
+from orchestra.sessions import ENTER
 from orchestra.store.hints import StreamHints
 from orchestra.store.requests import RequestAnswer
 
@@ -131,6 +132,9 @@ async def waits_of(
         return f"{where}; it waits for nothing, and its code has not gone on"
     text = f"{where}; it waits for {', '.join(waits)}"
     asked = {one.name for one in info.waiting_on if one.kind == "activity"}
+    if (reason := info.held_reason) is not None and ENTER in asked:
+        return f"{text}: {reason}"
+    asked.discard(ENTER)
     missing = sorted(name for name in asked if name not in activities)
     if missing:
         text += (

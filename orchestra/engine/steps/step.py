@@ -187,6 +187,7 @@ def run_activity(instance: OwnedInstance, activity: PendingActivity) -> RunActiv
         orchestration=instance.kind.name,
         version=instance.current.version,
         traceparent=instance.current.traceparent,
+        session=None if activity.event.queue is None else activity.node,
     )
 
 

@@ -48,13 +48,20 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Turn
 from orchestra.resolution import has_untried_code
 from orchestra.retention import Retention
+from orchestra.sessions import ENTER, route_of
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
 from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.instances import Hold
-from orchestra.store.kinds import SET_ASIDE_LEVEL, THIS_LIBRARY, HoldKind, Library, Status
-from orchestra.store.routes import Route
+from orchestra.store.kinds import (
+    SESSION_LEVEL,
+    SET_ASIDE_LEVEL,
+    THIS_LIBRARY,
+    HoldKind,
+    Library,
+    Status,
+)
 from orchestra.store.streams import STREAM_LEVEL, Published
 from orchestra.telemetry import AsideRecord, EndRecord, Moment, Recorder
 
@@ -68,6 +75,8 @@ _UNTIL_LEVEL: Final = 1_000_000
 
 
 _TOO_LOW: Final = f"streams are written from level {STREAM_LEVEL} of the store on"
+_LOOK_FOR_LEVEL: Final = 1_000_000
+"""How long a session waits before the node looks again whether all nodes know sessions."""
 
 
 class _HalfMade(Exception):
@@ -175,7 +184,7 @@ class Stepper:
             step.records.append(hold_record(instance, step.hold))
         if instance.boundary_due is not None and instance.boundary_due <= step.now:
             self._hold_when_due(instance, step)
-        self._begin_activities(instance, step)
+        self._begin_activities(instance, step, catalogue.levels.write)
         self._park(instance, step)
         if self._is_idle(instance, step):
             return None, step
@@ -452,7 +461,7 @@ class Stepper:
                 hold = Hold(HoldKind.OPERATOR, held.reason, held.since, held.by)
                 step.records.append(hold_record(instance, hold))
 
-    def _begin_activities(self, instance: OwnedInstance, step: Step) -> None:
+    def _begin_activities(self, instance: OwnedInstance, step: Step, level: int) -> None:
         """Begin the attempts that are due, here once the write stands, or on another node."""
         if instance.releasing or step.hold is not None or step.unservable or step.pauses:
             return
@@ -464,9 +473,13 @@ class Stepper:
         free: FreePlaces | None = None
         for activity in attempts.begin_due(step.now):
             event = activity.event
-            route = Route(event.queue or instance.kind.queue, event.name).of_format(
-                instance.kind.format
-            )
+            route = route_of(event, instance.kind.queue, instance.kind.format)
+            if event.queue is not None and self._placement.has_lost(route, event.at):
+                instance.inputs.append(attempts.lose_session(event.id, step.now))
+                continue
+            if event.name == ENTER and level < SESSION_LEVEL:
+                attempts.put_off(event.id, step.now + _LOOK_FOR_LEVEL)
+                continue
             reader = self._placement.reader(route, activity.unread) if activity.unread else route
             free = free or step.free.copy()
             if reader is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -604,6 +604,13 @@ class Database:
         """Return the routes of untaken activities, in order."""
         return sorted(route for route, queue in self._waiting.items() if queue.first() is not None)
 
+    def abandoned(self, living: Container[str], limit: int) -> list[Task]:
+        """Return untaken activities of sessions whose nodes are gone."""
+        waiting = self.waiting_routes()
+        lost = [route for route in waiting if (node := route.node) and node not in living]
+        keys = [key for route in lost for key in self.waiting(route).up_to((_BEYOND,), limit)]
+        return [self.task(key) for key in keys[:limit]]
+
     def taken(self, node_id: str) -> list[Task]:
         """Return the activities that a node has taken."""
         return [self.task(key) for key in sorted(self._taken.get(node_id, ()))]
@@ -654,8 +661,15 @@ class Database:
             self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead
         )
         levels = dialect.heard(self.levels)
+        waiting = tuple(route for route in self.waiting_routes() if route.session is not None)
         return Catalogue(
-            self.time(clock), nodes, dict(self.policies), self.kinds, levels, dialect.library
+            self.time(clock),
+            nodes,
+            dict(self.policies),
+            self.kinds,
+            levels,
+            dialect.library,
+            waiting,
         )
 
     # --- keeping the indexes --------------------------------------------------------------

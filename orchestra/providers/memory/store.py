@@ -214,6 +214,8 @@ class MemoryStore:
                 self._database.store_row(row)
             takers = [taker for taker in self._database.takers() if not self._lives(taker)]
             lost = [task for taker in takers for task in self._database.taken(taker)][:limit]
+            living = {node_id for node_id, node in self._database.nodes.items() if not node.dead}
+            lost += self._database.abandoned(living, limit)
             for task in lost:
                 self._lose(task, now)
         return len(ghosts) + len(lost)

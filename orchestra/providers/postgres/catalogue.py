@@ -13,6 +13,7 @@ from orchestra.providers.postgres.kinds import read_kind
 from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.store.decoding import read_queue, stored_queue
 from orchestra.store.kinds import Dialect
+from orchestra.store.routes import Route
 
 __all__ = ["abilities_to_bytes", "read_catalogue"]
 
@@ -23,6 +24,7 @@ _READS = (
     sql.LIST_POLICIES,
     sql.LIST_KINDS,
     sql.READ_LEVELS,
+    sql.WAITING_SESSIONS,
 )
 
 
@@ -31,7 +33,7 @@ def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
     time, *rows = calls.read_all(
         [calls.time.read, *((statement, ()) for statement in _READS)], one_moment=True
     )
-    nodes, capabilities, activities, policies, kinds, levels = rows
+    nodes, capabilities, activities, policies, kinds, levels, sessions = rows
     return Catalogue(
         now=calls.time.heard(time[0]),
         nodes=_read_nodes(nodes, capabilities, activities),
@@ -39,6 +41,7 @@ def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
         kinds=tuple(read_kind(row[:6]) for row in kinds),
         levels=dialect.heard(Levels(*levels[0])),
         library=dialect.library,
+        sessions=tuple(Route(*row) for row in sessions),
     )
 
 

@@ -19,6 +19,7 @@ from orchestra.store.executions import (
 )
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
+from orchestra.store.routes import NODE_QUEUES, SESSION_QUEUES
 from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
 from orchestra.store.streams import AT_ONCE, SLACK
 from orchestra.store.tables import Column, Columns
@@ -609,16 +610,24 @@ RELEASE_TASKS: Final = (
     "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text AND NOT "
     "stopping"
 )
-FIND_LOST_TASKS: Final = """
-    SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
+# Those of a session that its node has not taken count as well: no other node takes them.
+_NODE_OF_SESSION: Final = "substr(a.queue, 2)"
+_IS_OF_NODE: Final = f"a.queue >= chr({ord(NODE_QUEUES[0])}) AND a.queue < chr({ord(NODE_QUEUES[1])}) AND {IS_WAITING}"
+FIND_LOST_TASKS: Final = f"""
+    (SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
-    ORDER BY a.instance_id LIMIT $1::bigint"""
+    ORDER BY a.instance_id LIMIT $1::bigint)
+    UNION ALL
+    (SELECT a.instance_id, a.execution, a.event_id, {_NODE_OF_SESSION} FROM @activity a
+    WHERE {_IS_OF_NODE} AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = {_NODE_OF_SESSION} AND NOT n.dead)
+    ORDER BY a.instance_id LIMIT $1::bigint)"""
 # An instance that crashed its owners repeatedly waits out its delay (rule 14), as with any arrival.
 LOSE_TASKS: Final = f"""
     WITH lost AS (
         UPDATE @activity a SET failure = '', owner = NULL, revision = a.revision + 1
         FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS u (instance_id, execution, event_id, owner)
-        WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id AND a.owner = u.owner
+        WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
+            AND (a.owner = u.owner OR ({_IS_OF_NODE} AND {_NODE_OF_SESSION} = u.owner))
         RETURNING a.instance_id),
     rung AS (
         UPDATE @instance i SET
@@ -933,15 +942,26 @@ FROM_INSTANCES: Final = f"""{FROM_HOT_ROWS}
 FROM_RECORDS: Final = f"""{FROM_INSTANCES}
     JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
 READ_RECORD: Final = f"{RECORD_COLUMNS}, NULL::text[]{FROM_RECORDS} WHERE i.instance_id = $1::text"
-# One look at the index for each route, past all activities of the one before.
-WAITING_ROUTES: Final = f"""
+
+
+def _waiting_routes(among: str = "true") -> str:
+    """Return the routes by which activities wait: one look at the index for each, past all
+    activities of the one before.
+    """
+    return f"""
     WITH RECURSIVE found AS (
-        (SELECT a.queue, a.name FROM @activity a WHERE {IS_WAITING} ORDER BY a.queue, a.name LIMIT 1)
+        (SELECT a.queue, a.name FROM @activity a WHERE {IS_WAITING} AND {among} ORDER BY a.queue, a.name LIMIT 1)
         UNION ALL
         SELECT n.queue, n.name FROM found f CROSS JOIN LATERAL (
             SELECT a.queue, a.name FROM @activity a
-            WHERE {IS_WAITING} AND (a.queue, a.name) > (f.queue, f.name) ORDER BY a.queue, a.name LIMIT 1) n)
+            WHERE {IS_WAITING} AND {among} AND (a.queue, a.name) > (f.queue, f.name) ORDER BY a.queue, a.name LIMIT 1) n)
     SELECT queue, name FROM found ORDER BY queue, name"""
+
+
+WAITING_ROUTES: Final = _waiting_routes()
+WAITING_SESSIONS: Final = _waiting_routes(
+    f"a.queue >= chr({ord(SESSION_QUEUES[0])}) AND a.queue < chr({ord(SESSION_QUEUES[1])})"
+)
 LIST_REPORTS: Final = (
     "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 AND source > 0 "
     "ORDER BY source"

@@ -14,6 +14,7 @@ from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.store.decoding import read_queue, stored_queue
 from orchestra.store.kinds import Dialect
+from orchestra.store.routes import SESSION_QUEUES, Route
 
 __all__ = ["abilities_to_bytes", "read_catalogue", "read_levels"]
 
@@ -29,9 +30,22 @@ def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -
             kinds=tuple(read_kind(row) for row in connection.execute(sql.LIST_KINDS)),
             levels=dialect.heard(_levels(connection)),
             library=dialect.library,
+            sessions=_read_sessions(connection),
         )
     finally:
         connection.execute(sql.ROLLBACK)
+
+
+def _read_sessions(connection: sqlite3.Connection) -> tuple[Route, ...]:
+    """Return the routes of the sessions that wait for a node. One probe of an index, if none do."""
+    found: list[Route] = []
+    last, end = (SESSION_QUEUES[0], ""), SESSION_QUEUES[1]
+    while (row := connection.execute(sql.NEXT_WAITING_ROUTE, last).fetchone()) is not None:
+        if row[0] >= end:
+            break
+        last = row
+        found.append(Route(*row))
+    return tuple(found)
 
 
 def read_levels(transaction: Transaction) -> Levels:

@@ -18,6 +18,7 @@ from orchestra.store.executions import (
 )
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN
+from orchestra.store.routes import NODE_QUEUES
 from orchestra.store.schedules import KEPT_SLOTS, TRIGGERED
 from orchestra.store.streams import AT_ONCE
 from orchestra.store.tables import Columns
@@ -341,6 +342,12 @@ FIND_STOPPING_TASKS: Final = (
 FIND_LOST_TASKS: Final = """
     SELECT instance_id, execution, event_id FROM activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = a.owner AND n.dead = 0)
+    LIMIT ?"""
+# No other node takes what waits for one that is gone: it is lost with the session.
+FIND_ABANDONED_TASKS: Final = f"""
+    SELECT instance_id, execution, event_id FROM activity a
+    WHERE a.queue >= char({ord(NODE_QUEUES[0])}) AND a.queue < char({ord(NODE_QUEUES[1])}) AND {IS_WAITING}
+        AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = substr(a.queue, 2) AND n.dead = 0)
     LIMIT ?"""
 LOSE_TASK: Final = """
     UPDATE activity SET failure = x'', owner = NULL, revision = revision + 1

@@ -63,8 +63,11 @@ def leave_tasks(connection: sqlite3.Connection, now: int, node: str) -> None:
 
 
 def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
-    """Mark activities of lost nodes as lost, and wake their instances. Return how many."""
+    """Mark activities of lost nodes as lost, those that they had not taken as well, and wake their
+    instances. Return how many.
+    """
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
+    lost += connection.execute(sql.FIND_ABANDONED_TASKS, (limit,)).fetchall()
     _lose(connection, now, lost)
     return len(lost)
 

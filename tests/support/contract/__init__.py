@@ -48,6 +48,7 @@ from tests.support.contract.retention import RetentionTests
 from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
 from tests.support.contract.sends import SendTests
+from tests.support.contract.sessions import SessionTests
 from tests.support.contract.starts import StartTests
 from tests.support.contract.streams import StreamTests
 from tests.support.contract.tallies import TallyTests
@@ -82,6 +83,7 @@ class ProviderContract(
     FamilyTests,
     SendTests,
     StartTests,
+    SessionTests,
     NodeTests,
     StreamTests,
     TallyTests,

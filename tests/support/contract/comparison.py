@@ -45,7 +45,7 @@ from orchestra.store.messages import Aside, MessageRow
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.requests import RequestAnswer
-from orchestra.store.routes import Route
+from orchestra.store.routes import Route, node_queue, session_route
 from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
@@ -76,7 +76,13 @@ _WINDOW: Final = 3600 * SECOND
 _INSTANCES: Final = ("a", "b", "c")
 _NODES: Final = ("n1", "n2", "n3")
 _KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
-_ROUTES: Final = (Route("default", "probe"), Route("slow", "probe"))
+_ROUTES: Final = (
+    Route("default", "probe"),
+    Route("slow", "probe"),
+    session_route("default", ["probe", "other"]),
+    Route(node_queue("n1"), "probe"),
+    Route(node_queue("n2"), "probe"),
+)
 _SELECTIONS: Final = (
     InstanceQuery(held=True, unserved=(OTHER_KIND,), unserved_routes=_ROUTES),
     InstanceQuery(held=False, unserved_routes=_ROUTES[:1]),
@@ -656,6 +662,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.next_wake((), _ROUTES))
         self.both(lambda provider: provider.store.held(["watch"]))
         self.both(lambda provider: provider.store.catalogue().nodes)
+        self.both(lambda provider: provider.store.catalogue().sessions)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
         for standing in Standing:
             self.both(

@@ -128,9 +128,20 @@ def lose(world: ModelWorld, now: int, living: Collection[str], limit: int) -> in
         for one, activity in _handed_out(world)
         if activity.owner not in (None, *living)
     ][:limit]
+    orphans += [
+        (one, activity)
+        for one, activity in _handed_out(world)
+        if activity.is_waiting and _only_node(activity) not in (None, *living)
+    ][:limit]
     for instance, activity in orphans:
         _give_back(world, now, instance.row.instance_id, replace(activity, failure=LOST))
     return len(orphans)
+
+
+def _only_node(activity: ActivityRow) -> str | None:
+    """Return the node that alone may take an activity: that of its session."""
+    queue = "" if activity.route is None else activity.route.queue
+    return queue[1:] if queue[:1] == "\x1d" else None
 
 
 def _handed_out(world: ModelWorld) -> list[tuple[ModelInstance, ActivityRow]]:

@@ -20,7 +20,7 @@ from orchestra.store.kinds import Dialect, MessageKind, Status
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.requests import RequestRow
-from orchestra.store.routes import Kind
+from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import ScheduleRow, SlotKey, SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
@@ -254,4 +254,14 @@ class ModelWorld:
                 tuple(self.kinds),
                 levels,
                 dialect.library,
+                self._waiting_sessions(),
             )
+
+    def _waiting_sessions(self) -> tuple[Route, ...]:
+        routes = {
+            activity.route
+            for instance in self.instances.values()
+            for activity in instance.activities.values()
+            if activity.is_waiting and activity.route is not None
+        }
+        return tuple(sorted(route for route in routes if route.queue[:1] == "\x1e"))

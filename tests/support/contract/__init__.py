@@ -50,7 +50,7 @@ from tests.support.contract.selections import SelectionTests
 from tests.support.contract.sends import SendTests
 from tests.support.contract.sessions import SessionTests
 from tests.support.contract.starts import StartTests
-from tests.support.contract.streams import StreamTests
+from tests.support.contract.streams import ItemsOfActivitiesTests, StreamTests
 from tests.support.contract.tallies import TallyTests
 from tests.support.contract.tasks import TaskTests
 from tests.support.contract.traces import TraceTests
@@ -86,6 +86,7 @@ class ProviderContract(
     SessionTests,
     NodeTests,
     StreamTests,
+    ItemsOfActivitiesTests,
     TallyTests,
     TaskTests,
     DirectoryTests,

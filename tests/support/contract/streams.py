@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from orchestra.codec import Payload
-from orchestra.store.changes import IfEnded
+from orchestra.codec import Packed, Payload
+from orchestra.store.changes import IfEnded, Publish, Report
 from orchestra.store.executions import Closing, ExecutionDelta
+from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.outcomes import Granted, Refused, Started
 from orchestra.store.port import Provider
 from orchestra.store.streams import Bounds, Page, Published, StreamRow
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase, Open
 from tests.support.contract.shorthand import (
     SECOND,
+    a_park,
     a_start,
     a_state,
     a_write,
@@ -27,6 +31,7 @@ from tests.support.contract.shorthand import (
     one,
     read,
 )
+from tests.support.contract.tasks import hand_out, handed_out, take
 
 TEXT = "naïve ☃ 'quoted\" \\ %_ \U0001f600 </script> ; DROP TABLE stream; --"
 _NONE = Bounds(None, None, None)
@@ -195,6 +200,90 @@ class StreamTests(ContractBase):
         assert {"i"} in told, "its end is"
         provider.stream_hints.remove(told.append)
         assert not provider.stream_hints.is_listening
+
+
+def items_of(attempt: int, *numbers: int) -> tuple[Published, ...]:
+    return tuple(
+        Published("s", Payload(b"%d" % number), 7, 1, 1, attempt, number) for number in numbers
+    )
+
+
+def by_owner(row: InstanceRow, *numbers: int, attempt: int = 1, **fields: Any) -> Publish:
+    head = (row.instance_id, row.incarnation, row.execution, 1, attempt, row.owner or "n1", None)
+    return replace(Publish(*head, items_of(attempt, *numbers)), **fields)
+
+
+class ItemsOfActivitiesTests(ContractBase):
+    """Under the fence of the instance's owner, or of the task."""
+
+    def test_items_of_an_attempt_are_tagged_and_stand_before_the_write_of_their_group(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        write = a_write(row, published=(a_value("turn"),))
+        outcomes = provider.store.commit([write, by_owner(row, 1, 2)]).outcomes
+        assert [type(outcome) for outcome in outcomes] == [Granted, Granted]
+        page = provider.directory.stream("i", "s")
+        assert page is not None
+        assert [(item.payload.data, item.event_id, item.attempt) for item in page.items] == [
+            (b"1", 1, 1),
+            (b"2", 1, 1),
+            (b'"turn"', None, None),
+        ]
+
+    def test_the_last_items_stand_with_the_end_of_their_instance(self, provider: Provider) -> None:
+        row = begin(provider)
+        provider.store.commit([an_end(row), by_owner(row, 1, 2)])
+        assert offsets(provider) == [1, 2]
+        assert one(provider, by_owner(row, 3)) == Refused(), "it has ended"
+
+    def test_an_attempt_of_a_former_owner_or_lap_or_life_is_refused(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        for stale in (
+            by_owner(row, 1, node="n2"),
+            by_owner(row, 1, incarnation="other"),
+            by_owner(row, 1, execution=2),
+            by_owner(row, 1, revision=0),
+            replace(by_owner(row, 1), instance_id="nobody"),
+        ):
+            assert one(provider, stale) == Refused()
+        known = ActivityRow(1, 1, 2, None, 1, Packed(b"[]"))
+        expect(one(provider, a_write(row, activities=(known,))), Granted)
+        assert one(provider, by_owner(row, 1, attempt=1)) == Refused(), "the second one runs"
+        expect(one(provider, by_owner(row, 1, attempt=2)), Granted)
+        expect(one(provider, a_park(read(provider).row)), Granted)
+        assert one(provider, by_owner(row, 2, attempt=2)) == Refused(), "it was released (I6)"
+        assert offsets(provider) == [1]
+
+    def test_a_task_publishes_under_its_fence(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out())
+        (task,) = take(provider)
+        head = ("i", row.incarnation, 1, 1, 1, "n2")
+        expect(one(provider, Publish(*head, task.revision, items_of(1, 1))), Granted)
+        assert one(provider, Publish(*head, task.revision - 1, items_of(1, 2))) == Refused()
+        other = (*head[:-1], "n3")
+        assert one(provider, Publish(*other, task.revision, items_of(1, 2))) == Refused()
+        end = Report("i", row.incarnation, 1, 1, task.revision, "n2", Payload(b"1"))
+        outcomes = provider.store.commit(
+            [end, Publish(*head, task.revision, items_of(1, 2))]
+        ).outcomes
+        assert isinstance(outcomes[1], Granted), "its items stand before its end"
+        assert one(provider, Publish(*head, task.revision, items_of(1, 3))) == Refused()
+        assert offsets(provider) == [1, 2]
+
+    def test_items_whose_reply_was_lost_are_not_stored_twice(self, provider: Provider) -> None:
+        """Rule 9: it is found out by writing again."""
+        row = begin(provider)
+        expect(one(provider, by_owner(row, 1, 2)), Granted)
+        expect(one(provider, by_owner(row, 1, 2, again=True)), Granted)
+        assert offsets(provider) == [1, 2]
+        expect(one(provider, by_owner(row, 2, 3, again=True)), Granted)
+        assert offsets(provider) == [1, 2, 3]
+        expect(one(provider, an_end(row)), Granted)
+        expect(one(provider, by_owner(row, 3, again=True)), Granted)
+        assert one(provider, by_owner(row, 4, again=True)) == Refused()
 
 
 _LAPS = ('"lap 1"', '"boundary"', '"last"', '"second life"')

@@ -19,6 +19,7 @@ from orchestra.store.changes import (
     ChildStart,
     Claim,
     IfEnded,
+    Publish,
     Recover,
     Release,
     Report,
@@ -69,7 +70,7 @@ from tests.support.model.ages import (
 )
 from tests.support.model.schedules import write_schedule
 from tests.support.model.streams import publish
-from tests.support.model.tasks import report, resume, stop, suspend, take
+from tests.support.model.tasks import publish_items, report, resume, stop, suspend, take
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -95,7 +96,7 @@ class Group:
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
-        for phase in (_OWNERS, _OTHERS):
+        for phase in (_ITEMS, _OWNERS, _OTHERS):
             for position, change in enumerate(changes):
                 if not isinstance(change, Claim) and _phase(change) == phase:
                     outcomes[position] = self._apply_one(change)
@@ -143,9 +144,12 @@ class Group:
         | Report
         | Suspend
         | Resume
-        | ScheduleWrite,
+        | ScheduleWrite
+        | Publish,
     ) -> Outcome:
         match change:
+            case Publish():
+                return publish_items(self._world, change)
             case ScheduleWrite():
                 return write_schedule(self._world, self._now, change, self._apply_one)
             case Write():
@@ -861,7 +865,7 @@ class Group:
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
 
 
-_OWNERS, _OTHERS = range(2)
+_ITEMS, _OWNERS, _OTHERS = range(3)
 
 
 def goes(child: ModelInstance) -> bool:
@@ -904,6 +908,8 @@ def restore(instance: ModelInstance, messages: Sequence[MessageRow]) -> ModelIns
 
 def _phase(change: Change) -> int:
     match change:
+        case Publish():
+            return _ITEMS
         case Write() | Recover():
             return _OWNERS
         case _:

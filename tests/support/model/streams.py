@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orchestra.store.changes import Publish
 from orchestra.store.streams import Bounds, Page, Published, StreamItemRow, StreamPage, StreamRow
 
 
@@ -15,6 +16,8 @@ class ModelStream:
     incarnation: str
     items: tuple[StreamItemRow, ...] = ()
     cut: int = 0
+    numbers: tuple[int, ...] = ()
+    """The numbers of the items within their attempts."""
 
     @property
     def kept(self) -> tuple[StreamItemRow, ...]:
@@ -34,7 +37,9 @@ def publish(
         item = StreamItemRow(
             len(stream.items) + 1, one.payload, one.at, one.execution, one.event_id, one.attempt
         )
-        changed[one.stream] = replace(stream, items=(*stream.items, item))
+        changed[one.stream] = replace(
+            stream, items=(*stream.items, item), numbers=(*stream.numbers, one.number)
+        )
     for name in {one.stream for one in published}:
         changed[name] = _cut(changed[name], bounds)
     return changed
@@ -78,3 +83,17 @@ def page_of(
     while found[1:] and sum(len(item.payload.data) for item in found) > page.bytes:
         found.pop()
     return StreamPage(ended, row_of(name, stream), tuple(found))
+
+
+def last_number(streams: Mapping[str, ModelStream], change: Publish) -> int:
+    """Return the number of the last kept item of an attempt."""
+    wanted = change.execution, change.event_id, change.attempt
+    return max(
+        (
+            number
+            for stream in streams.values()
+            for item, number in zip(stream.kept, stream.numbers[stream.cut :], strict=True)
+            if (item.execution, item.event_id, item.attempt) == wanted
+        ),
+        default=0,
+    )

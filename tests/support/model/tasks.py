@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import chain, zip_longest
 
-from orchestra.store.changes import Claim, Report, Stop, Write
+from orchestra.store.changes import Claim, Publish, Report, Stop, Write
 from orchestra.store.kinds import Status
-from orchestra.store.outcomes import Appended, Refused, Reported
+from orchestra.store.outcomes import Appended, Granted, Refused, Reported
 from orchestra.store.routes import Route
 from orchestra.store.tasks import LOST, ActivityRow, Task
+from tests.support.model.streams import last_number, publish
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -61,6 +62,33 @@ def taken_by(world: ModelWorld, node: str) -> list[Task]:
         for instance, activity in _handed_out(world)
         if activity.owner == node
     ]
+
+
+def publish_items(world: ModelWorld, change: Publish) -> Granted | Refused:
+    """Add items of an attempt to streams, but those that stand already."""
+    instance = world.instances.get(change.instance_id)
+    if instance is None:
+        return Refused()
+    known = last_number(instance.streams, change) if change.again else 0
+    new = tuple(item for item in change.items if item.number > known)
+    if not new:
+        return Granted(0)
+    row = instance.row
+    activity = instance.activities.get((change.execution, change.event_id))
+    life = change.incarnation, change.execution
+    if instance.status is not Status.OPEN or (row.incarnation, row.execution) != life:
+        return Refused()
+    if change.revision is not None:
+        runs = activity is not None and activity.owner == change.node
+        if not runs or activity is None or activity.revision != change.revision:
+            return Refused()
+    elif row.owner != change.node or (activity is not None and (
+        activity.attempt != change.attempt or activity.route is not None or activity.has_ended
+    )):
+        return Refused()
+    streams = publish(instance.streams, change.incarnation, new, change.bounds)
+    world.instances[change.instance_id] = replace(instance, streams=streams)
+    return Granted(0)
 
 
 def report(world: ModelWorld, now: int, report: Report) -> Reported | Refused:

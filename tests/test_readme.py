@@ -61,6 +61,13 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "sold out",
         "3",
         "3",
+        "1 Let me see: None",
+        "2 It 1",
+        "3 depends 1",
+        "4 on 1",
+        "5 tea. 1",
+        "tea.",
+        "[5]",
     ]
 
 

@@ -159,7 +159,11 @@ class Engine:
             self._outbox, self._in_flight.queue, self._sessions, blocking, library.events
         )
         self._publications = Publications(
-            self._activities, self._outbox, registry.retentions, retention or Retention()
+            self._activities,
+            self._outbox,
+            registry.retentions,
+            retention or Retention(),
+            self._recorder,
         )
         self._notices = LogNotices(registry)
         self._ownership = Ownership(

@@ -264,6 +264,8 @@ class Outcomes:
             )
         if step.records:
             self._recorder.stands(step.records, self._time.now)
+        if step.published:
+            self._recorder.published(step.published)
         self._notices.stands(instance, step)
         if not instance.inputs:  # else an end waits for the turn that takes it
             self._activities.unrecorded.pop(instance.instance_id, None)

@@ -18,7 +18,7 @@ from orchestra.retention import Retention
 from orchestra.store.changes import Publish
 from orchestra.store.outcomes import Outcome, Refused
 from orchestra.store.streams import STREAM_LEVEL, Published, bounds_of
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Publications"]
 
@@ -37,7 +37,9 @@ class Publications:
         outbox: Outbox,
         retentions: Mapping[str, Retention],
         otherwise: Retention,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._activities = activities
         self._outbox = outbox
         self._retentions = retentions
@@ -54,6 +56,8 @@ class Publications:
         key = message.key
         fence = self._activities.fence(key, message.attempt)
         if fence is None or levels.write < STREAM_LEVEL:
+            if fence is None:
+                self._recorder.publication_refused(len(message.items))
             error = None if fence is None else LevelTooLow(_TOO_LOW)
             self._outbox.add(ItemsStored(key, message.attempt, error, is_stale=fence is None))
             return
@@ -89,7 +93,12 @@ class Publications:
 
     def answered(self, change: Publish, outcome: Outcome) -> None:
         """Tell the attempt that its items are stored, or that it is no longer current."""
-        self._answer(change, None, is_stale=isinstance(outcome, Refused))
+        is_stale = isinstance(outcome, Refused)
+        if is_stale:
+            self._recorder.publication_refused(len(change.items))
+        else:
+            self._recorder.published(change.items)
+        self._answer(change, None, is_stale=is_stale)
 
     def failed(self, change: Publish, error: StoreError) -> None:
         """Tell the attempt that the store will never take its items."""

@@ -232,6 +232,16 @@ INSTRUMENTS: Final = (
         _GROUPS,
     ),
     InstrumentSpec(
+        "orchestra.stream.items", "counter", "{item}", "items that were published to streams"
+    ),
+    InstrumentSpec("orchestra.stream.bytes", "counter", "By", "bytes of the values of these items"),
+    InstrumentSpec(
+        "orchestra.stream.refused",
+        "counter",
+        "{item}",
+        "items of attempts that were no longer current",
+    ),
+    InstrumentSpec(
         "orchestra.store.failures",
         "counter",
         "{failure}",

@@ -197,6 +197,15 @@ class Metrics:
             "orchestra.commit.writes", sum(not isinstance(change, Claim) for change in changes)
         )
 
+    def published(self, items: int, size: int) -> None:
+        """Count items that were published to streams."""
+        self._add("orchestra.stream.items", items)
+        self._add("orchestra.stream.bytes", size)
+
+    def publication_refused(self, items: int) -> None:
+        """Count items of attempts that were no longer current."""
+        self._add("orchestra.stream.refused", items)
+
     def store_failed(self) -> None:
         """Count a call that failed because the store could not be used."""
         self._add("orchestra.store.failures", 1)

@@ -18,6 +18,7 @@ from orchestra.store.changes import Change
 from orchestra.store.instances import HeldRow
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
+from orchestra.store.streams import Published
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.logs import engine_logger
 from orchestra.telemetry.metrics import Metrics
@@ -162,6 +163,16 @@ class OpenTelemetryRecorder(Recorder):
     def committed(self, changes: Sequence[Change], begun: Moment | None) -> None:
         if self._metrics is not None and begun is not None:
             self._metrics.committed(changes, self._clock.monotonic() - begun.monotonic)
+
+    @_harmless
+    def published(self, items: Sequence[Published]) -> None:
+        if self._metrics is not None:
+            self._metrics.published(len(items), sum(len(item.payload.data) for item in items))
+
+    @_harmless
+    def publication_refused(self, items: int) -> None:
+        if self._metrics is not None:
+            self._metrics.publication_refused(items)
 
     @_harmless
     def store_failed(self) -> None:

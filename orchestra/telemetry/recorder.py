@@ -10,6 +10,7 @@ from orchestra.store.changes import Change
 from orchestra.store.instances import HeldRow
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
+from orchestra.store.streams import Published
 from orchestra.telemetry.records import Record, Root, Subject
 
 __all__ = ["Attempt", "Moment", "Recorder"]
@@ -80,6 +81,12 @@ class Recorder:
 
     def committed(self, changes: Sequence[Change], begun: Moment | None) -> None:
         """Record a commit."""
+
+    def published(self, items: Sequence[Published]) -> None:
+        """Record items that were published to streams."""
+
+    def publication_refused(self, items: int) -> None:
+        """Record items of an attempt that was no longer current."""
 
     def store_failed(self) -> None:
         """Record that the store could not be used."""

@@ -71,6 +71,8 @@ async def read_all(source, *args, **kwargs):
 
 
 class TestAReader:
+    """Scenario 76."""
+
     async def test_it_gets_each_item_once_in_order_and_ends_with_the_instance(self):
         async with virtual(Database(), count) as env:
             handle = await env.client.start("count", 3)

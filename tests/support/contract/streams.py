@@ -54,7 +54,7 @@ def offsets(provider: Provider, stream: str = "s", after: int = 0, key: str = "i
 
 
 class StreamTests(ContractBase):
-    """Appended by the writes of steps, read a page at a time."""
+    """Appended by the writes of steps, read a page at a time (rule 34, scenario 76)."""
 
     def test_what_writes_publish_has_dense_offsets_in_each_stream(self, provider: Provider) -> None:
         row = begin(provider)

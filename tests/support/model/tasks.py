@@ -82,9 +82,10 @@ def publish_items(world: ModelWorld, change: Publish) -> Granted | Refused:
         runs = activity is not None and activity.owner == change.node
         if not runs or activity is None or activity.revision != change.revision:
             return Refused()
-    elif row.owner != change.node or (activity is not None and (
-        activity.attempt != change.attempt or activity.route is not None or activity.has_ended
-    )):
+    elif row.owner != change.node or (
+        activity is not None
+        and (activity.attempt != change.attempt or activity.route is not None or activity.has_ended)
+    ):
         return Refused()
     streams = publish(instance.streams, change.incarnation, new, change.bounds)
     world.instances[change.instance_id] = replace(instance, streams=streams)

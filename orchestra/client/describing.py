@@ -138,6 +138,8 @@ def instance_info(
         boundary_overdue=is_open
         and row.boundary_due is not None
         and row.boundary_due <= catalogue.now,
+        schedule_id=None if record.schedule is None else record.schedule[0],
+        scheduled_at=None if record.schedule is None else from_micros(record.schedule[1]),
         not_before=_moment(row.not_before),
         set_aside_messages=record.set_aside,
         unread_by_name=record.unread_by_name if is_open else _most(record.unread_at_end),

@@ -223,6 +223,10 @@ class InstanceInfo:
     names, those with the most. Of an ended instance, what was unread at its end. Lists of open
     instances do not count them.
     """
+    schedule_id: str | None = None
+    """The schedule that has started it; ``None``: none has."""
+    scheduled_at: datetime | None = None
+    """The slot of that schedule at which it was started."""
 
     @property
     def pinned_version(self) -> str | None:

@@ -102,6 +102,7 @@ class Conditions(TypedDict, total=False):
     updated_until: datetime | None
     labels: Mapping[str, str] | None
     parent: str | None
+    schedule: str | None
 
 
 def selected(selection: Selection | None, conditions: Conditions) -> Selection:
@@ -244,6 +245,7 @@ def query_maker(selection: Selection) -> QueryMaker:
             id_prefix=selection.id_prefix,
             labels=dict(selection.labels or {}),
             parent=selection.parent,
+            schedule=selection.schedule,
             created_from=_instant(selection.created_after),
             created_until=_instant(selection.created_before),
             updated_from=_instant(selection.updated_after),
@@ -274,6 +276,7 @@ def _check(selection: Selection) -> None:
         labels=selection.labels,
     )
     check_text(selection.target_version, "a version")
+    check_text(selection.schedule, "a schedule's id")
     for name in ("created_after", "created_before", "updated_after", "updated_before"):
         check_moment(getattr(selection, name), name, optional=True)
     for name in ("drifting", "overdue", "pinned"):

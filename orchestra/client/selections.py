@@ -52,6 +52,7 @@ class Selection:
         id_prefix: the beginning of the id.
         queue: the queue whose nodes run it.
         parent: only children of the instance with this id, of all its executions.
+        schedule: only runs that the schedule with this id has started.
         created_after: made at this instant or later.
         created_before: made before it.
         updated_after: last written at this instant or later.
@@ -75,6 +76,7 @@ class Selection:
     created_before: datetime | None = None
     updated_after: datetime | None = None
     updated_before: datetime | None = None
+    schedule: str | None = None
 
 
 class OrderBy(StrEnum):

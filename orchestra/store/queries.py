@@ -117,6 +117,8 @@ class InstanceQuery:
     updated_from: int | None = None
     updated_until: int | None = None
     pinned: bool | None = None
+    schedule: str | None = None
+    """Only the runs of this schedule."""
 
 
 class GroupBy(StrEnum):

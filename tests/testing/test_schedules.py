@@ -96,6 +96,10 @@ async def test_a_declared_schedule_starts_a_run_at_each_slot_of_a_month():
         run = await env.client.get_instance_info("digest/2026-03-01T08:00:00Z")
         assert (run.status, run.output) == (InstanceStatus.COMPLETED, "u1")
         assert run.created_at == datetime(2026, 3, 1, 8, tzinfo=UTC)
+        assert (run.schedule_id, run.scheduled_at) == ("digest", run.created_at)
+        await env.client.start("quick", "by hand")
+        page = await env.client.list_instances(schedule="digest", limit=1000)
+        assert len(page.items) == 31
 
 
 async def test_a_slot_starts_one_instance_wherever_its_process_dies():

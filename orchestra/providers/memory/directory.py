@@ -205,6 +205,7 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
         (query.queue, kind.queue),
         (query.parent, parent and parent.instance_id),
         (query.parent_execution, parent and parent.execution),
+        (query.schedule, record.schedule and record.schedule[0]),
         (query.held, standing is Standing.HELD),
         (query.overdue, is_overdue),
         (query.pinned, is_open and row.pin is not None and row.pin.holds(query.now)),

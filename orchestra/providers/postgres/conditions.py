@@ -195,6 +195,12 @@ class Statement:
                 "i.instance_id IN (SELECT c.instance_id FROM @instance_detail c WHERE "
                 f"c.parent_id = {parent})"
             )
+        if query.schedule is not None:
+            schedule = self._value("text", query.schedule)
+            yield (
+                "i.instance_id IN (SELECT c.instance_id FROM @instance_detail c WHERE "
+                f"c.schedule_id = {schedule})"
+            )
         if query.parent_execution is not None:
             yield f"d.parent_execution = {self._value('bigint', query.parent_execution)}"
 

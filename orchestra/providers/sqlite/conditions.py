@@ -175,6 +175,9 @@ def _of_origin(query: InstanceQuery) -> Iterator[_Part]:
         # list.
         children = "SELECT c.instance_id FROM instance_detail c WHERE c.parent_id = ?"
         yield f"i.instance_id IN ({children})", [query.parent]
+    if query.schedule is not None:
+        runs = "SELECT c.instance_id FROM instance_detail c WHERE c.schedule_id = ?"
+        yield f"i.instance_id IN ({runs})", [query.schedule]
     if query.parent_execution is not None:
         yield "d.parent_execution = ?", [query.parent_execution]
 

@@ -14,6 +14,7 @@ from orchestra.store.changes import Cancel, ScheduleAct, ScheduleWrite
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Granted, Refused, ScheduleWritten, Started
 from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery
 from orchestra.store.schedules import (
     BACKFILLED,
     KEPT_SLOTS,
@@ -130,6 +131,10 @@ class ScheduleTests(ContractBase):
         outcomes = [one(provider, tick), one(other, tick)]
         assert [type(outcome) for outcome in outcomes] == [ScheduleWritten, Refused]
         assert read(provider, "s-10").schedule == ("s", 10)
+        expect(one(provider, a_start("other")), Started)
+        for schedule_id, found in (("s", ["s-10"]), ("t", [])):
+            listed = provider.directory.list(InstanceQuery(schedule=schedule_id))
+            assert [record.row.instance_id for record in listed] == found
         (slot,) = shown(provider).slots
         assert (slot.outcome, slot.instance_id, slot.follows) == ("fired", "s-10", True)
 

@@ -385,5 +385,9 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
             query.parent_execution is None
             or (row.parent is not None and row.parent.execution == query.parent_execution)
         )
+        and (
+            query.schedule is None
+            or (record.schedule is not None and record.schedule[0] == query.schedule)
+        )
         and _comes_after(record, query)
     )

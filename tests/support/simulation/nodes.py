@@ -48,6 +48,7 @@ from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.port import Provider
 from orchestra.store.routes import Kind, Route
+from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
 from orchestra.store.tasks import Task
 from orchestra.telemetry import Recorder
@@ -184,6 +185,14 @@ class Link:
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         return self._read(lambda: self._store.next_wake(kinds, routes))
+
+    def next_tick(self) -> int | None:
+        return self._read(self._store.next_tick)
+
+    def due_schedules(
+        self, now: int, limit: int, after: tuple[int, str] | None = None
+    ) -> Sequence[DueSchedule]:
+        return self._read(lambda: self._store.due_schedules(now, limit, after))
 
     def changed(self) -> bool:
         return self._read(self._store.changed) and self._world.hears_hints

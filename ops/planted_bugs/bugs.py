@@ -758,6 +758,63 @@ BUGS: Final = (
         ),
         (Tests(("tests/engine/test_retention.py", "-k", "begun_again")), Simulated("memory")),
     ),
+    Bug(
+        "an activity of a lost session is tried elsewhere",
+        "what belongs to a session runs on its node alone; with the node it is lost, and never an attempt",
+        (
+            Edit(
+                "orchestra/engine/attempts.py",
+                "        if self.node is not None and failure.error.type == _NODE_LOST.type:\n",
+                "        if self.node is None and failure.error.type == SESSION_LOST:\n",
+            ),
+            Edit(
+                "orchestra/engine/placement.py",
+                "                self._session_nodes.add(node)\n                return True\n",
+                "                return node in self._living\n",
+            ),
+            Edit(
+                "orchestra/engine/steps/stepper.py",
+                "            if event.queue is not None and self._placement.has_lost(route, event.at):\n",
+                "            if event.queue is None and self._placement.has_lost(route, event.at):\n",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_sessions.py", "-m", "not slow", "-k", "lost or loses")),
+            Tests(("tests/runtime/test_sessions.py", "-k", "sqlite and killed_node")),
+        ),
+    ),
+    Bug(
+        "what waits for a node that is gone waits for ever",
+        "12: an activity that only a dead node may take is lost, taken or not",
+        (
+            Edit(
+                "orchestra/providers/sqlite/tasks.py",
+                "    lost += connection.execute(sql.FIND_ABANDONED_TASKS, (limit,)).fetchall()\n",
+                "",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "node_that_is_gone")),
+            Tests(("tests/engine/test_sessions.py", "-k", "sqlite and not_taken")),
+        ),
+    ),
+    Bug(
+        "a stopping node takes sessions",
+        "a node that stops takes no new session: it would be lost with the next deploy",
+        (
+            Edit(
+                "orchestra/engine/claims.py",
+                "            plain, sessions = (), ()\n",
+                "            plain = ()\n",
+            ),
+            Edit(
+                "orchestra/engine/sessions.py",
+                "        if self.are_refused:\n            return 0\n",
+                "",
+            ),
+        ),
+        (Tests(("tests/engine/test_sessions.py", "-m", "not slow", "-k", "node_that_stops")),),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, TypedDict
 
 from orchestra.client.access import Access
@@ -218,7 +217,7 @@ class Starts:
                     if_running,
                     if_ended,
                     library,
-                    full=partial(inbox_full, start.events[0]),
+                    full=lambda bound: inbox_full(start.events[0], bound),
                 )
             )
 

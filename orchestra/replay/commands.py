@@ -272,8 +272,13 @@ class Commands:
         return self._boundary.request
 
     @property
+    def received_requests(self) -> Mapping[int, QueueName]:
+        """The requests that its code has received, by their numbers."""
+        return _NO_REQUESTS if self.requests is None else self.requests.received
+
+    @property
     def in_hand(self) -> Mapping[int, QueueName]:
-        """The requests that its code has received and not answered, by their numbers."""
+        """Those of them that it has not answered."""
         return _NO_REQUESTS if self.requests is None else self.requests.in_hand
 
     @property

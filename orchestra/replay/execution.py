@@ -222,7 +222,7 @@ class Execution:
             self._ask_for_boundary(request)
         ends = deque(inputs)
         unread = inbox if isinstance(inbox, Inbox) else Inbox(inbox)
-        mail = Mail(unread, commands.waits, commands.in_hand)
+        mail = Mail(unread, commands.waits, commands.received_requests)
         to_read: tuple[QueueName, ...] = ()
         while self.ending is None and not self._over_limit:
             if (mail.open or commands.waits.opened) and (to_read := mail.to_read()):

@@ -195,19 +195,24 @@ class Inbox:
         """
         self.reports = None
 
-    def give_back(self, in_hand: Mapping[int, QueueName]) -> None:
-        """Have requests read again, because the execution that had them in hand has ended without
-        an answer. The store still has them.
+    def end_lap(self, received: Mapping[int, QueueName], in_hand: Mapping[int, QueueName]) -> None:
+        """Take in that an execution has ended which has received requests. Those that it has
+        answered are gone; those ``in_hand`` are read again: the store still has them.
         """
+        for name in dict.fromkeys(received.values()):
+            queue = self._queues.get(name)
+            if queue is not None and queue.messages:
+                kept = [one for one in queue.messages if one.sequence not in received]
+                self._clear(queue)
+                for message in kept:
+                    self._add(queue, message)
         for sequence, name in in_hand.items():
             queue = self._queues.get(name)
             if queue is None:
                 queue = self._queues[name] = _Queue(sequence)
             queue.left_to = max(queue.left_to, queue.whole_to, sequence)
             queue.whole_to = min(queue.whole_to, sequence - 1)
-            self._count -= len(queue.messages)
-            self._bytes -= sum(len(message.payload.data) for message in queue.messages)
-            queue.messages.clear()
+            self._clear(queue)
 
     # --- inside ---
 
@@ -227,6 +232,9 @@ class Inbox:
     def _drop(self, queue: _Queue) -> None:
         queue.left_to = max(queue.left_to, queue.whole_to)
         queue.whole_to = queue.messages[0].sequence - 1
+        self._clear(queue)
+
+    def _clear(self, queue: _Queue) -> None:
         self._count -= len(queue.messages)
         self._bytes -= sum(len(message.payload.data) for message in queue.messages)
         queue.messages.clear()

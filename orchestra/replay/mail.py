@@ -60,15 +60,15 @@ class Mail:
     the waits.
     """
 
-    __slots__ = ("_awaited", "_in_hand", "_inbox", "_waits", "open")
+    __slots__ = ("_awaited", "_inbox", "_received", "_waits", "open")
 
     def __init__(
-        self, inbox: Inbox, waits: Waits, in_hand: Mapping[int, QueueName] = _NONE
+        self, inbox: Inbox, waits: Waits, received: Mapping[int, QueueName] = _NONE
     ) -> None:
         self._inbox = inbox
         self._waits = waits
-        self._in_hand = in_hand
-        """Requests that the code has received and not answered. They stay in the store's inbox."""
+        self._received = received
+        """Requests that the code has received. They stay in the inbox until they are answered."""
         self._awaited: list[tuple[int, QueueName]] = []
         """A heap of the first message of each awaited name. A name whose wait has gone may be among
         them.
@@ -138,7 +138,7 @@ class Mail:
 
     def _look(self, name: QueueName) -> None:
         message = self._inbox.head(name)
-        while message is not None and message.sequence in self._in_hand:
+        while message is not None and message.sequence in self._received:
             self._inbox.take(name)
             message = self._inbox.head(name)
         if message is not None:

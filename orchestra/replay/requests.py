@@ -40,12 +40,16 @@ class Requests:
     request out of its hand: the answer was stored with its turn.
     """
 
-    __slots__ = ("_execution", "_returns", "in_hand")
+    __slots__ = ("_execution", "_returns", "in_hand", "received")
 
     def __init__(self, execution: _Execution) -> None:
         self._execution = execution
         self._returns: dict[int, Decoder[Any]] = {}
         """What the waits for requests promise to answer, by their event ids."""
+        self.received: dict[int, QueueName] = {}
+        """All requests that this lap has received, by their numbers in the inbox. None of them is
+        received again in this lap, though its message may still be in memory.
+        """
         self.in_hand: dict[int, QueueName] = {}
         """The requests that are received and not answered, by their numbers in the inbox."""
 
@@ -59,7 +63,7 @@ class Requests:
 
     def receive(self, event: RequestReceived) -> None:
         """Take a request in hand."""
-        self.in_hand[event.sequence] = RequestName(event.name)
+        self.received[event.sequence] = self.in_hand[event.sequence] = RequestName(event.name)
 
     def made_of(
         self, event: RequestReceived, value: Any, returns: Decoder[Any]

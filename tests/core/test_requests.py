@@ -342,7 +342,7 @@ def test_what_is_given_back_is_read_again_with_all_behind_it():
     name = RequestName("add")
     inbox = Inbox([a_message(number) for number in (1, 2, 3)], up_to=3)
     assert [inbox.take(name).sequence for _ in range(2)] == [1, 2]
-    inbox.give_back({1: name})
+    inbox.end_lap({1: name}, {1: name})
     assert inbox.head(name) is None
     assert inbox.is_open(name)
     assert len(inbox) == 0
@@ -356,9 +356,36 @@ def test_what_is_given_back_of_an_emptied_queue_is_read_again():
     name = RequestName("add")
     inbox = Inbox([a_message(1), a_message(2)], up_to=2)
     assert [inbox.take(name).sequence for _ in range(2)] == [1, 2]
-    inbox.give_back({1: name, 2: name})
+    inbox.end_lap({1: name, 2: name}, {1: name, 2: name})
     assert inbox.is_open(name)
     assert inbox.read_from([name]) == {name: 0}
     inbox.arrive([a_message(3)], 3, 3)
     inbox.read({name: Unread((a_message(1), a_message(2), a_message(3)), 3)}, [name])
     assert [inbox.take(name).sequence for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_a_lap_has_answered_does_not_reach_the_next_one_although_it_is_in_memory():
+    """A node that has loaded the lap from its history has the message in memory, and no wait has
+    passed over it.
+    """
+    name = RequestName("add")
+    inbox = Inbox([a_message(1), a_message(2)], up_to=2)
+    inbox.end_lap({1: name}, {})
+    assert [inbox.take(name).sequence] == [2]
+    assert (inbox.head(name), inbox.is_open(name), len(inbox), inbox.size) == (None, False, 0, 0)
+
+
+@both
+def test_a_request_that_was_answered_in_this_turn_is_not_received_by_the_next_wait(cold):
+    async def code(ctx, _):
+        request = await ctx.wait_for_request("add")
+        await ctx.wait_for_event("go")
+        request.reply("first")
+        (await ctx.wait_for_request("add")).reply("second")
+
+    drive = Drive(code, cold=cold)
+    drive.ask("add", request_id="r1")
+    drive.send("go")
+    assert drive.ending is None
+    drive.ask("add", request_id="r2")
+    assert drive.answers == {"r1": "first", "r2": "second"}

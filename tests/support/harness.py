@@ -37,6 +37,8 @@ from orchestra.events import (
     EventReceived,
     ExecutionStarted,
     ExecutionTerminated,
+    RequestAwaited,
+    RequestReceived,
     TerminalEvent,
     TimerCreated,
     TimerFired,
@@ -760,6 +762,9 @@ def _check_execution(world, instance_id, record, row, after, events, received):
                 command = commands[event.source]
                 assert isinstance(command, TimerCreated)
                 assert event.at >= command.due, "I7: a timer was early"
+                answered.append(event.source)
+            case RequestReceived():
+                assert isinstance(commands[event.source], RequestAwaited)
                 answered.append(event.source)
             case EventReceived():
                 assert isinstance(commands[event.source], EventAwaited)

@@ -63,6 +63,14 @@ async def slow(ctx, state: Cart) -> int:
     return state.laps
 
 
+async def counter(ctx, state: Cart) -> int:
+    """Answers each request after a timer, one a lap."""
+    request = await ctx.wait_for_request("add_item", int, returns=int)
+    await ctx.schedule_timer(SECOND)
+    request.reply(state.total + request.value)
+    ctx.continue_as_new(Cart(state.total + request.value))
+
+
 async def deaf(ctx, _: Cart) -> None:
     """Receives requests, answers none, and ends with an event."""
     await ctx.race(ctx.wait_for_event("end"), ctx.wait_for_request("add_item"))
@@ -74,6 +82,7 @@ REGISTRY = (
     .register("cart", cart)
     .register("slow", slow)
     .register("deaf", deaf)
+    .register("counter", counter)
     .build()
 )
 
@@ -168,6 +177,22 @@ async def test_a_request_without_an_answer_is_received_again_in_each_lap_cold_an
                 if event.kind == "request_received"
             ]
             assert received == ["r", "r", "r"]
+
+
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+async def test_a_lap_that_answers_leaves_nothing_of_the_request_to_the_next_one(cold):
+    """Also where the node has loaded the lap from its history, with the message in its inbox."""
+    async with TestRuntime(REGISTRY, cold=cold) as env:
+        handle = await begun(env, "counter")
+        for number in (1, 2, 3):
+            with pytest.raises(WaitTimeout):
+                await handle.request(
+                    "add_item", number, timeout=timedelta(0), request_id=f"r{number}"
+                )
+        for number, total in ((1, 1), (2, 3), (3, 6)):
+            assert await handle.request("add_item", number, request_id=f"r{number}") == total
+        assert (await handle.info()).execution_id == 4
+        check_store(env.provider, quiescent=False).raise_if_violated()
 
 
 async def test_it_is_received_again_after_a_rewind_of_the_lap_that_had_it_in_hand():

@@ -94,7 +94,8 @@ def cross_boundary(
         instance.kind.queue, instance.kind.name, version, FORMAT, floating, level
     )
     if instance.execution is not None:
-        instance.inbox.give_back(instance.execution.commands.in_hand)
+        commands = instance.execution.commands
+        instance.inbox.end_lap(commands.received_requests, commands.in_hand)
     instance.opened = False
     instance.execution = None
     instance.boundary_due = None

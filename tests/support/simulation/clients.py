@@ -107,7 +107,11 @@ class Clients:
                     random.choice(self._sent), nodes
                 )  # a sender that has not heard the answer asks again
             else:
-                self.send(instance.instance_id, random.choice(PROGRAMS[instance.name].hears), nodes)
+                program = PROGRAMS[instance.name]
+                if program.asks and random.random() < 0.7:
+                    self.request(instance.instance_id, random.choice(program.asks), nodes)
+                else:
+                    self.send(instance.instance_id, random.choice(program.hears), nodes)
         elif action < 0.94:
             self.cancel(instance.instance_id, nodes)
         elif action < 0.97:
@@ -159,6 +163,22 @@ class Clients:
         )
         payload = encode(self._world.new_id("value"), subject="message")
         change = Append(instance_id, self._world.new_id("message"), name, payload, limits=limits)
+        self._sent.append(change)
+        self._ask(change, nodes)
+
+    def request(self, instance_id: str, name: str, nodes: Sequence[SimulatedNode]) -> None:
+        """Ask an instance, or ask for an answer again. Some of what is asked does not fit the code's
+        type.
+        """
+        mine = [one for one in self._sent if one.asks and one.instance_id == instance_id]
+        if mine and self._random.random() < 0.3:
+            self._ask(self._random.choice(mine), nodes)
+            return
+        fits = self._random.random() < 0.9
+        payload = encode(self._world.new_id("value") if fits else 7, subject="request")
+        limits = self._random.choice((InboxLimits(), InboxLimits(), InboxLimits(3, 1_000)))
+        request_id = self._world.new_id("request")
+        change = Append(instance_id, request_id, name, payload, limits=limits, asks=True)
         self._sent.append(change)
         self._ask(change, nodes)
 
@@ -351,6 +371,8 @@ class Clients:
                 assert witness.instance(change.instance_id, change.incarnation) is not None, (
                     f"I1: {change} was promised"
                 )
+            case Append(asks=True), Appended():
+                pass  # the witness has checked the outcome itself
             case Append(), Appended():
                 instances = [*witness.past.values(), *witness.instances.values()]
                 stored = [

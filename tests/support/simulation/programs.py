@@ -90,6 +90,7 @@ class Program:
         stages: for each stage of the deployment the code by version.
         state: draws what it is started with.
         hears: the events that clients send it.
+        asks: the requests that clients send it.
         helped: what makes it end once the faults have stopped, where it does not by itself: an
             event's name, or ``cancel``.
         ends: how it may end.
@@ -105,6 +106,7 @@ class Program:
     stages: tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]
     state: Callable[[Random], Any] = lambda random: random.randint(0, 4)
     hears: tuple[str, ...] = ("poke",)
+    asks: tuple[str, ...] = ()
     helped: str | None = None
     ends: frozenset[Status] = _ENDED
     holds: frozenset[HoldKind] = frozenset()
@@ -548,6 +550,37 @@ async def _meet(ctx: OrchestrationContext, kid: Any) -> str:
     return "completed"
 
 
+async def _answering(ctx: OrchestrationContext, left: Any) -> Any:
+    """Answers requests at once, or late, or in the next lap."""
+    first = ctx.wait_for_request("ask", str)
+    woken = await ctx.race(first, ctx.wait_for_event("poke"))
+    _linger()
+    if woken.index == 0:
+        request = woken.value
+        answer = f"{request.request_id} in lap {ctx.execution_id}"
+        match int(ctx.random() * 5):
+            case 0:
+                request.reject("not now")
+            case 1:
+                await ctx.schedule_activity(FLAKY, left)
+                request.reply(answer)
+                request.reject("too late")
+            case 2:
+                second = await ctx.race(
+                    ctx.wait_for_request("ask", str), ctx.schedule_timer(timedelta(seconds=5))
+                )
+                if second.index == 0:
+                    second.value.reply(f"{second.value.request_id} before the first")
+                request.reply(answer)
+            case 3:
+                await ctx.schedule_timer(timedelta(seconds=3))  # the next lap receives it again
+            case _:
+                request.reply(answer)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "done"
+
+
 def _everywhere(code: Code) -> tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]:
     return {"1.0.0": code}, {"1.0.0": code}, {"1.0.0": code}
 
@@ -613,6 +646,12 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         versioned=True,
     ),
     "talker": Program(_everywhere(_talker), state=_draw_talk),
+    "answering": Program(
+        _everywhere(_answering),
+        state=lambda random: random.randint(0, 6),
+        asks=("ask", "ask", "ask", "else"),
+        helped="poke",
+    ),
     "family": Program(
         (
             {"1.0.0": _family},

@@ -34,6 +34,8 @@ from orchestra.events import (
     EventSent,
     ExecutionRewound,
     ExecutionStarted,
+    RequestAwaited,
+    RequestReceived,
     SendDelivered,
     SendRefused,
     TerminalEvent,
@@ -59,7 +61,14 @@ from orchestra.store.changes import (
     Write,
 )
 from orchestra.store.executions import ExecutionRow
-from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, Status
+from orchestra.store.kinds import (
+    THIS_LIBRARY,
+    ExecutionEnd,
+    HoldKind,
+    Library,
+    MessageKind,
+    Status,
+)
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import (
     Appended,
@@ -82,6 +91,7 @@ from tests.support.simulation.children import WatchedChildren, take_reports
 from tests.support.simulation.handed_out import HandedOutActivities
 from tests.support.simulation.instances import WatchedInstance
 from tests.support.simulation.programs import PROGRAMS
+from tests.support.simulation.requests import WatchedRequests
 from tests.support.simulation.sends import full
 from tests.support.simulation.versions import Versions
 
@@ -122,10 +132,13 @@ class Witness:
             self.instances, self._begin, self._child_begins_again, self.counts, library.events
         )
         self._handed_out = HandedOutActivities(self.instances, self.counts)
+        self.asked: WatchedRequests = WatchedRequests(_TOMBSTONES, library.events, self.counts)
         self.taken: set[tuple[str, str]] = set()
         """Lives that operators have taken from nodes, or activities of them. That is no crash, whatever the owner
         was in.
         """
+        self._now = 0
+        """When the group was committed that is checked."""
         self._requests: set[str | None] = set()
         """The requests of rewinds that were done."""
         self._digest = blake2b(digest_size=8)
@@ -148,6 +161,7 @@ class Witness:
         """Check a group that was committed just now."""
         pairs = list(zip(changes, commit.outcomes, strict=True))
         self.counts["commits"] += 1
+        self._now = commit.now
         self.counts["changes"] += len(pairs)
         for change, outcome in pairs:
             if isinstance(change, Write):
@@ -220,6 +234,7 @@ class Witness:
         )
         self.counts["writes"] += 1
         self.ages.written(write)
+        self.asked.written(instance, write)
         self._deliver(instance, write, now)
         self._let_go(instance, write)
         instance.revision += 1
@@ -245,6 +260,8 @@ class Witness:
             )
             self.counts[instance.status.name.lower()] += 1
             for message in instance.inbox.values():
+                if message.kind is MessageKind.REQUEST:
+                    continue
                 del instance.known[
                     message.message_id
                 ]  # it was not read, and whoever sends it again is told so (rule 19)
@@ -277,7 +294,7 @@ class Witness:
                 "I8: it is another message"
             )
             earlier = [
-                other.sequence for other in instance.inbox.values() if other.name == event.name
+                other.sequence for other in instance.inbox.values() if other.queue == event.name
             ]
             assert all(event.sequence < other for other in earlier), (
                 f"I8: {event.sequence} passed {min(earlier)}"
@@ -443,6 +460,7 @@ class Witness:
 
     def _begin_again(self, start: Start) -> WatchedInstance:
         """An instance that has ended begins a new life (rule 31)."""
+        self.asked.begins_again(start.instance_id, self._now)
         former = self.instances[start.instance_id]
         assert former.status is not Status.OPEN, f"rule 31: {former.instance_id} has not ended"
         assert (start.instance_id, start.incarnation) not in self.past, (
@@ -464,7 +482,12 @@ class Witness:
         if instance is None:
             assert outcome == AppendRefused(Refusal.NOT_FOUND)
             return
-        sequence, read_at = instance.known.get(append.message_id, (0, None))
+        if append.asks:
+            if self.asked.appended(append, outcome, instance, now):
+                return
+            sequence, read_at = 0, None
+        else:
+            sequence, read_at = instance.known.get(append.message_id, (0, None))
         if sequence and (read_at is None or read_at > now - _TOMBSTONES):
             told = (
                 isinstance(outcome, Appended) and not outcome.fresh and outcome.sequence == sequence
@@ -492,7 +515,10 @@ class Witness:
         assert outcome.message is not None
         self.counts["messages"] += 1
         instance.inbox[outcome.sequence] = outcome.message
-        instance.known[append.message_id] = outcome.sequence, None
+        if append.asks:
+            self.asked.accepted(append, outcome, instance)
+        else:
+            instance.known[append.message_id] = outcome.sequence, None
 
     def _cancel(self, cancel: Cancel, outcome: Outcome) -> None:
         instance = self.instances.get(cancel.instance_id)
@@ -629,6 +655,7 @@ class Witness:
     def deleted(self, instance_id: str) -> None:
         """An instance was deleted."""
         instance = self.instances.pop(instance_id)
+        self.asked.deleted(instance_id)
         assert instance.status is not Status.OPEN, "an open instance was deleted"
         self.counts["deletes"] += 1
         self._check_gone(instance)
@@ -652,6 +679,7 @@ class Witness:
                 f"I1: {instance.instance_id} was deleted too early"
             )
             del self.instances[instance.instance_id]
+            self.asked.deleted(instance.instance_id)
             self.expired.add((instance.instance_id, instance.incarnation))
             self.counts["expired"] += 1
             self._check_gone(instance)
@@ -721,6 +749,7 @@ class Witness:
         record = self._record(instance)
         self._check_row(instance, record)
         self._check_history(instance, record, now)
+        self.asked.check(instance, self._directory, now)
         instance.ended = instance.status is not Status.OPEN
 
     def _check_row(self, instance: WatchedInstance, record: InstanceRecord) -> None:
@@ -915,7 +944,13 @@ class Witness:
                     instance.execution,
                     version,
                 ), f"I2: {place}: of {identity}"
-            case ActivityScheduled() | TimerCreated() | EventAwaited() | ChildStarted():
+            case (
+                ActivityScheduled()
+                | TimerCreated()
+                | EventAwaited()
+                | ChildStarted()
+                | RequestAwaited()
+            ):
                 instance.commands[event.id] = event
             case EventSent() | CancelSent():
                 instance.commands[event.id] = event
@@ -938,6 +973,12 @@ class Witness:
             case EventReceived():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, EventAwaited), f"I5: {place}: it answers {command}"
+                assert command.name == event.name, (
+                    f"I8: {place}: it is {event.name}, awaited was {command.name}"
+                )
+            case RequestReceived():
+                command = instance.commands.pop(event.source, None)
+                assert isinstance(command, RequestAwaited), f"I5: {place}: it answers {command}"
                 assert command.name == event.name, (
                     f"I8: {place}: it is {event.name}, awaited was {command.name}"
                 )

@@ -56,6 +56,7 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "o-2 delivered",
         "not delivered: ValueError",
         "1.0.0",
+        "['completed']",
         "pending",
         "2",
         "sold out",

@@ -31,6 +31,7 @@ from orchestra.client.selections import (
 )
 from orchestra.client.streams import StreamInfo, StreamItem
 from orchestra.client.values import Unreadable
+from orchestra.client.watching import InstanceChange
 from orchestra.operations.bulk import Bulk
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Handle",
     "HistoryEvent",
     "Hold",
+    "InstanceChange",
     "InstanceCount",
     "InstanceCounts",
     "InstanceInfo",

@@ -56,6 +56,7 @@ from orchestra.client.streams import StreamInfo, StreamItem, list_streams, read_
 from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
+from orchestra.client.watching import InstanceChange, watch, watch_instances
 from orchestra.clock import Clock, SystemClock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
@@ -400,6 +401,44 @@ class Client:
                 given.
         """
         return await self._selecting.find(selected(selection, conditions), order_by, limit, page)
+
+    def watch(self, instance_id: str) -> AsyncGenerator[InstanceInfo]:
+        """Yield an instance as it is now, and again at each change that a reader can see: of its
+        status, lap, hold, labels, custom status, pin, unread messages, of what it waits for, and of
+        its children.
+
+        Changes that follow each other within 20 ms are coalesced: the last one counts. So a loop
+        that laps all the time costs a watcher little, and no writer anything. Changes by this
+        process, and in the file of a SQLite store by others, are seen at once; those of other
+        nodes on PostgreSQL within a second.
+
+        It ends after the info of the end, and does not follow a restart of the instance.
+
+        Raises:
+            InstanceNotFound: there is none with this id, or it was deleted meanwhile.
+            InvalidArgument: the id is not text of 1 to 1,024 characters.
+        """
+        return watch(self._access, self._instances, instance_id)
+
+    def watch_instances(
+        self,
+        selection: Selection | None = None,
+        *,
+        order_by: OrderBy | str = OrderBy.NEWEST,
+        limit: int = 100,
+        **conditions: Unpack[Conditions],
+    ) -> AsyncGenerator[InstanceChange]:
+        """Yield the changes of a list, as :meth:`list_instances` shows it: what has entered it,
+        first all that is in it now, what has changed in it, and what has left it.
+
+        Changes are coalesced, as by :meth:`watch`. Only the first ``limit`` instances of the order
+        are watched, and kept in memory. It never ends by itself.
+
+        Raises:
+            InvalidArgument: as :meth:`list_instances` does.
+        """
+        chosen = selected(selection, conditions)
+        return watch_instances(self._access, self._selecting, chosen, order_by, limit)
 
     async def count_instances(
         self,
@@ -1314,6 +1353,10 @@ class Handle(Generic[R_co]):
     async def delete(self, *, reason: str = "", by: str = "") -> None:
         """Delete it, once it has ended; see :meth:`Client.delete`."""
         await self.client.delete(self.instance_id, reason=reason, by=by)
+
+    def watch(self) -> AsyncGenerator[InstanceInfo]:
+        """Yield its info now and at each change, until it has ended; see :meth:`Client.watch`."""
+        return self.client.watch(self.instance_id)
 
     async def history(self, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
         """Return the events of one of its executions, by default of the current one; see

@@ -86,6 +86,7 @@ class Control:
                 f"instance {instance_id!r} would have more than {MOST_LABELS} labels; remove some "
                 "with None"
             )
+        access.provider.stream_hints.changed()  # it was no commit
         return outcome.labels
 
     async def rewind(

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-from orchestra.client.hinted import HintedWatch
+from orchestra.client.hinted import ChangeWatch, HintedWatch
 from orchestra.client.intake import Intake
 from orchestra.client.port import End, StreamWatch
 from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
@@ -181,6 +181,7 @@ class DirectPort:
     def written_past(self) -> None:
         """Notify a runtime that shares this provider; other engines poll the store."""
         self._provider.store.stir()
+        self._provider.stream_hints.changed()
 
     def watch(
         self,
@@ -190,6 +191,14 @@ class DirectPort:
     ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""
         return nullcontext(PollingWatch(seconds))
+
+    def watch_changes(
+        self,
+        instance_id: str | None,  # noqa: ARG002 - hints tell no ids
+    ) -> AbstractContextManager[StreamWatch]:
+        """Watch by the hints of the provider, and poll."""
+        self._require_open()
+        return ChangeWatch(self._provider.stream_hints)
 
     def watch_stream(self, instance_id: str) -> AbstractContextManager[StreamWatch]:
         """Watch by the hints of the provider."""

@@ -11,7 +11,10 @@ import anyio
 from orchestra.loops import Signal
 from orchestra.store.hints import StreamHints
 
-__all__ = ["HintedWatch"]
+__all__ = ["ChangeWatch", "HintedWatch"]
+
+_GAP = 0.02
+"""Seconds between two looks of a watcher, at least: what changes all the time is coalesced."""
 
 
 class HintedWatch:
@@ -52,3 +55,26 @@ class HintedWatch:
         if self._is_told:
             self._signal = Signal()
             self._is_told = False  # what is published from now on is not in the next read
+
+
+class ChangeWatch(HintedWatch):
+    """Wakes a watcher when any instance may have changed, and not more often than every 20 ms.
+    Implements :class:`~orchestra.client.port.StreamWatch`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, hints: StreamHints) -> None:
+        super().__init__(hints, "")
+
+    def __enter__(self) -> Self:
+        self._hints.watch(self._told)
+        return self
+
+    def _told(self, instance_ids: Collection[str] | None) -> None:  # noqa: ARG002 - any may be it
+        super()._told(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Return after a hint since the last wait, or after so many seconds; never at once."""
+        await anyio.sleep(_GAP)
+        await super().wait(max(0.0, seconds - _GAP))

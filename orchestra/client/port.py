@@ -99,6 +99,15 @@ class Port(Protocol):
         """
         ...
 
+    def watch_changes(self, instance_id: str | None) -> AbstractContextManager[StreamWatch]:
+        """Watch for changes of an instance, or of any (``None``), while the context is open. It may
+        wake without a cause.
+
+        Raises:
+            RuntimeClosed: the runtime or client has stopped.
+        """
+        ...
+
     def watch_stream(self, instance_id: str) -> AbstractContextManager[StreamWatch]:
         """Watch for what an instance publishes while the context is open.
 

@@ -17,7 +17,7 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.client import Client
 from orchestra.client.arguments import check_provider, check_registry
-from orchestra.client.hinted import HintedWatch
+from orchestra.client.hinted import ChangeWatch, HintedWatch
 from orchestra.client.intake import Intake
 from orchestra.client.performing import perform
 from orchestra.client.port import End
@@ -662,6 +662,7 @@ class Runtime:
     def written_past(self) -> None:
         """Have the engine read what was written past it, before it handles its next message."""
         self._thread.look()
+        self._provider.stream_hints.changed()
 
     def _require_running(self) -> None:
         if self._process != os.getpid():
@@ -689,6 +690,14 @@ class Runtime:
         if not self._loop.is_current:
             return self._outside.watch(instance_id, seconds, request_id)
         return self._ends.watch(instance_id, seconds, request_id)
+
+    def watch_changes(
+        self,
+        instance_id: str | None,  # noqa: ARG002 - hints tell no ids
+    ) -> HintedWatch:
+        """Watch for changes, here or on any other node."""
+        self._require_running()
+        return ChangeWatch(self._provider.stream_hints)
 
     def watch_stream(self, instance_id: str) -> HintedWatch:
         """Watch for what an instance publishes, here or on any other node."""

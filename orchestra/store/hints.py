@@ -1,5 +1,5 @@
-"""Hints for readers of streams: something may have been published. Correctness does not depend on
-them.
+"""Hints for readers of streams and for watchers of instances: something may have been published, or
+have changed. Correctness does not depend on them.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from orchestra.store.changes import Change, Write
+from orchestra.store.changes import Change, Claim, Write
 from orchestra.store.kinds import Status
 
 __all__ = ["Listener", "StreamHints", "published_by"]
@@ -24,6 +24,8 @@ class StreamHints:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
+        self._watchers: tuple[Listener, ...] = ()
+        """Listeners that also hear of other changes."""
         self.on_listening: Callable[[bool], None] | None = None
         """Is called as the first listener comes, and as the last one goes. It must not block."""
 
@@ -39,9 +41,16 @@ class StreamHints:
             if len(self._listeners) == 1 and self.on_listening is not None:
                 self.on_listening(True)
 
+    def watch(self, listener: Listener) -> None:
+        """Add a listener that hears of all changes."""
+        with self._guard:
+            self._watchers = (*self._watchers, listener)
+        self.add(listener)
+
     def remove(self, listener: Listener) -> None:
         """Remove a listener."""
         with self._guard:
+            self._watchers = tuple(one for one in self._watchers if one != listener)
             self._listeners = tuple(one for one in self._listeners if one != listener)
             if not self._listeners and self.on_listening is not None:
                 self.on_listening(False)
@@ -50,6 +59,23 @@ class StreamHints:
         """Tell all listeners."""
         for listener in self._listeners:
             listener(instance_ids)
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """Tell the listeners what a group of this provider has done. Without a listener it costs
+        nothing.
+        """
+        if not self._listeners:
+            return
+        published, ended = published_by(changes)
+        if published or ended:
+            self.tell(published | ended)
+        if any(not isinstance(change, Claim) for change in changes):
+            self.changed()
+
+    def changed(self) -> None:
+        """Tell those that hear of all changes that any instance may have changed."""
+        for watcher in self._watchers:
+            watcher(None)
 
 
 def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:

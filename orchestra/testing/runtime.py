@@ -58,7 +58,13 @@ from orchestra.testing.commits import Commits, ProcessDied, plan_of_this_test
 from orchestra.testing.fakes import Fake, reference, with_children
 from orchestra.testing.performers import Performers
 from orchestra.testing.seeding import seed
-from orchestra.testing.waiting import NothingHappens, VirtualStreamWatch, VirtualWatch, waits_of
+from orchestra.testing.waiting import (
+    NothingHappens,
+    VirtualChangeWatch,
+    VirtualStreamWatch,
+    VirtualWatch,
+    waits_of,
+)
 
 __all__ = ["TestRuntime"]
 
@@ -749,6 +755,7 @@ class TestRuntime:
 
     def written_past(self) -> None:
         """Have the engine read what was written past it, and run what follows from it."""
+        self.provider.stream_hints.changed()
         self._node.cycle.poll_now()
         self._pump()
         self._acts += 1
@@ -762,13 +769,18 @@ class TestRuntime:
         self._require_open()
         return VirtualWatch(self, instance_id, seconds, request_id)
 
+    def watch_changes(self, instance_id: str | None) -> VirtualStreamWatch:
+        """Watch for changes; time goes by while they are waited for."""
+        self._require_open()
+        return VirtualChangeWatch(self, self.provider.stream_hints, instance_id)
+
     def watch_stream(self, instance_id: str) -> VirtualStreamWatch:
         """Watch for what an instance publishes; time goes by while it is waited for."""
         self._require_open()
         return VirtualStreamWatch(self, self.provider.stream_hints, instance_id)
 
-    async def move_until(self, told: Callable[[], bool], instance_id: str) -> None:
-        """Let time go by until an instance has published something, or has ended.
+    async def move_until(self, told: Callable[[], bool], instance_id: str | None) -> None:
+        """Let time go by until an instance has published something, has changed or has ended.
 
         Raises:
             NothingHappens: it never will.
@@ -784,10 +796,12 @@ class TestRuntime:
                 continue
             if due is None or steps == _MOST_STEPS:
                 why = "" if due is None else f" after {steps:,} steps of time"
+                if instance_id is None:
+                    raise NothingHappens(f"no instance changes any more{why}")
                 raise NothingHappens(
-                    f"instance {instance_id!r} publishes nothing more{why}: "
-                    f"{await self._waits_of(instance_id)}; read_stream(follow=False) ends with the "
-                    "last item"
+                    f"instance {instance_id!r} publishes nothing more, and does not change"
+                    f"{why}: {await self._waits_of(instance_id)}; read_stream(follow=False) ends "
+                    "with the last item"
                 )
             steps += 1
             self._move(due)

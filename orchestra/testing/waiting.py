@@ -14,6 +14,7 @@ from orchestra.store.requests import RequestAnswer
 
 __all__ = [
     "NothingHappens",
+    "VirtualChangeWatch",
     "VirtualStreamWatch",
     "VirtualWatch",
     "held_for_itself",
@@ -40,7 +41,7 @@ class Wheel(Protocol):
         """
         ...
 
-    async def move_until(self, told: Callable[[], bool], instance_id: str) -> None:
+    async def move_until(self, told: Callable[[], bool], instance_id: str | None) -> None:
         """Let time go by until a hint has come of what an instance publishes."""
         ...
 
@@ -85,7 +86,7 @@ class VirtualStreamWatch:
     :class:`~orchestra.client.port.StreamWatch`.
     """
 
-    def __init__(self, wheel: Wheel, hints: StreamHints, instance_id: str) -> None:
+    def __init__(self, wheel: Wheel, hints: StreamHints, instance_id: str | None) -> None:
         self._wheel = wheel
         self._hints = hints
         self._instance_id = instance_id
@@ -110,6 +111,17 @@ class VirtualStreamWatch:
         """Return when something was published since the last call, or the instance has ended."""
         await self._wheel.move_until(lambda: self._is_told, self._instance_id)
         self._is_told = False
+
+
+class VirtualChangeWatch(VirtualStreamWatch):
+    """The same for changes of an instance, or of any (``None``)."""
+
+    def __enter__(self) -> Self:
+        self._hints.watch(self._tell)
+        return self
+
+    def _tell(self, instance_ids: Collection[str] | None) -> None:  # noqa: ARG002 - any may be it
+        self._is_told = True
 
 
 async def waits_of(

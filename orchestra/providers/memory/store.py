@@ -17,7 +17,6 @@ from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
 from orchestra.store.executions import MARKED_AT_ONCE
 from orchestra.store.facts import ActivityId
-from orchestra.store.hints import published_by
 from orchestra.store.hot_row import HotRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow, hold_in_force
 from orchestra.store.kinds import Dialect
@@ -59,11 +58,7 @@ class MemoryStore:
             commit = Commit(
                 now, apply(self._database, changes, now, self._tombstone_window, self._dialect)
             )
-        hints = self._database.stream_hints
-        if hints.is_listening:
-            published, ended = published_by(changes)
-            if published or ended:
-                hints.tell(published | ended)
+        self._database.stream_hints.committed(changes)
         return commit
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:

@@ -70,11 +70,10 @@ class PostgresStore:
         committed = self._commit(group)
         if committed.wakes_others:
             self._pulse.notify()
-        published, ended = published_by(changes)
+        published, _ = published_by(changes)
         if published:
             self._pulse.notify_readers()
-        if (published or ended) and self._hints.is_listening:
-            self._hints.tell(published | ended)
+        self._hints.committed(changes)
         return Commit(committed.now, committed.finish())
 
     def _commit(self, group: Group) -> Committed:

@@ -29,7 +29,7 @@ from orchestra.store.decoding import (
     read_hold_in_force,
     read_message,
 )
-from orchestra.store.hints import StreamHints, published_by
+from orchestra.store.hints import StreamHints
 from orchestra.store.instances import LONGEST_DELAY, HeldRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, QueueName, Unread
@@ -59,10 +59,7 @@ class SqliteStore:
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._writer.transaction() as transaction:
             outcomes = Group(transaction, self._settings).apply(changes)
-        if self._hints.is_listening:
-            published, ended = published_by(changes)
-            if published or ended:
-                self._hints.tell(published | ended)
+        self._hints.committed(changes)
         return Commit(transaction.now, outcomes)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:

@@ -8,7 +8,17 @@ from typing import Final
 import click
 
 from orchestra.cli.checks import ExitCode
-from orchestra.cli.commands import acting, deploying, looking, nodes, sending, serving, upkeep
+from orchestra.cli.commands import (
+    acting,
+    deploying,
+    looking,
+    nodes,
+    scheduling,
+    sending,
+    serving,
+    streaming,
+    upkeep,
+)
 from orchestra.cli.output import Output
 from orchestra.errors import InvalidArgument, OrchestraError, SchemaMismatch, StoreError
 from orchestra.providers.urls import without_secrets
@@ -26,7 +36,17 @@ exit code:
 """
 
 _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
-    ("Look", (looking.ls, looking.count, looking.show, looking.history)),
+    (
+        "Look",
+        (
+            looking.ls,
+            looking.count,
+            looking.show,
+            looking.history,
+            streaming.streams,
+            scheduling.schedules,
+        ),
+    ),
     ("Send", (sending.start, sending.event, sending.request, sending.messages)),
     (
         "Act",

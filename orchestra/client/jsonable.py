@@ -10,6 +10,8 @@ from typing import Any, cast
 
 from orchestra.client.values import Unreadable
 from orchestra.levels import Unknown
+from orchestra.schedules import Spec, spec_to_json
+from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.store.routes import Kind
 from orchestra.versions import Exact, Latest, Range, UnknownPolicy
 
@@ -20,8 +22,8 @@ def jsonable(value: Any) -> Any:
     """Return a value in its JSON form.
 
     Dataclasses are objects with the names of their public fields. Instants are RFC 3339 in UTC,
-    durations are seconds, enumerations are their values, policies are their text, and exceptions
-    have their type and message.
+    durations are seconds, enumerations are their values, policies are their text, specs of
+    schedules are as they are stored, and exceptions have their type and message.
     """
     match value:
         case None | bool() | int() | float():
@@ -40,6 +42,8 @@ def jsonable(value: Any) -> Any:
             return {"unreadable": value.reason, "size": value.size}
         case Latest() | Exact() | Range() | UnknownPolicy() | Kind():
             return str(value)
+        case Spec():
+            return {**spec_to_json(value, level=THIS_LIBRARY.level)}
         case BaseException():
             return {"type": type(value).__name__, "message": str(value)}
         case Mapping():

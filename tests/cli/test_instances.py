@@ -317,3 +317,50 @@ def test_a_duration_that_is_none_is_refused(run, duration):
     code, _, err = run("ls", "--longer-than", duration)
     assert code == 3
     assert "no duration" in err
+
+
+# --- schedules and streams --------------------------------------------------------------------
+
+
+def test_a_schedule_is_created_shown_paused_triggered_and_deleted(run):
+    made = ["schedules", "create", "daily", "--daily", "09:00", "--zone", "Europe/Berlin"]
+    code, out, _ = run(*made, "--event", "watch-1", "go", "--value", '"now"')
+    assert code == 0
+    assert "daily: never_ran, event go for watch-1" in out
+    assert run(*made, "--event", "watch-1", "go")[0] == 2
+    assert run(*made)[0] == 3
+    assert run("schedules", "create", "x", "--start", "watch")[0] == 3
+    (listed,) = json.loads(run("schedules", "ls", "-o", "json")[1])
+    assert listed["schedule"]["spec"]["zone"] == "Europe/Berlin"
+    assert len(run("schedules", "preview", "daily", "--count", "3")[1].splitlines()) == 3
+    assert "paused" in run("schedules", "pause", "daily", "--reason", "calm")[1]
+    assert run("schedules", "ls")[1].splitlines()[1].split()[1] == "paused"
+    assert run("schedules", "resume", "daily")[0] == 0
+    assert run("schedules", "trigger", "daily")[1].startswith("fired")
+    waiting = json.loads(run("messages", "watch-1", "-o", "json")[1])
+    assert [one["payload"] for one in waiting] == ["now"]
+    assert "fired 1" in run("schedules", "show", "daily")[1]
+    assert run("schedules", "delete", "daily")[0] == 0
+    assert run("schedules", "ls") == (0, "", "no schedule\n")
+    assert run("schedules", "show", "daily")[0] == 2
+
+
+def test_a_stream_is_listed_and_read(path, capfdbinary):
+    async def speaks(ctx, _input: int) -> None:
+        for word in ("a", "b", "c"):
+            ctx.publish("words", {"word": word})
+
+    async def fill():
+        registry = OrchestrationRegistry.builder().register("speaks", speaks).build()
+        async with Runtime(SqliteProvider(path, durability="relaxed"), registry) as runtime:
+            await (await runtime.client.start("speaks", 0, instance_id="s")).wait()
+
+    anyio.run(fill)
+    assert main(["streams", "ls", "s", "--store", str(path)]) == 0
+    assert capfdbinary.readouterr().out.splitlines()[1].split()[:3] == [b"words", b"1", b"3"]
+    read = ["streams", "read", "s", "words", "--after", "1", "--follow", "--store", str(path)]
+    assert main([*read, "-o", "jsonl"]) == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["value"]["word"] for line in lines] == ["b", "c"]
+    assert main(read) == 0
+    assert b"2  " in capfdbinary.readouterr().out

@@ -601,7 +601,7 @@ class Schedules:
                 return None
             _require_edition(record.row, act.expected)
             library = self._access.provider.library
-            around = Circumstances(catalogue, catalogue.now, act.by, self._limits, library, new_id)
+            around = Circumstances(catalogue, catalogue.now, act.by, self._limits, library)
             try:
                 read = read_schedule(record.row, library)
                 write = decide(_Found(read, record, around, instant_of(catalogue.now)))

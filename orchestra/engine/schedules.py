@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from orchestra.clock import new_id
 from orchestra.errors import StoreError
 from orchestra.operations.scheduling import Circumstances, Unreadable, instant_of, tick
 from orchestra.store.catalogue import Catalogue
@@ -90,7 +89,7 @@ class Schedules:
         if not self._is_known:
             again = self._asked_at + _BETWEEN_LOOKS
             if self._asked_at <= now < again and self._asked_at:
-                return again if self._due is None else min(self._due, again)
+                return again if self._due is None or self._due <= now else min(self._due, again)
             self._due, self._is_known, self._asked_at = self._store.next_tick(), True, now
         return self._due
 
@@ -127,7 +126,7 @@ class Schedules:
         try:
             write = tick(
                 due,
-                Circumstances(catalogue, now, self.node_id, self._limits, self._library, new_id),
+                Circumstances(catalogue, now, self.node_id, self._limits, self._library),
             )
         except Unreadable as error:
             self._leave_alone(row.schedule_id, row.revision, now)

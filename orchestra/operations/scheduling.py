@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any, Final
 
 from orchestra import schedules
@@ -247,7 +248,7 @@ def _ended(schedule: Schedule, runs: Sequence[FollowedRun], coming: int) -> list
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """What a write needs besides the schedule: the catalogue, which chooses versions; ``by``, the
-    node or client; the bounds of inboxes; a maker of ids.
+    node or client; the bounds of inboxes.
     """
 
     catalogue: Catalogue
@@ -255,7 +256,6 @@ class Circumstances:
     by: str
     limits: InboxLimits
     library: Library
-    new_id: Callable[[], str]
 
 
 def tick(due: DueSchedule, around: Circumstances) -> ScheduleWrite:
@@ -356,7 +356,7 @@ def _act(
         slot = _slot_row(outcome, action.instance_id)
         return ScheduleAct(slot, event=_append(read, action, slot.key, around.limits))
     slot = _slot_row(outcome, run.run)
-    return ScheduleAct(slot, start=_start(read, action, slot.slot, run, around))
+    return ScheduleAct(slot, start=_start(read, action, outcome, run, around))
 
 
 def _append(read: ReadSchedule, action: Event, key: SlotKey, limits: InboxLimits) -> Append:
@@ -372,7 +372,7 @@ def _append(read: ReadSchedule, action: Event, key: SlotKey, limits: InboxLimits
 
 
 def _start(
-    read: ReadSchedule, action: Start, slot: int, run: RunDue, around: Circumstances
+    read: ReadSchedule, action: Start, outcome: SlotOutcome, run: RunDue, around: Circumstances
 ) -> StartChange:
     queue = action.queue or DEFAULT_QUEUE
     try:
@@ -391,7 +391,7 @@ def _start(
         by=around.by,
         queue=queue,
         instance_id=run.run,
-        incarnation=around.new_id(),
+        incarnation=_incarnation(read.row, outcome),
         request_id=run.run,
         written_by=read.written_by,
         shape=read.shape,
@@ -399,4 +399,12 @@ def _start(
         created_by=f"schedule {read.row.schedule_id}",
         not_before=due if due > around.now else None,
     )
-    return replace(start, schedule=(read.row.schedule_id, slot))
+    return replace(start, schedule=(read.row.schedule_id, micros_of(outcome.slot)))
+
+
+def _incarnation(row: ScheduleRow, outcome: SlotOutcome) -> str:
+    """Return the incarnation of a run. The schedule's revision is in it, so a slot that runs again
+    begins another life (rule 2).
+    """
+    made = f"{row.incarnation}/{row.revision}/{micros_of(outcome.slot)}/{outcome.cause}"
+    return blake2b(made.encode(), digest_size=16).hexdigest()

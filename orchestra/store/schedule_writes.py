@@ -88,7 +88,6 @@ def decide_schedule(
             incarnation=write.incarnation,
             revision=write.revision + 1,
             updated_at=now,
-            created_at=row.created_at if write.revision else now,
         )
         fences[write.schedule_id] = ScheduleFence(row.incarnation, row.revision)
     by_operator = write.record is not None

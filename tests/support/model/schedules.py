@@ -91,7 +91,6 @@ def write_schedule(world: ModelWorld, now: int, write: ScheduleWrite, apply: App
         row,
         incarnation=write.incarnation,
         revision=write.revision + 1,
-        created_at=now if standing is None else row.created_at,
         updated_at=now,
     )
     return ScheduleWritten(tuple(done), tuple(arrivals))

@@ -326,6 +326,14 @@ class Clients:
         else:
             self._answered(change, self._commit(change))
 
+    def commit(self, change: ClientChange) -> Outcome:
+        """Commit a change over the clients' connection, once.
+
+        Raises:
+            StoreError: it was not committed, or nobody knows.
+        """
+        return self._link.commit([change]).outcomes[0]
+
     def _commit(self, change: ClientChange) -> Outcome | OrchestraError:
         self._committing.append(change)
         try:

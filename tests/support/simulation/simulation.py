@@ -29,10 +29,10 @@ from orchestra.errors import (
 )
 from orchestra.levels import Levels
 from orchestra.resolution import policy_of
-from orchestra.store.changes import Append, Change, Start, Write
+from orchestra.store.changes import Append, Change, ScheduleWrite, Start, Write
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import THIS_LIBRARY, Library, Status
-from orchestra.store.outcomes import Commit
+from orchestra.store.outcomes import Commit, Outcome
 from orchestra.store.port import Directory, Provider
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.testing.checker import check_store
@@ -53,6 +53,7 @@ from tests.support.simulation.programs import (
     UNDO,
     registry_of,
 )
+from tests.support.simulation.schedules import Schedulers
 from tests.support.simulation.witness import Witness
 
 __all__ = ["Connect", "Result", "Simulation", "simulate"]
@@ -68,6 +69,8 @@ class Connect(Protocol):
 
 _WEIGHT_OF_AGES: Final = 2.5
 
+_WITH_SCHEDULES: Final = 0.4
+_WEIGHT_OF_SCHEDULES: Final = 4.0
 _PLACES: Final = 1_000
 _STERN: Final = 0.25
 """How often the next library rules out older ones."""
@@ -175,6 +178,16 @@ class Simulation:
         provider.admin.set_expiry(dict.fromkeys(self.plan.programs, expiry))
         self.counts: Counter[str] = self.witness.counts
         self.clients: Clients = Clients(self, self._connected(), self.plan, self.witness)
+        drawn = Random(f"schedules of {seed}")
+        self._has_schedules = not ages and drawn.random() < _WITH_SCHEDULES
+        self._schedulers = Schedulers(
+            self._connected() if self._has_schedules else provider,
+            drawn,
+            self.plan,
+            self.witness.schedules,
+            self._schedule,
+            self.new_id,
+        )
         self.nodes: list[SimulatedNode] = []
         self._outage: StoreError | None = None
         self._late: list[tuple[Change, ...]] = []
@@ -200,6 +213,7 @@ class Simulation:
             "poison": self._poison,
             "return": self._return,
             "age": self._age,
+            "schedule": self._act_on_schedules,
         }
 
     def close(self) -> None:
@@ -226,6 +240,8 @@ class Simulation:
         for _ in range(self.plan.nodes):
             self._boot()
         odds = {**self.plan.weights, **({"age": _WEIGHT_OF_AGES} if self._has_ages else {})}
+        if self._has_schedules:
+            odds["schedule"] = _WEIGHT_OF_SCHEDULES
         names, weights = list(odds), list(odds.values())
         for name in self.random.choices(names, weights, k=self.plan.acts):
             self._acts[name]()
@@ -318,6 +334,15 @@ class Simulation:
             self._turn(self.random.choice(nodes))
 
     # --- what happens ---
+
+    def _act_on_schedules(self) -> None:
+        instances = self.witness.instances.values()
+        self._schedulers.act(
+            [(one.instance_id, one.name) for one in instances if one.status is Status.OPEN]
+        )
+
+    def _schedule(self, write: ScheduleWrite) -> Outcome:
+        return self.clients.commit(write)
 
     def _activity(self) -> None:
         nodes = [node for node in self._reachable if node.running]
@@ -884,7 +909,7 @@ class Simulation:
                 for instance in self.witness.instances.values()
                 if instance.status is Status.OPEN
             ]
-            if not open_lives:
+            if not open_lives and self._store.next_tick() is None:
                 break
             for instance in open_lives:
                 helped = PROGRAMS[instance.name].helped
@@ -919,6 +944,7 @@ class Simulation:
             assert node.engine.unrecorded == 0, "a report of an activity is kept for ever"
             self._stop_in_order(node)
         self.clients.check()
+        self.counts["slots"] += self.witness.schedules.check(self._newest)
         for instance in self.witness.instances.values():
             record = self.directory.get(instance.instance_id)
             assert record is not None, f"I1: {instance.instance_id} is lost"

@@ -56,9 +56,11 @@ from orchestra.store.changes import (
     Release,
     Report,
     Resume,
+    ScheduleWrite,
     Start,
     Suspend,
     Write,
+    instances_of,
 )
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import (
@@ -80,6 +82,7 @@ from orchestra.store.outcomes import (
     Recovered,
     Refusal,
     Refused,
+    ScheduleWritten,
     Started,
     StartExists,
 )
@@ -92,6 +95,7 @@ from tests.support.simulation.handed_out import HandedOutActivities
 from tests.support.simulation.instances import WatchedInstance
 from tests.support.simulation.programs import PROGRAMS
 from tests.support.simulation.requests import WatchedRequests
+from tests.support.simulation.schedules import ScheduleWitness
 from tests.support.simulation.sends import full
 from tests.support.simulation.versions import Versions
 
@@ -142,6 +146,7 @@ class Witness:
         self._requests: set[str | None] = set()
         """The requests of rewinds that were done."""
         self._digest = blake2b(digest_size=8)
+        self.schedules: ScheduleWitness = ScheduleWitness(directory)
 
     @property
     def digest(self) -> str:
@@ -170,7 +175,7 @@ class Witness:
                     self._handed_out.written(change, outcome)
             elif isinstance(change, Recover):
                 self._recover(change, outcome)
-        touched = {change.instance_id: None for change in changes if not isinstance(change, Claim)}
+        touched = {one: None for change in changes for one in sorted(instances_of(change))}
         for change, outcome in pairs:
             if isinstance(change, Write) and isinstance(outcome, Granted):
                 touched.update(dict.fromkeys(self._children.follow(change, outcome, commit.now)))
@@ -190,6 +195,8 @@ class Witness:
                     self._suspend(change, outcome)
                 case Resume():
                     self._resume(change, outcome)
+                case ScheduleWrite():
+                    self._scheduled(change, outcome, commit.now)
                 case Report():
                     self._handed_out.reported(change, outcome)
                 case _:
@@ -211,6 +218,30 @@ class Witness:
             if one in self.instances
         ]
         self._digest.update(repr((commit.now, trace, state)).encode())
+
+    def _scheduled(self, write: ScheduleWrite, outcome: Outcome, now: int) -> None:
+        """Take in what a granted write of a schedule has done to instances."""
+        if not self.schedules.written(write, outcome):
+            return
+        assert isinstance(outcome, ScheduleWritten)
+        arrivals = list(outcome.arrivals)
+        marked = {one: appended for one, appended in arrivals if appended.cancel is not None}
+        for cancel in write.cancels:
+            if cancel.instance_id in marked:
+                self._cancel(cancel, marked.pop(cancel.instance_id))
+        sent = {
+            appended.message.message_id: appended
+            for _, appended in arrivals
+            if appended.message is not None
+        }
+        for act, slot in zip(write.acts, outcome.slots, strict=False):
+            self.counts[f"slots {slot.outcome}"] += 1
+            if act.event is not None and act.event.message_id in sent:
+                self._append(act.event, sent[act.event.message_id], now)
+            has_fired = act.start is not None and slot.outcome == "fired"
+            if has_fired and act.start.instance_id not in self.instances:
+                self._start(act.start, Started())
+        self.counts["ticks"] += 1
 
     def _write(self, write: Write, outcome: Outcome, now: int) -> None:
         instance = self.instances.get(write.instance_id)

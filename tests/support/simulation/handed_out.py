@@ -135,6 +135,9 @@ class HandedOutActivities:
             assert activity.route in claim.routes, (
                 "a node was given an activity that it does not have"
             )
+            assert activity.route.node in {None, claim.node}, (
+                f"{claim.node} has taken {task}, which belongs to a session on another node"
+            )
             assert activity.attempt == task.attempt, (
                 f"rule 14: {task} is not attempt {activity.attempt}"
             )
@@ -175,6 +178,15 @@ class HandedOutActivities:
             (instance.instance_id, instance.incarnation), {}
         ).items():
             row = rows[number]
+            if activity.owner is None and not activity.has_ended and row.failure == LOST:
+                only = activity.route.node
+                assert only is not None, f"I5: {row} was lost, and nobody had it"
+                assert only not in living, f"{row} was lost with its session, and {only} lives"
+                self._fences[instance.instance_id, instance.incarnation][number] = row.revision
+                activity.has_ended = True
+                instance.inbox_seq += 1
+                self._counts["lost before they were taken"] += 1
+                continue
             if activity.owner is None or row.owner == activity.owner:
                 continue
             assert row.owner is None, f"I6: {activity.owner} had {row}, and did not take it"

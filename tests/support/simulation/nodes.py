@@ -444,6 +444,9 @@ class SimulatedNode:
     def _run(self, run: RunActivity) -> None:
         assert run.key not in self.running, f"{run.key} runs twice on one node"
         assert run.name in self.activities, f"{run.key} runs where nobody has {run.name!r}"
+        assert run.session in {None, self.engine.node.node_id}, (
+            f"{run.key} belongs to a session on {run.session}"
+        )
         self.asked.discard(run.key)
         self.running[run.key] = run
         self.began_as[run.key] = self.engine.node.node_id

@@ -25,6 +25,8 @@ from orchestra.errors import (
     Failure,
     InboxFull,
     InstanceError,
+    SessionLost,
+    SessionTimeout,
 )
 from orchestra.futures import DurableFuture
 from orchestra.registry import OrchestrationRegistry
@@ -356,6 +358,43 @@ async def _saga(ctx: OrchestrationContext, left: Any) -> Any:
     return "settled"
 
 
+async def _tied(ctx: OrchestrationContext, left: Any) -> Any:
+    """Has one node do several things, in sessions that are lost with it. It gives up one that no
+    node takes for long.
+    """
+    queue = FAR if left % 2 else None
+    lost = 0
+    try:
+        async with ctx.session(
+            FLAKY, STRICT, KILLER, queue=queue, timeout=timedelta(seconds=60)
+        ) as session:
+            try:
+                await session.schedule_activity(FLAKY, left)
+                _linger()
+                await ctx.race(
+                    session.schedule_activity(STRICT, left),
+                    ctx.schedule_timer(timedelta(seconds=9)),
+                )
+                await ctx.gather(*(session.schedule_activity(FLAKY, n) for n in range(2)))
+                if left % 3 == 2:
+                    await session.schedule_activity(KILLER, left)
+                if left > 2:
+                    ctx.continue_as_new(left - 1)
+            except SessionLost:
+                try:
+                    session.schedule_activity(FLAKY, left)
+                except SessionLost:
+                    lost += 1
+                _linger()
+                if not lost:
+                    raise AssertionError("a lost session takes an activity") from None
+    except (ActivityFailed, SessionTimeout):
+        _linger()
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "tied"
+
+
 async def _drifting(ctx: OrchestrationContext, left: Any) -> Any:
     """What the nondeterministic code of the second stage was before, and will be again."""
     await ctx.schedule_activity(FLAKY, left)
@@ -620,6 +659,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "failing": Program(_everywhere(_failing), ends=_ENDED - {Status.COMPLETED} | {Status.FAILED}),
     "deadly": Program(_everywhere(_deadly)),
     "errand": Program(_everywhere(_errand), state=lambda random: random.randint(0, 3)),
+    "tied": Program(_everywhere(_tied), state=lambda random: random.randint(0, 4)),
     "saga": Program(_everywhere(_saga), state=lambda random: random.randint(0, 3)),
     "drifting": Program(
         ({"1.0.0": _drifting}, {"1.0.0": _drifting_broken}, {"1.0.0": _drifting}),

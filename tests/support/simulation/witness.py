@@ -44,7 +44,9 @@ from orchestra.events import (
     from_record,
 )
 from orchestra.levels import Unknown
+from orchestra.replay import SESSION_LOST
 from orchestra.retention import Retention
+from orchestra.sessions import ENTER
 from orchestra.store.audit import Record
 from orchestra.store.changes import (
     Append,
@@ -88,6 +90,7 @@ from orchestra.store.outcomes import (
 )
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import node_of
 from orchestra.store.snapshots import Snapshot
 from tests.support.simulation.ages import Ages
 from tests.support.simulation.children import WatchedChildren, take_reports
@@ -962,6 +965,20 @@ class Witness:
             self.counts["events"] += 1
         instance.records = records
 
+    def _check_session(
+        self, command: ActivityScheduled, event: ActivityCompleted | ActivityFailedEvent, place: str
+    ) -> None:
+        """What belongs to a session is lost with the session's node, and nothing else is."""
+        node = node_of(command.queue)
+        if command.name == ENTER:
+            assert isinstance(event, ActivityCompleted), f"{place}: a session ends by {event}"
+            self.counts["sessions"] += 1
+        elif isinstance(event, ActivityFailedEvent) and event.cause.type == SESSION_LOST:
+            assert node is not None, f"{place}: {command} is lost with no session"
+            living = {row.record.node_id for row in self._directory.catalogue().nodes}
+            assert node not in living, f"{place}: {command} is lost, and {node} lives"
+            self.counts["lost with their sessions"] += 1
+
     def _check_event(
         self, instance: WatchedInstance, version: str, event: Event, place: str
     ) -> None:
@@ -988,7 +1005,8 @@ class Witness:
             case ActivityCompleted() | ActivityFailedEvent():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, ActivityScheduled), f"I5: {place}: it answers {command}"
-                if isinstance(event, ActivityCompleted):
+                self._check_session(command, event, place)
+                if isinstance(event, ActivityCompleted) and command.name != ENTER:
                     key = ActivityKey(
                         instance.instance_id, instance.incarnation, instance.execution, event.source
                     )

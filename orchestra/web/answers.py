@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import JSONResponse
 
 from orchestra.client.jsonable import jsonable
 
-__all__ = ["Routes", "answer"]
+__all__ = ["Routes", "answer", "revision_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,6 +18,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return a value as JSON."""
     return JSONResponse(jsonable(value), status, dict(headers or {}))
+
+
+def revision_of(quoted: str | None) -> int | None:
+    """Return the revision that an If-Match header names.
+
+    Raises:
+        HTTPException: 412, it names none.
+    """
+    if quoted is None:
+        return None
+    words = quoted.strip().strip('"')
+    if not words.isdecimal():
+        raise HTTPException(412, f"{quoted} is no revision; send the ETag of what you have read")
+    return int(words)
 
 
 class Routes:

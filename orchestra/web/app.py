@@ -14,7 +14,7 @@ from orchestra.telemetry import library_version
 from orchestra.web import problems
 from orchestra.web.access import Auth, operator_of
 from orchestra.web.answers import Routes
-from orchestra.web.api import acts, deploying, instances, store
+from orchestra.web.api import acts, deploying, instances, schedules, store, streams
 from orchestra.web.dashboard import STATIC, pages
 from orchestra.web.headers import SafeHeaders
 from orchestra.web.paths import WholeSegments
@@ -28,6 +28,8 @@ _GROUPS: Final[tuple[Routes, ...]] = (
     instances.routes,
     acts.routes,
     deploying.routes,
+    schedules.routes,
+    streams.routes,
     store.routes,
 )
 
@@ -98,7 +100,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 def _responses(schemas: Schemas, annotation: Any, status: int) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "done"}
     if annotation is not None:
-        done["content"] = {"application/json": {"schema": schemas.of(annotation)}}
+        media_type = "text/event-stream" if annotation is str else "application/json"
+        done["content"] = {media_type: {"schema": schemas.of(annotation)}}
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {
         str(status): done,

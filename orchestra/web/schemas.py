@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from orchestra.client.values import Unreadable
 from orchestra.levels import Unknown
+from orchestra.schedules import Spec
 from orchestra.store.routes import Kind
 from orchestra.versions import Exact, Latest, Range, UnknownPolicy
 
@@ -36,6 +37,7 @@ _PLAIN: Final[dict[Any, Schema]] = {
     Range: {"type": "string"},
     UnknownPolicy: {"type": "string"},
     Kind: {"type": "string"},
+    Spec: {"type": "object", "description": "when a schedule has slots"},
     Any: {},
     object: {},
     Unreadable: {

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from fastapi import FastAPI
 
-from orchestra import Failure, OrchestrationRegistry
+from orchestra import Cron, Every, Failure, OrchestrationRegistry, Schedule, Start
 from orchestra.testing import TestRuntime
 from orchestra.web import create_app
 
@@ -32,11 +32,17 @@ async def asks(ctx, _input: int) -> None:
     await ctx.wait_for_event("stop")
 
 
+async def speaks(ctx, _input: int) -> None:
+    for word in ("a", "b", "c"):
+        ctx.publish("words/1", {"word": word})
+
+
 REGISTRY = (
     OrchestrationRegistry.builder()
     .register("watch", watch)
     .register("fails", fails)
     .register("asks", asks)
+    .register("speaks", speaks)
     .build()
 )
 
@@ -256,6 +262,46 @@ async def test_a_policy_is_set_only_if_it_is_as_it_was_read(site):
     assert (await site.send("PUT", "/policies/watch", 422, json={"policy": "newest"}))["title"]
     history = await site.get("/policies/watch/history")
     assert history[0]["reason"] == "calm"
+
+
+# --- schedules and streams --------------------------------------------------------------------
+
+
+async def test_schedules_are_looked_at_paused_and_triggered(site, env):
+    spec = Cron("0 9 * * *", "Europe/Berlin") | Every(timedelta(hours=6))
+    await env.client.schedules.create(Schedule("day/1", spec, Start("watch", 1)))
+    path = "/schedules/day%2F1"
+    answer = await site.http.get(API + path)
+    tag, info = answer.headers["etag"], await site.get(path)
+    assert (info["verdict"], info["schedule"]["action"]["name"]) == ("never_ran", "watch")
+    assert len(await site.get(f"{path}/preview", params={"count": 3})) == 3
+    paused = await site.post(f"{path}/pause", {"reason": "calm"}, headers={"If-Match": tag})
+    assert paused["pause"]["by"] == "localhost"
+    problem = await site.post(f"{path}/pause", {}, 412, headers={"If-Match": tag})
+    assert problem["title"] == "ScheduleChangedMeanwhile"
+    assert (await site.post(f"{path}/resume", {"catch_up": True}))["pause"] is None
+    assert (await site.post(f"{path}/trigger", {}))["outcome"] == "fired"
+    interval = {"start": "2026-02-27T00:00:00Z", "end": "2026-02-28T00:00:00Z"}
+    assert len((await site.post(f"{path}/backfill", interval))["slots"]) == 6
+    (listed,) = (await site.get("/schedules"))["items"]
+    assert listed["counters"]["fired"] == 1
+    await site.send("DELETE", path, 204)
+    await site.get(path, 404)
+
+
+async def test_a_stream_is_read_as_events_behind_the_last_one_that_was_seen(site, env):
+    await site.post("/instances", {"name": "speaks", "input": 1, "instance_id": "s"}, 201)
+    await env.run_until_idle()
+    (stream,) = await site.get("/instances/s/streams")
+    assert (stream["name"], stream["last_offset"]) == ("words/1", 3)
+    path = f"{API}/instances/s/streams/words%2F1"
+    answer = await site.http.get(path, headers={"Last-Event-ID": "1"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    numbers = [line for line in answer.text.splitlines() if line.startswith("id: ")]
+    assert numbers == ["id: 2", "id: 3"]
+    assert '"word":"b"' in answer.text
+    assert (await site.http.get(path, headers={"Last-Event-ID": "x"})).status_code == 422
+    assert (await site.http.get(f"{API}/instances/nobody/streams/x")).status_code == 404
 
 
 # --- errors -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from orchestra.operations.preflight import PreflightReport
 from orchestra.registry import OrchestrationRegistry
 from orchestra.versions import UnknownPolicy, policy_from_text
 from orchestra.web.access import CurrentClient, Operator
-from orchestra.web.answers import Routes, answer
+from orchestra.web.answers import Routes, answer, revision_of
 
 __all__ = ["routes"]
 
@@ -61,7 +61,7 @@ async def set_policy(
         policy,
         reason=body.reason,
         by=by,
-        expected_revision=None if if_match is None else _revision(if_match),
+        expected_revision=revision_of(if_match),
         allow_missing=body.allow_missing,
     )
     return answer(info, headers={"ETag": f'"{info.revision}"'})
@@ -82,10 +82,3 @@ async def preflight(
     if registry is None:
         raise HTTPException(404, "no registry is known here; give create_app a registry")
     return answer(await client.preflight(registry, name, replay=replay))
-
-
-def _revision(quoted: str) -> int:
-    text = quoted.strip().strip('"')
-    if not text.isdecimal():
-        raise HTTPException(412, f"{quoted} is no revision; send the ETag of the policy")
-    return int(text)

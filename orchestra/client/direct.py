@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-from orchestra.client.hinted import ChangeWatch, HintedWatch
+from orchestra.client.hinted import ChangeWatch, HintedAnswer, HintedWatch
 from orchestra.client.intake import Intake
 from orchestra.client.port import End, StreamWatch
 from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
@@ -184,12 +184,11 @@ class DirectPort:
         self._provider.stream_hints.changed()
 
     def watch(
-        self,
-        instance_id: str,  # noqa: ARG002 - it polls for any instance
-        seconds: float,
-        request_id: str | None = None,  # noqa: ARG002 - and for any answer
-    ) -> AbstractContextManager[PollingWatch]:
-        """Poll, at growing intervals."""
+        self, instance_id: str, seconds: float, request_id: str | None = None
+    ) -> AbstractContextManager[PollingWatch | HintedAnswer]:
+        """Poll, at growing intervals. The hints of the provider wake a wait for an answer."""
+        if request_id is not None:
+            return HintedAnswer(self._provider.stream_hints, instance_id, seconds)
         return nullcontext(PollingWatch(seconds))
 
     def watch_changes(

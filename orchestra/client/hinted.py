@@ -1,17 +1,22 @@
-"""Readers of streams that the hints of a provider wake."""
+"""Readers of streams, and callers that wait for answers, whom the hints of a provider wake."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import anyio
 
+from orchestra.client.port import End
 from orchestra.loops import Signal
 from orchestra.store.hints import StreamHints
+from orchestra.store.requests import RequestAnswer
 
-__all__ = ["ChangeWatch", "HintedWatch"]
+__all__ = ["ChangeWatch", "HintedAnswer", "HintedWatch"]
+
+_SHORTEST: Final = 0.02
+_LONGEST: Final = 0.5
 
 _GAP = 0.02
 """Seconds between two looks of a watcher, at least: what changes all the time is coalesced."""
@@ -78,3 +83,41 @@ class ChangeWatch(HintedWatch):
         """Return after a hint since the last wait, or after so many seconds; never at once."""
         await anyio.sleep(_GAP)
         await super().wait(max(0.0, seconds - _GAP))
+
+
+class HintedAnswer:
+    """Wakes a caller that waits for an answer at each hint, and after a pause, longer each time.
+    Implements :class:`~orchestra.client.port.EndWatch`.
+    """
+
+    end: End | None = None
+    answer: RequestAnswer | None = None
+    known_open = False
+
+    def __init__(self, hints: StreamHints, instance_id: str, seconds: float) -> None:
+        self._watch = HintedWatch(hints, instance_id)
+        self._deadline = anyio.current_time() + seconds
+        self._pause = _SHORTEST
+
+    def __enter__(self) -> Self:
+        self._watch.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._watch.__exit__(error_type, error, traceback)
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return anyio.current_time() >= self._deadline
+
+    async def wait(self) -> None:
+        """Return after a hint, or after the next pause."""
+        left = max(0.0, self._deadline - anyio.current_time())
+        await self._watch.wait(min(left, self._pause))
+        self._pause = min(_LONGEST, self._pause * 1.5)

@@ -1,7 +1,8 @@
 """Callers that wait for the ends of instances, and for answers to requests.
 
 What this node commits wakes them at once. A periodic query asks the store for all other ends
-together; then callers also look for their answers.
+together. Callers whose answer does not come soon look for it in the store: periodically, and at
+each hint that another process has answered something.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain, count
 from types import TracebackType
 from typing import Final, Self
@@ -19,6 +20,7 @@ import anyio
 from orchestra.client.port import End
 from orchestra.loops import EventLoop
 from orchestra.runtime.readers import Readers
+from orchestra.store.hints import StreamHints
 from orchestra.store.port import Directory
 from orchestra.store.requests import RequestAnswer
 
@@ -27,6 +29,8 @@ __all__ = ["Ends", "Watch"]
 _INTERVAL: Final = 1.0
 _ASKED_AT_ONCE: Final = 500
 _REMEMBERED_STARTS: Final = 10_000
+_SOON: Final = 0.05
+"""For how many seconds an answer is expected from this node alone."""
 
 
 class Watch:
@@ -38,6 +42,7 @@ class Watch:
         "_ends",
         "_gate",
         "answer",
+        "begun",
         "deadline",
         "end",
         "instance_id",
@@ -64,6 +69,8 @@ class Watch:
         self.end: End | None = None
         self.request_id: str | None = request_id
         self.answer: RequestAnswer | None = None
+        self.begun: float = ends.now
+        """When it was made."""
 
     def __enter__(self) -> Self:
         self._ends.add(self)
@@ -92,7 +99,14 @@ class Watch:
 class Ends:
     """The watches of a runtime. Call every method on the event loop. Times are its seconds."""
 
-    def __init__(self, readers: Readers, directory: Directory, loop: EventLoop) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        directory: Directory,
+        loop: EventLoop,
+        hints: StreamHints,
+        told: Callable[[], None],
+    ) -> None:
         self.loop: EventLoop = loop
         self._clock = loop.clock
         self._readers = readers
@@ -100,6 +114,12 @@ class Ends:
         self._watches: dict[str, list[Watch]] = {}
         self._asking: dict[tuple[str, str], list[Watch]] = {}
         """Those that wait for the answer to a request. They are among the others, too."""
+        self._someone_asks = anyio.Event()
+        self._quiet = anyio.Event()
+        """Set when no caller waits for an answer any longer."""
+        self._hints = hints
+        self._tell = told
+        self._is_told = False
         self._started: OrderedDict[str, None] = OrderedDict()
         """Instances that were started here, and whose end was not seen. A caller that waits for one
         need not read the store first.
@@ -111,6 +131,11 @@ class Ends:
         self._sooner = anyio.Event()
         # Shielded: other callers still wait while a cancelled host stops in order.
         self._scope = anyio.CancelScope(shield=True)
+
+    @property
+    def now(self) -> float:
+        """The time of the event loop."""
+        return self._clock()
 
     def watch(self, instance_id: str, seconds: float, request_id: str | None = None) -> Watch:
         """Return a watch that is due after so many seconds, not earlier."""
@@ -129,6 +154,7 @@ class Ends:
         self._watches.setdefault(watch.instance_id, []).append(watch)
         if watch.request_id is not None:
             self._asking.setdefault((watch.instance_id, watch.request_id), []).append(watch)
+            self._someone_asks.set()
         if watch.deadline < math.inf and not watch.late:
             heapq.heappush(self._timeouts, (watch.deadline, next(self._order), watch))
             if watch.deadline < self._awake_at:
@@ -146,6 +172,8 @@ class Ends:
             asking.remove(watch)
             if not asking:
                 del self._asking[key]
+            if not self._asking:
+                self._quiet.set()
 
     def note_start(self, instance_id: str) -> None:
         """Note that an instance was started here."""
@@ -173,6 +201,7 @@ class Ends:
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._look_elsewhere)
+                group.start_soon(self._hear_elsewhere)
                 group.start_soon(self._keep_time)
 
     def stop(self) -> None:
@@ -190,11 +219,44 @@ class Ends:
             instance_ids = list(self._watches)
             for start in range(0, len(instance_ids), _ASKED_AT_ONCE):
                 await self._look(instance_ids[start : start + _ASKED_AT_ONCE])
-            for watch in chain.from_iterable(self._asking.values()):
-                watch.wake()
+            self._wake_asking(self.now)
             timed = (watch for watch in self._all() if watch.deadline < math.inf and not watch.late)
             self._timeouts = [(watch.deadline, next(self._order), watch) for watch in timed]
             heapq.heapify(self._timeouts)
+
+    async def _hear_elsewhere(self) -> None:
+        """Listen to other processes while an answer does not come from here."""
+        while True:
+            await self._someone_asks.wait()
+            await anyio.sleep(_SOON)
+            if not self._asking:
+                self._someone_asks = anyio.Event()
+            elif self._wake_asking(self.now - _SOON):
+                self._quiet = anyio.Event()
+                self._hints.add(self._told)
+                try:
+                    self._wake_asking(self.now)  # what came before it listens was not heard
+                    await self._quiet.wait()
+                finally:
+                    self._hints.remove(self._told)
+
+    def _told(self, instance_ids: Collection[str] | None) -> None:
+        # From any thread. What this process has committed is known without a look.
+        if instance_ids is None and not self._is_told:
+            self._is_told = True
+            self._tell()
+
+    def look_for_answers(self) -> None:
+        """Have the callers look that wait for answers: another process may have given them."""
+        self._is_told = False
+        self._wake_asking(self.now)
+
+    def _wake_asking(self, until: float) -> int:
+        """Wake the callers that have waited for an answer since then. Return how many."""
+        asking = [one for one in chain.from_iterable(self._asking.values()) if one.begun <= until]
+        for watch in asking:
+            watch.wake()
+        return len(asking)
 
     async def _look(self, instance_ids: list[str]) -> None:
         try:

@@ -78,6 +78,13 @@ _RELEASE_SECONDS: Final = 5.0
 _SHORTEST: Final = timedelta(milliseconds=1)
 
 
+class _AnsweredElsewhere:
+    """Another process may have answered requests that callers here wait for."""
+
+
+_ANSWERED_ELSEWHERE: Final = _AnsweredElsewhere()
+
+
 class _Pending:
     """A client's change that the engine has not answered yet."""
 
@@ -362,7 +369,13 @@ class Runtime:
             level=lambda: engine.catalogue.levels.write,
         )
         self._readers = Readers(self._bridge)
-        self._ends = Ends(self._readers, self._provider.directory, self._loop)
+        self._ends = Ends(
+            self._readers,
+            self._provider.directory,
+            self._loop,
+            self._provider.stream_hints,
+            lambda: self._bridge.push([_ANSWERED_ELSEWHERE]),
+        )
         self._watchdog = Watchdog(
             engine, self._thread, self._clock, self._blocked_after.total_seconds()
         )
@@ -612,6 +625,8 @@ class Runtime:
                     write_logs(message)
                 case PolicyChanged(name=name, only_pinned=only_pinned):
                     self._group.start_soon(self._follow_policy, name, only_pinned)
+                case _AnsweredElsewhere():
+                    self._ends.look_for_answers()
                 case Ended(error=error):
                     self._has_ended = True
                     self._dismiss_clients()

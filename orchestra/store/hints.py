@@ -79,12 +79,14 @@ class StreamHints:
 
 
 def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:
-    """Return the instances that a group publishes for, and those that it ends."""
+    """Return the instances that a group publishes for, or answers requests for, and those that it
+    ends.
+    """
     published: set[str] = set()
     ended: set[str] = set()
     for change in changes:
         if isinstance(change, Write):
-            if change.published:
+            if change.published or change.answers:
                 published.add(change.instance_id)
             if change.state.status is not Status.OPEN:
                 ended.add(change.instance_id)

@@ -42,6 +42,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
             looking.ls,
             looking.count,
             looking.show,
+            looking.watch,
             looking.history,
             streaming.streams,
             scheduling.schedules,
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except click.ClickException as error:
         return _misused(error)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return 130
     except (ModuleNotFoundError, OrchestraError) as error:
         Output.say(f"orchestra: {without_secrets(str(error))}")

@@ -146,6 +146,17 @@ def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(run):
     assert "there is no instance 'nobody'" in err
 
 
+def test_the_changes_of_an_instance_are_told_until_its_end(run):
+    assert run("terminate", "watch-2")[0] == 0
+    code, out, _ = run("watch", "watch-2")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "terminated  watch-2  1.0.0  lap 1" in out
+    infos = [json.loads(line) for line in run("watch", "watch-2", "-o", "jsonl")[1].splitlines()]
+    assert [info["status"] for info in infos] == ["terminated"]
+    assert run("watch")[0] == 3
+    assert run("watch", "nobody")[0] == 2
+
+
 def test_a_history_is_json_for_programs(run):
     events = json.loads(run("history", "watch-2", "--json")[1])
     assert [event["kind"] for event in events] == ["execution_started", "event_awaited"]

@@ -1,5 +1,6 @@
 """The HTTP API: what it answers, that its document says so, and who may use it."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -148,6 +149,16 @@ async def test_an_instance_is_started_found_and_looked_at(site, env):
         (2, "running"),
     ]
     assert await site.get(f"{path}/executions", params={"after": 2}) == []
+
+
+async def test_an_instance_is_watched_until_its_end(site, env):
+    await site.post("/instances", {"name": "fails", "input": 1, "instance_id": "f"}, 201)
+    await env.run_until_idle()
+    answer = await site.http.get(f"{API}/instances/f/watch")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    (event,) = [line for line in answer.text.splitlines() if line]
+    assert json.loads(event.removeprefix("data: "))["status"] == "failed"
+    await site.get("/instances/nobody/watch", 404)
 
 
 async def test_pages_follow_each_other(site):

@@ -1,4 +1,4 @@
-"""``ls``, ``count``, ``show``, ``history``: what there is, and how it stands."""
+"""``ls``, ``count``, ``show``, ``watch``, ``history``: what there is, and how it stands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestra.client.jsonable import jsonable
 from orchestra.client.selections import InstanceCount, InstanceCounts, OrderBy, Selection
 from orchestra.clock import SystemClock, from_micros
 
-__all__ = ["count", "history", "ls", "show"]
+__all__ = ["count", "history", "ls", "show", "watch"]
 
 _LAPS: Final = 200
 """How many of the last laps are shown: the cost does not grow with the loop."""
@@ -144,6 +144,48 @@ def show(work: Work, instance: str) -> None:
         work.output.draw(show_instance(info, at), *ribbon_lines(laps, at))
     else:
         work.output.value({**jsonable(info), "executions": laps}, lambda: None)
+
+
+@click.command()
+@selection_options
+@click.argument("instance", required=False)
+@on_store
+def watch(work: Work, selection: Selection, instance: str | None) -> None:
+    """Show each change of an instance until it has ended, or of all that the options select.
+
+    A line for each change: laps, versions, status, and what it waits for. -o jsonl writes the whole
+    info of each.
+    """
+    if (instance is not None) == (selection != Selection()):
+        raise click.UsageError("name an instance, or give conditions such as --name")
+
+    async def follow(client: Client) -> None:
+        if instance is not None:
+            async for info in client.watch(await resolve(client, instance)):
+                if work.output.is_for_people:
+                    _tell(work, info)
+                else:
+                    work.output.line(info)
+            return
+        async for change in client.watch_instances(selection):
+            if not work.output.is_for_people:
+                work.output.line(change)
+            elif change.info is None:
+                work.output.draw(text(f"{change.instance_id} has left"))
+            else:
+                _tell(work, change.info, f"  ({change.change})")
+
+    work.run(follow)
+
+
+def _tell(work: Work, info: InstanceInfo, more: str = "") -> None:
+    line = Text(f"{instant(info.updated_at)}  ")
+    line.append_text(status_text(info))
+    waits = _waits_for(info)
+    line.append(f"  {info.instance_id}  {_version(info)}  lap {info.execution_id:,}")
+    line.append(f"  waits for {waits}" if waits else "")
+    line.append(more)
+    work.output.draw(text(line))
 
 
 @click.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, UnreadMessage
 from orchestra.client.jsonable import jsonable
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
+from orchestra.codec import dump_json
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.web.access import CurrentClient, Operator
 from orchestra.web.answers import Routes, answer
@@ -187,6 +188,19 @@ async def list_messages(
 ) -> JSONResponse:
     """Return what waits unread, and what was set aside, with its reason."""
     return answer(await client.list_messages(id_of(instance_id), after=after, limit=limit))
+
+
+@routes.route("GET", "/instances/{instance_id}/watch", str)
+async def watch_instance(instance_id: Id, client: CurrentClient) -> StreamingResponse:
+    """Stream the instance at each change as server-sent events, until it has ended."""
+    found = id_of(instance_id)
+    await client.get_instance_info(found)  # one that is not there is a problem, and no stream
+
+    async def events() -> AsyncGenerator[bytes]:
+        async for info in client.watch(found):
+            yield b"data: " + dump_json(shown(info, None)) + b"\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 @routes.route("POST", "/instances/{instance_id}/messages/drop", Dropped)

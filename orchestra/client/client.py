@@ -248,6 +248,7 @@ class Client:
         written_by: str | None = None,
         not_before: datetime | None = None,
         allow_unregistered: bool = False,
+        trace: Literal["link", "continue"] = "link",
     ) -> Handle[Any]:
         """Start an instance, durably, and return its handle.
 
@@ -287,6 +288,9 @@ class Client:
                 that has the name in its queue. A misspelt name waits for ever. Without ``version``
                 and ``written_by`` the input counts as written by the version that this client's
                 registry chooses, or else by the one that opens it.
+            trace: how its first execution belongs to the caller's trace: by a link, in a trace of
+                its own, or as a part of it (``"continue"``), below the span of the start. Later
+                executions have traces of their own in either case.
 
         Raises:
             UnknownOrchestration: the function is not registered in this client's registry, or it
@@ -324,6 +328,7 @@ class Client:
             written_by=written_by,
             not_before=not_before,
             allow_unregistered=allow_unregistered,
+            trace=trace,
         )
         return Handle(self, instance, annotation)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import (
@@ -47,6 +47,10 @@ Orchestration = str | Callable[[OrchestrationContext, Any], Awaitable[Any]]
 """The target of a start: a name, or a registered function."""
 
 
+ChoiceOfTrace = Literal["link", "continue"]
+"""How the first execution of an instance belongs to the trace of its start."""
+
+
 class StartOptions(TypedDict, total=False):
     """The keyword arguments of :meth:`Client.start`."""
 
@@ -61,6 +65,7 @@ class StartOptions(TypedDict, total=False):
     written_by: str | None
     not_before: datetime | None
     allow_unregistered: bool
+    trace: ChoiceOfTrace
 
 
 class Starts:
@@ -99,6 +104,7 @@ class Starts:
         written_by: str | None,
         not_before: datetime | None,
         allow_unregistered: bool,
+        trace: ChoiceOfTrace,
     ) -> tuple[str, Any]:
         """Start an instance; return its id, and the annotation of its result. See
         :meth:`Client.start`.
@@ -114,6 +120,7 @@ class Starts:
             if_running = "return" if events else "error"
         check_choice(if_running, "if_running", IF_RUNNING)
         check_choice(if_ended, "if_ended", IF_ENDED)
+        check_choice(trace, "trace", ("link", "continue"))
         check_moment(not_before, "not_before", optional=True)
         access = self._access
         catalogue, chosen = await self._choose(
@@ -128,8 +135,8 @@ class Starts:
         if instance_id is None:
             instance_id = new_id() if request_id is None else id_of_request(name, request_id)
         request_id = request_id or new_id()
-        with access.recorder.starting(name, chosen, instance_id) as trace:
-            appends = self._appends(events, instance_id, request_id, trace) if events else ()
+        with access.recorder.starting(name, chosen, instance_id) as origin:
+            appends = self._appends(events, instance_id, request_id, origin) if events else ()
             start = new_start(
                 catalogue,
                 name,
@@ -151,7 +158,8 @@ class Starts:
                 if_running=if_running,
                 if_ended=if_ended,
                 events=appends,
-                traceparent=trace,
+                traceparent=origin,
+                continues_trace=trace == "continue",
             )
             await self._begin(start, if_running, if_ended)
         return instance_id, annotation

@@ -62,6 +62,7 @@ def new_start(
     events: tuple[Append, ...] = (),
     traceparent: str | None = None,
     record: Record | None = None,
+    continues_trace: bool = False,
 ) -> Start:
     """Return the start of an instance on a version.
 
@@ -71,6 +72,7 @@ def new_start(
         written_by: the version that wrote the state, and ``shape`` the hash of its type.
         level: the level that a library must read at least to run it.
         if_running, if_ended, events: see :meth:`~orchestra.Client.start`.
+        continues_trace: its first execution is a part of the trace of its start.
     """
     level = max(level, resolution_level(catalogue, how))
     return Start(
@@ -86,6 +88,7 @@ def new_start(
             state,
             written_by,
             created_at=catalogue.now,
+            traceparent=traceparent if continues_trace else None,
             state_shape=shape,
             request_id=request_id,
         ),

@@ -120,12 +120,18 @@ class OpenTelemetryRecorder(Recorder):
 
     @_harmless
     def open_execution(
-        self, subject: Subject, begun: Moment, previous: str | None, origin: str | None
+        self,
+        subject: Subject,
+        begun: Moment,
+        previous: str | None,
+        origin: str | None,
+        *,
+        continues: bool = False,
     ) -> Root | None:
-        return (
-            None
-            if self._traces is None
-            else self._traces.open_execution(subject, begun.wall, previous, origin)
+        if self._traces is None:
+            return None
+        return self._traces.open_execution(
+            subject, begun.wall, previous, origin, continues=continues
         )
 
     @_harmless

@@ -50,10 +50,16 @@ class Recorder:
     # --- the engine ---
 
     def open_execution(
-        self, subject: Subject, begun: Moment, previous: str | None, origin: str | None
+        self,
+        subject: Subject,
+        begun: Moment,
+        previous: str | None,
+        origin: str | None,
+        *,
+        continues: bool = False,
     ) -> Root | None:
-        """Begin an execution's trace, linked to the execution before and to the instance's
-        start.
+        """Begin an execution's trace, linked to the execution before and to the instance's start.
+        If it ``continues`` the trace of its start, it is a part of that trace instead.
         """
         return None
 

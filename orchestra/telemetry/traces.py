@@ -1,6 +1,7 @@
 """Spans. Each has explicit times and is written after its commit; none is open across a wait.
 
-An execution is its own trace. Its first turn is the root. The write that opens the execution stores
+An execution is its own trace, unless its start asks it to continue the caller's. Its first turn is
+the root. The write that opens the execution stores
 the root's ids, so later turns and activities hang below it, on any node and after restarts. It is
 linked to the execution before and to the start of the instance. A turn is linked to the events that
 it received.
@@ -58,13 +59,21 @@ class Traces:
     # --- turns ---
 
     def open_execution(
-        self, subject: Subject, begun: int, previous: str | None, origin: str | None
+        self,
+        subject: Subject,
+        begun: int,
+        previous: str | None,
+        origin: str | None,
+        *,
+        continues: bool = False,
     ) -> Root | None:
-        """Begin the root span of a new trace; ``None`` if it gets no ids."""
-        links = [*_links("origin", [origin]), *_links("previous", [previous])]
+        """Begin the first span of an execution, the root of a new trace unless it ``continues`` the
+        one of its start; ``None`` if it gets no ids.
+        """
+        links = [] if continues else [*_links("origin", [origin]), *_links("previous", [previous])]
         span = self._tracer.start_span(
             f"orchestration {subject.name}",
-            context=Context(),
+            context=context_of(origin) if continues else Context(),
             kind=SpanKind.INTERNAL,
             attributes=_attributes(subject),
             links=links,

@@ -11,7 +11,14 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from orchestra import ContextFilter, InstanceExists, InstanceNotFound, activity, activity_context
+from orchestra import (
+    ContextFilter,
+    InstanceExists,
+    InstanceNotFound,
+    InvalidArgument,
+    activity,
+    activity_context,
+)
 from orchestra.telemetry import Recorder
 from tests.support.kit import (
     QUICK,
@@ -87,6 +94,34 @@ async def test_a_trace_leads_from_the_caller_to_what_the_activity_does(path, obs
         "orchestra.outcome": "completed",
     }
     assert query.start_time >= attempt.start_time - 1_000_000
+
+
+@bounded
+async def test_a_start_may_continue_the_callers_trace(path, observed):
+    tracer = observed.tracer_provider.get_tracer("host")
+    work = make_activity("async", lambda: 7)
+
+    async def once(ctx, value):
+        return await ctx.schedule_activity(work)
+
+    async with runtime(path, once, activities=[work], **observed.providers) as node:
+        with tracer.start_as_current_span("request") as request:
+            handle = await node.client.start("once", trace="continue")
+        assert await handle.result() == 7
+        with pytest.raises(InvalidArgument, match="trace must be one of"):
+            await node.client.start("once", trace="other")
+        again = await node.client.start(
+            "once", instance_id=handle.instance_id, if_ended="restart", trace="link"
+        )
+        assert await again.result() == 7
+    first, second = observed.spans("orchestration")
+    started = observed.spans("start")[0]
+    assert is_child(started, request)
+    assert is_child(first, started)
+    assert links(first) == []
+    attempts = observed.spans("activity")
+    assert is_child(attempts[0], first)
+    assert second.parent is None, "a later life is the trace of its own start's choice"
 
 
 @bounded

@@ -8,7 +8,13 @@ from datetime import timedelta
 import pytest
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.errors import Failure, OutcomeUnknown, StoreError, StoreUnavailable
+from orchestra.errors import (
+    Failure,
+    InstanceNotFound,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+)
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.outcomes import Refused
@@ -321,7 +327,7 @@ def test_a_failed_execution_is_an_error_that_names_its_type(world, observed, nod
 
 
 def test_telemetry_that_breaks_takes_nothing_down_with_it(world, observed, node, caplog):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the exporter is ill")
 
     worker = node(registry(loops), {"work": lambda run: 1})
@@ -536,3 +542,81 @@ def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_wa
     assert (
         observed.span("turn").parent is None
     )  # a trace of its own: nobody has begun one for this execution
+
+
+@pytest.mark.parametrize("how", ["at once", "on another node"])
+def test_a_start_that_continues_the_callers_trace_gives_it_the_first_lap_alone(
+    world, observed, node, how
+):
+    node(registry(loops), {"work": lambda run: 1})
+    plain = world.start_change(state=1)
+    start = replace(
+        plain, traceparent=CALLER, execution=replace(plain.execution, traceparent=CALLER)
+    )
+    world.store.commit([start])
+    if how == "on another node":
+        for _ in range(50):
+            (worker,) = world.alive
+            if worker.is_busy:
+                worker.cycle_once()
+            worker.stop()
+            if world.status(start.instance_id) is not Status.OPEN:
+                break
+            node(registry(loops), {"work": lambda run: 1})
+    world.run_until_idle()
+    first, second, third = observed.spans("orchestration")
+    assert (first.context.trace_id, first.parent.span_id) == (
+        int(CALLER[3:35], 16),
+        int(CALLER[36:52], 16),
+    )
+    assert links(first) == []
+    assert links(second) == [("origin", CALLER), ("previous", traceparent(first))]
+    assert links(third) == [("origin", CALLER), ("previous", traceparent(second))]
+    assert len({span.context.trace_id for span in (first, second, third)}) == 3
+    assert [span.parent for span in (second, third)] == [None, None]
+
+
+def test_an_event_from_another_instance_leads_to_the_execution_that_has_sent_it(
+    world, observed, node
+):
+    async def tells(ctx, target):
+        ctx.raise_event(target, "go", 1)
+
+    async def hears(ctx, _):
+        return await ctx.wait_for_event("go")
+
+    node(several(tells=tells, hears=hears))
+    world.start("hears", instance_id="ear")
+    world.run(1)
+    world.start("tells", "ear", instance_id="mouth")
+    world.run(1)
+    sender = observed.span("orchestration tells")
+    assert links(observed.span("turn hears")) == [("event", traceparent(sender))]
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_refusal_that_no_code_awaits_is_counted(world, observed, node, at_the_end):
+    async def tells(ctx, _):
+        ctx.raise_event("nobody", "go", 1)
+        ctx.cancel("nobody")
+        if not at_the_end:
+            await ctx.schedule_timer(timedelta(seconds=1))
+
+    node(registry(tells))
+    world.start()
+    world.run(3)
+    assert observed.values("orchestra.sends.refused") == {("job", "1.0.0", "not found"): 2}
+
+
+def test_a_refusal_that_the_code_awaits_is_not_counted(world, observed, node):
+    async def tells(ctx, _):
+        try:
+            await ctx.raise_event("nobody", "go", 1)
+        except InstanceNotFound:
+            return "noted"
+
+    node(registry(tells))
+    instance_id = world.start()
+    world.run(3)
+    assert world.output(instance_id) == "noted"
+    assert observed.values("orchestra.sends.refused") == {}

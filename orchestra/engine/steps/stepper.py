@@ -300,7 +300,14 @@ class Stepper:
         """Give a new execution its trace. Without one, it goes on in the trace before it."""
         previous = instance.current.traceparent
         version = instance.current.state_version if instance.current.number > 1 else None
-        root = self._recorder.open_execution(instance.identity, begun, previous, instance.origin)
+        root = self._recorder.open_execution(
+            instance.identity,
+            begun,
+            previous,
+            instance.origin,
+            # Only a start that says so gives the first execution its own trace.
+            continues=previous is not None and previous == instance.origin,
+        )
         if root is not None:
             instance.current = replace(instance.current, traceparent=root.traceparent)
         return Observed(

@@ -163,8 +163,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/cycle.py",
-                "            self._engine.refresh(catalogue, asked)\n            self._engine.look()\n",
-                "            self._engine.refresh(catalogue, asked)\n",
+                "            self._engine.look()\n            self._engine.check_tasks()\n",
+                "            self._engine.check_tasks()\n",
             ),
         ),
         (Tests(("tests/engine", "-k", "polling_alone")), Simulated("memory")),

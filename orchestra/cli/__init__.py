@@ -9,7 +9,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command ``orchestra``. Return its exit code."""
     try:
-        from orchestra.cli.main import main as run  # noqa: PLC0415 - needs an extra
+        from orchestra.cli.program import main as run  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise

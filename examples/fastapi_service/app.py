@@ -4,6 +4,7 @@ client.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Annotated, TypedDict
 
 from failures import answer_failure
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from settings import Settings
 from views import ConfigEvent, Event, ExecutionView, InstanceView, PageView, Start
 from watches import NAME, Watch, build_registry, probe
@@ -24,6 +26,7 @@ from orchestra import (
     OrchestraError,
     Runtime,
     SqliteProvider,
+    StreamTruncated,
 )
 
 
@@ -124,6 +127,38 @@ async def list_executions(
 ) -> tuple[ExecutionInfo, ...]:
     """List the laps of an instance in ascending order, beginning behind number ``after``."""
     return await client.list_executions(instance_id, after=after, limit=limit)
+
+
+@router.get("/{instance_id}/streams/{name}")
+async def follow(
+    instance_id: str,
+    name: str,
+    client: Orchestrations,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    last: Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=2**53)] = None,
+) -> StreamingResponse:
+    """Send what an instance publishes, as server-sent events, until it has ended.
+
+    The id of an event is its offset. A browser that was cut off sends the last one back, and misses
+    nothing.
+    """
+    await client.get_instance_info(instance_id)  # answers 404 while there is still a status to send
+    events = events_of(client, instance_id, name, after if last is None else last)
+    return StreamingResponse(events, media_type="text/event-stream")
+
+
+async def events_of(client: Client, instance_id: str, name: str, after: int) -> AsyncGenerator[str]:
+    """Yield the items of a stream as server-sent events."""
+    while True:
+        try:
+            async for item in client.read_stream(instance_id, name, after=after):
+                after = item.offset
+                yield f"id: {after}\ndata: {json.dumps(item.value)}\n\n"
+        except StreamTruncated as cut:  # retention was faster than this reader
+            after = cut.first_offset - 1
+            yield f"event: truncated\ndata: {cut.first_offset}\n\n"
+        else:
+            return
 
 
 @router.post("/{instance_id}/events", status_code=202, response_class=Response)

@@ -67,6 +67,7 @@ async def answer_of(ctx: OrchestrationContext, url: str) -> int | None:
         ctx.trace_warning("no answer", url=url, error=str(error.cause))
         return None
     ctx.trace_info("answered", url=url, http=status)
+    ctx.publish("answers", {"url": url, "http": status})
     return status
 
 

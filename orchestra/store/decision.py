@@ -216,8 +216,9 @@ class _Deciding:
 
     def publish(self, position: int, publish: Publish) -> None:
         """Decide items of an attempt."""
-        known = self._facts.published.get(AttemptId.of(publish), 0)
-        items = tuple(item for item in publish.items if item.number > known)
+        attempt = AttemptId.of(publish)
+        known = self._facts.published.get(attempt, 0)
+        items = tuple(item for item in publish.items if item.number > known or not publish.again)
         if not items:  # they all stand: the reply was lost
             self.decision.outcomes[position] = Granted(0)
         elif not self._is_current(publish):
@@ -226,6 +227,7 @@ class _Deciding:
             if not self._effects.can_publish(publish):
                 self._begin_step()
             self._effects.publish(publish, items)
+            self._facts.published[attempt] = max(known, items[-1].number)
             self.decision.outcomes[position] = Granted(0)
 
     def _is_current(self, publish: Publish) -> bool:

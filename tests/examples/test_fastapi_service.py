@@ -246,6 +246,27 @@ def test_a_watch_is_started_seen_configured_and_stopped(service: Service, target
     ]
 
 
+def test_a_browser_follows_what_a_watch_publishes(service: Service, target: Target) -> None:
+    """As server-sent events, over laps, and from the last event that it has seen."""
+    service.start("followed", target.url, pause_seconds=0.01)
+    path = f"{API}/followed/streams/answers"
+    seen: list[str] = []
+    with service.http.stream("GET", path) as got:
+        assert got.headers["content-type"].startswith("text/event-stream")
+        for line in got.iter_lines():
+            seen += [line] if line else []
+            if len(seen) == 6:
+                break
+    data = f'data: {{"url": "{target.url}", "http": 200}}'
+    assert seen == ["id: 1", data, "id: 2", data, "id: 3", data]
+    assert service.send("followed", "stop").status_code == 202
+    service.wait_for("followed", lambda info: info["status"] == "completed")
+    rest = service.http.get(path, headers={"Last-Event-ID": "3"})
+    numbers = [line for line in rest.text.splitlines() if line.startswith("id: ")]
+    assert numbers == [f"id: {number}" for number in range(4, 4 + len(numbers))]
+    assert service.http.get(f"{API}/nobody/streams/answers").status_code == 404
+
+
 def test_a_watch_outlives_what_it_watches(service: Service) -> None:
     target = Target()
     target.close()

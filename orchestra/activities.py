@@ -213,6 +213,7 @@ class Activity(Generic[P, R_co]):
     result: Decoder[Any]
     queue: str | None = None
     on_cancel: OnCancelled | None = None
+    journal: bool = False
     is_async: bool = field(init=False, repr=False, compare=False)
     """Whether the function is ``async def``, or wraps one (``functools.wraps``); others run in a
     thread.
@@ -395,6 +396,7 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     queue: str | None = None,
     on_cancel: OnCancelled | None = None,
+    journal: bool = False,
 ) -> _Decorator: ...
 def activity(
     function: Callable[..., Any] | None = None,
@@ -406,6 +408,7 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     queue: str | None = None,
     on_cancel: OnCancelled | None = None,
+    journal: bool = False,
 ) -> Any:
     """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and
     ``async def``.
@@ -430,6 +433,8 @@ def activity(
             ``terminate`` end the wait too. The caller also waits for an activity on another node:
             that node learns of it at its next look at the store (``Runtime(poll=...)``) or
             heartbeat. An activity that no node has taken ends at once.
+        journal: whether it has steps whose results are stored (:meth:`ActivityContext.step`), so
+            that the next attempt goes on after the last one.
 
     Raises:
         InvalidFunction: it is no function, or a method without its object; ``retry`` is no policy;
@@ -447,6 +452,7 @@ def activity(
             heartbeat_timeout,
             queue,
             on_cancel,
+            journal=journal,
         )
 
     return decorate if function is None else decorate(function)
@@ -483,6 +489,8 @@ def _make(
     heartbeat_timeout: timedelta | None,
     queue: str | None = None,
     on_cancel: OnCancelled | None = None,
+    *,
+    journal: bool = False,
 ) -> Activity[..., Any]:
     function = plain_function(function, "an activity")
     if any(isinstance(wrapped, Activity) for wrapped in wrapped_by(function)):
@@ -522,6 +530,7 @@ def _make(
         result,
         queue,
         on_cancel,
+        journal,
     )
 
 
@@ -549,6 +558,10 @@ class RunningTry(Protocol):
 
     def publish(self, stream: str, value: Any) -> Awaitable[None]:
         """Publish a value; see :meth:`ActivityContext.publish`."""
+        ...
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """Run a step, or return what it has returned; see :meth:`ActivityContext.step`."""
         ...
 
 
@@ -594,6 +607,28 @@ class ActivityContext:
             EncodeError, PayloadTooLarge: the value cannot be stored.
         """
         return self.running.publish(stream, value)
+
+    @overload
+    def step(self, name: str, function: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
+    @overload
+    def step(self, name: str, function: Callable[[], T], /) -> T: ...
+    def step(self, name: str, function: Callable[[], Any], /) -> Any:
+        """Run a step of an activity with ``@activity(journal=True)``, and store its result; a later
+        attempt, also on another node, gets the result without running it again.
+
+        In an ``async`` activity the function is ``async`` as well: ``await context.step("page-1",
+        fetch)``. In a ``def`` activity it is a plain one, and the call returns its result. The
+        result is stored when this returns. A crash before that runs the step once more. Results are
+        read by the annotation of the function, or as plain JSON, also in the attempt that ran it.
+        They are deleted with the activity's end. Each step of an activity has a name of its own.
+
+        Raises:
+            InvalidArgument: the name is not text of 1 to 1,024 characters, or another step of this
+                attempt has it; or the activity has no journal.
+            StaleAttempt, LevelTooLow, EncodeError, PayloadTooLarge: as :meth:`publish` does.
+            DecodeError: a stored result does not fit the annotation.
+        """
+        return self.running.step(name, function)
 
     @property
     def cancelled(self) -> bool:

@@ -32,7 +32,7 @@ from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, ga
 from orchestra.errors import ContinueAsNew, DecodeError, EncodeError, EventTimeout, InvalidArgument
 from orchestra.events import OnCancel, OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
-from orchestra.ids import check_label_changes, check_labels, check_name, check_text
+from orchestra.ids import check_label_changes, check_labels, check_name, check_stream, check_text
 from orchestra.options import check_count, check_duration
 from orchestra.requests import Request
 from orchestra.retry import RetryPolicy
@@ -1191,7 +1191,7 @@ class OrchestrationContext:
             EncodeError, PayloadTooLarge: the value cannot be stored.
         """
         self._machine.check()
-        check_name(stream, "a stream")
+        check_stream(stream)
         subject, limit = f"item of stream {stream!r}", self._machine.limits.max_payload
         self._machine.publish(stream, encode(value, subject=subject, limit=limit))
 

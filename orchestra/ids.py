@@ -14,6 +14,7 @@ __all__ = [
     "check_label_changes",
     "check_labels",
     "check_name",
+    "check_stream",
     "check_text",
     "child_id",
     "digest",
@@ -93,6 +94,20 @@ def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) ->
 def digest(text: str) -> str:
     """Return 32 hexadecimal digits for a text."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def check_stream(name: object) -> None:
+    """Check the name of a stream.
+
+    Raises:
+        InvalidArgument: it is not text of 1 to 1,024 characters, or begins with "orchestra:".
+    """
+    check_name(name, "a stream")
+    if isinstance(name, str) and name.startswith("orchestra:"):
+        raise InvalidArgument(
+            f"a stream cannot have the name {name!r}: names that begin with 'orchestra:' are the "
+            "library's own"
+        )
 
 
 def check_labels(labels: object) -> None:

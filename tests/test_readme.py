@@ -69,6 +69,7 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "5 tea. 1",
         "tea.",
         "[5]",
+        "7",
         "4",
     ]
 

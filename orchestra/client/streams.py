@@ -14,7 +14,7 @@ from orchestra.client.port import StreamWatch
 from orchestra.clock import from_micros
 from orchestra.codec import decoder
 from orchestra.errors import InstanceNotFound, StreamTruncated
-from orchestra.ids import check_name
+from orchestra.ids import check_stream
 from orchestra.operations.lookup import not_found
 from orchestra.options import check_count
 from orchestra.store.streams import StreamPage
@@ -68,7 +68,7 @@ async def read_stream(
 ) -> AsyncGenerator[StreamItem[Any]]:
     """Yield the items of a stream behind an offset; see :meth:`Client.read_stream`."""
     check_id(instance_id)
-    check_name(name, "a stream")
+    check_stream(name)
     check_count(after, "after", least=0)
     read, subject = decoder(annotation), f"item of stream {name!r} of {instance_id!r}"
     born: str | None = None

@@ -18,7 +18,7 @@ import anyio.abc
 
 from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, EMPTY, Payload, encode
 from orchestra.engine.messages import (
     STOPPED,
     ActivityEnded,
@@ -30,14 +30,16 @@ from orchestra.engine.messages import (
     ToEngine,
 )
 from orchestra.error_info import class_names, error_info, is_non_retryable
-from orchestra.errors import ErrorInfo, LevelTooLow
-from orchestra.ids import check_name
+from orchestra.errors import ErrorInfo, InvalidArgument, LevelTooLow
+from orchestra.ids import check_stream
 from orchestra.runtime.alarms import Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
 from orchestra.runtime.driving import Driver, LetGo
+from orchestra.runtime.journals import Journal, read_journal
 from orchestra.runtime.publishing import DONE, Publisher
 from orchestra.runtime.threads import Pool, Threads, thread_context
+from orchestra.store.port import Directory
 from orchestra.store.streams import STREAM_LEVEL
 from orchestra.telemetry import Recorder, log_instance
 from orchestra.telemetry.quota import Quota
@@ -101,6 +103,8 @@ class ActivityRunner:
         pool: the threads of ``def`` activities, where they are not its own.
         alarms: its alarms, where they do not go by the clock's own time.
         level: returns the level at which the store is written.
+        directory: what journals are read from.
+        call: runs a blocking read beside the event loop.
     """
 
     def __init__(
@@ -118,6 +122,8 @@ class ActivityRunner:
         pool: Pool | None = None,
         alarms: Alarms | None = None,
         level: Callable[[], int] = lambda: STREAM_LEVEL,
+        directory: Directory | None = None,
+        call: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
     ) -> None:
         self._activities = activities
         self._report = report
@@ -131,6 +137,8 @@ class ActivityRunner:
         self._heartbeat_interval = heartbeat_interval
         self._recorder = recorder or Recorder()
         self._level = level
+        self._directory = directory
+        self._call = call
         self._publishing = threading.Lock()
         """Held while an attempt gets its publisher: its threads may publish at once."""
         self._publishers: dict[tuple[ActivityKey, int], Publisher] = {}
@@ -349,13 +357,8 @@ class ActivityRunner:
         """Publish a value of an attempt. Call it in any thread; outside of the event loop it waits
         for room itself.
         """
-        check_name(stream, "a stream")
-        if self._level() < STREAM_LEVEL:
-            raise LevelTooLow(
-                f"activity {run.request.name!r} publishes to stream {stream!r}, and a node with an "
-                "older library lives, which knows no streams; the level of the store rises by "
-                "itself once it has gone"
-            )
+        check_stream(stream)
+        self._require_level(run)
         payload = encode(value, subject=f"item of stream {stream!r}", limit=self._payload_limit)
         publisher = run.publisher or self._make_publisher(run)
         is_home = threading.get_ident() == self._home
@@ -363,6 +366,68 @@ class ActivityRunner:
             return publisher.publish(stream, payload)
         publisher.publish_here(stream, payload, waits=not is_home)
         return DONE
+
+    def _require_level(self, run: Run) -> None:
+        if self._level() < STREAM_LEVEL:
+            raise LevelTooLow(
+                f"activity {run.request.name!r} publishes, and a node with an older library lives, "
+                "which knows no streams; the level of the store rises by itself once it has gone"
+            )
+
+    def step(self, run: Run, name: str, function: Callable[[], Any]) -> Any:
+        """Run a step of an attempt, or return what it has returned before. Call it in any thread.
+
+        On the event loop, an ``async`` activity gets an awaitable.
+        """
+        if not run.activity.journal:
+            raise InvalidArgument(
+                f"activity {run.request.name!r} has no journal; write @activity(journal=True)"
+            )
+        self._require_level(run)
+        is_home = threading.get_ident() == self._home
+        if is_home and run.in_task:
+            return self._step(run, name, function)
+        journal = run.journal
+        if journal is None:
+            journal = self._begin_journal(run, self._read_journal(run))
+        known = journal.ask(name)
+        if known is None:
+            known, item = journal.encode(name, function(), function)
+            publisher = run.publisher or self._make_publisher(run)
+            publisher.store_here(journal.stream, item, waits=not is_home)
+        return journal.decode(name, known, function)
+
+    async def _step(self, run: Run, name: str, function: Callable[[], Awaitable[Any]]) -> Any:
+        journal = run.journal
+        if journal is None:
+            read = self._call
+            steps = (
+                self._read_journal(run)
+                if read is None
+                else await read(lambda: self._read_journal(run))
+            )
+            journal = self._begin_journal(run, steps)
+        known = journal.ask(name)
+        if known is None:
+            known, item = journal.encode(name, await function(), function)
+            publisher = run.publisher or self._make_publisher(run)
+            await publisher.store(journal.stream, item)
+        return journal.decode(name, known, function)
+
+    def _read_journal(self, run: Run) -> dict[str, Payload]:
+        assert self._directory is not None
+        return read_journal(self._directory, run.request.key)
+
+    def _begin_journal(self, run: Run, steps: dict[str, Payload]) -> Journal:
+        with self._publishing:
+            if run.journal is None:
+                request = run.request
+                run.journal = Journal(request.key, steps, self._payload_limit)
+                # The journal goes with the activity's row, which a heartbeat makes.
+                self._report(
+                    Heartbeat(request.key, request.attempt, request.last_heartbeat or EMPTY)
+                )
+            return run.journal
 
     def _make_publisher(self, run: Run) -> Publisher:
         with self._publishing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from orchestra.errors import ErrorInfo
 from orchestra.replay import Identity
 from orchestra.runtime.alarms import Alarm
 from orchestra.runtime.driving import Driver
+from orchestra.runtime.journals import Journal
 from orchestra.runtime.publishing import Publisher
 from orchestra.telemetry import Attempt
 
@@ -40,6 +41,10 @@ class Runner(Protocol):
 
     def publish(self, run: Run, stream: str, value: Any) -> Awaitable[None]:
         """Publish a value of an attempt."""
+        ...
+
+    def step(self, run: Run, name: str, function: Callable[[], Any]) -> Any:
+        """Run a step of an attempt, or return what it has returned before."""
         ...
 
 
@@ -89,6 +94,8 @@ class Run:
     observed: Attempt | None = None
     publisher: Publisher | None = None
     """Its items on their way to the store, once it has published any."""
+    journal: Journal | None = None
+    """The results of its steps, once it has asked for one."""
     end: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -159,6 +166,10 @@ class Run:
     def publish(self, stream: str, value: Any) -> Awaitable[None]:
         """Publish a value, in any thread."""
         return self.runner.publish(self, stream, value)
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """Run a step, in any thread."""
+        return self.runner.step(self, name, function)
 
     def blocked(self, seconds: float) -> None:
         """Report that it blocked the event loop."""

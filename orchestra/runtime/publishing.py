@@ -47,8 +47,10 @@ class Publisher:
         self._items: list[tuple[str, Payload, int]] = []
         self._bytes = 0
         self._number = 0
-        self._on_the_way: deque[tuple[int, int]] = deque()
-        """The numbers and bytes of batches that are not acknowledged."""
+        self._on_the_way: deque[tuple[int, int, int]] = deque()
+        """The counts, bytes and last numbers of batches that are not acknowledged."""
+        self._stored = 0
+        """The number of the last item that is stored."""
         self._closed: OrchestraError | None = None
         self._waiting: list[Signal] = []
 
@@ -70,12 +72,37 @@ class Publisher:
                 self._lock.wait()
             self._add(stream, payload)
 
+    async def store(self, stream: str, payload: Payload) -> None:
+        """Add an item, and wait until it is stored."""
+        with self._lock:
+            number = self._add(stream, payload)
+        while True:
+            with self._lock:
+                if self._stored >= number:
+                    return
+                if self._closed is not None:
+                    raise self._closed
+                signal = Signal()
+                self._waiting.append(signal)
+            await signal.wait()
+
+    def store_here(self, stream: str, payload: Payload, *, waits: bool) -> None:
+        """Add an item; with ``waits``, block this thread until it is stored."""
+        with self._lock:
+            number = self._add(stream, payload)
+            while waits and self._stored < number:
+                if self._closed is not None:
+                    raise self._closed
+                self._lock.wait()
+
     def stored(self, message: ItemsStored) -> None:
         """Take in that the first batch on the way is stored, or why not."""
         with self._lock:
             if self._on_the_way:
-                _, size = self._on_the_way.popleft()
+                _, size, last = self._on_the_way.popleft()
                 self._bytes -= size
+                if not message.is_stale and message.error is None:
+                    self._stored = last
             if message.is_stale:
                 self._refuse(self._stale())
             elif message.error is not None:
@@ -102,24 +129,26 @@ class Publisher:
 
     @property
     def _has_room(self) -> bool:
-        on_the_way = sum(count for count, _ in self._on_the_way)
+        on_the_way = sum(count for count, _, _ in self._on_the_way)
         return self._closed is not None or (
             len(self._items) + on_the_way < _MOST_ITEMS and self._bytes < _MOST_BYTES
         )
 
-    def _add(self, stream: str, payload: Payload) -> None:
+    def _add(self, stream: str, payload: Payload) -> int:
         if self._closed is not None:
             raise self._closed
         self._number += 1
         self._items.append((stream, payload, self._number))
         self._bytes += len(payload.data)
+        number = self._number
         if not self._on_the_way:
             self._send()
+        return number
 
     def _send(self) -> None:
         items, self._items = tuple(self._items), []
         request, size = self._request, sum(len(payload.data) for _, payload, _ in items)
-        self._on_the_way.append((len(items), size))
+        self._on_the_way.append((len(items), size, items[-1][2]))
         self._report(PublishItems(request.key, request.attempt, request.orchestration, items))
 
     def _refuse(self, error: OrchestraError) -> None:

@@ -357,6 +357,7 @@ class Runtime:
         self._thread = EngineThread(
             cycle, engine, self._outside, self._clock, host=self._loop, orphaned=self._orphaned
         )
+        self._readers = Readers(self._bridge)
         self._runner = ActivityRunner(
             self._activities,
             self._report,
@@ -367,8 +368,9 @@ class Runtime:
             payload_limit=self._limits.max_payload,
             recorder=recorder,
             level=lambda: engine.catalogue.levels.write,
+            directory=self._provider.directory,
+            call=self._readers.call,
         )
-        self._readers = Readers(self._bridge)
         self._ends = Ends(
             self._readers,
             self._provider.directory,

@@ -17,6 +17,7 @@ from orchestra.retention import StreamRetention
 
 __all__ = [
     "AT_ONCE",
+    "JOURNAL",
     "PAGE",
     "STREAM_LEVEL",
     "UNBOUNDED",
@@ -28,6 +29,7 @@ __all__ = [
     "StreamRow",
     "bounds_of",
     "is_over",
+    "journal_of",
     "last_cut",
 ]
 
@@ -41,6 +43,19 @@ AT_ONCE: Final = 4_000
 
 SLACK: Final = 8
 """A stream is cut when it is an eighth over one of its bounds, so that few writes pay for it."""
+
+
+JOURNAL: Final = "orchestra:journal/"
+"""The beginning of the names of streams that are journals of activities. Users have no such
+streams.
+"""
+
+
+def journal_of(execution: int, event_id: int) -> str:
+    """Return the stream in which the steps of an activity stand, until the activity has ended. It
+    goes with the activity's row.
+    """
+    return f"{JOURNAL}{execution}/{event_id}"
 
 
 class Bounds(NamedTuple):

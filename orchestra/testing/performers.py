@@ -29,6 +29,7 @@ from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished, 
 from orchestra.runtime.alarms import Alarm, Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import time_out_failure
+from orchestra.store.port import Directory
 from orchestra.testing.fakes import NEVER, After, Call, Fake, FakeUnfit, Given, is_error
 from orchestra.testing.waiting import NothingHappens
 
@@ -86,6 +87,7 @@ class Performers:
         patience: timedelta,
         payload_limit: int,
         level: Callable[[], int],
+        directory: Directory,
     ) -> None:
         self._activities = dict(activities)
         self._fakes = fakes
@@ -102,6 +104,8 @@ class Performers:
         self._reported: list[tuple[Fake, Given]] = []
         """What fakes have answered, and what no commit has recorded yet."""
         self._news = anyio.Event()
+        self._is_dead = False
+        """Whether its process has died: what runs is cancelled, and reports to no engine."""
         self._runner = ActivityRunner(
             self._activities,
             self._reports,
@@ -113,6 +117,7 @@ class Performers:
             pool=_Inline(),
             alarms=self.alarms,
             level=level,
+            directory=directory,
         )
 
     # --- what the engine asks ---
@@ -165,7 +170,7 @@ class Performers:
         running: tuple[RunActivity, ...] = ()
         async with anyio.create_task_group() as group:
             self._runner.start(group)
-            while self.has_work and not stuck and spins is None:
+            while self.has_work and not stuck and spins is None and not self._is_dead:
                 while self._waiting:
                     key = next(iter(self._waiting))
                     self._news = anyio.Event()
@@ -176,7 +181,7 @@ class Performers:
                 except NothingHappens as error:  # not in the group that a task group raises
                     spins = error
                     break
-                if not self._waiting and not self._runner.is_idle:
+                if not (self._waiting or self._runner.is_idle or self._is_dead):
                     stuck = not await self._wait_for_news()
             running = self._runner.running
             if stuck or spins is not None:
@@ -296,6 +301,8 @@ class Performers:
 
     def die(self) -> None:
         """End with the process: what no commit has recorded is lost, and is done once more."""
+        self._is_dead = True
+        self._news.set()
         self._runner.abort_all()
         self._waiting.clear()
         self._asked.clear()

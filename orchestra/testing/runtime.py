@@ -299,6 +299,7 @@ class TestRuntime:
             patience=self._patience,
             payload_limit=settings.limits.max_payload,
             level=lambda: self._node.engine.catalogue.levels.write,
+            directory=self.provider.directory,
         )
         self._node.prepare_store()
         self._node.cycle.begin()

@@ -382,6 +382,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("DROP TABLE policy_history, set_aside, tally, tally_change, code_seen")
     other.execute("DROP TABLE schedule, schedule_slot, stream, stream_item")
     other.execute("DROP INDEX instance_schedule")
+    other.execute("DROP FUNCTION journal_of_activity CASCADE")
     other.execute("DROP TABLE request")
     other.execute("DROP INDEX message_request")
     other.execute("DROP INDEX operation_subject")

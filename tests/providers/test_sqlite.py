@@ -278,6 +278,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.execute("ALTER TABLE execution DROP COLUMN migrations")
         connection.execute("DROP TABLE policy_history")
         connection.execute("DROP TABLE set_aside")
+        connection.execute("DROP TRIGGER journal_of_activity")
         connection.execute("DROP TABLE request")
         connection.execute("DROP INDEX message_request")
         for what in ("new", "changed", "deleted"):

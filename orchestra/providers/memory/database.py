@@ -53,6 +53,7 @@ from orchestra.store.messages import KEPT_ASIDE, NAMES_SHOWN, MessageRow
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.requests import RequestRow
 from orchestra.store.routes import Kind, Route
+from orchestra.store.streams import journal_of
 from orchestra.store.tables import Column, Columns
 from orchestra.store.tasks import ActivityRow, Task
 
@@ -734,6 +735,8 @@ class Database:
         if before is not None and (owner := self.activities.value(before, "owner")) is not None:
             self._taken[owner].discard(ActivityId(*before[:3]))
         if after is None:
+            if before is not None and self.activities.value(before, "heartbeat") is not None:
+                self._forget_journal(ActivityId(*before[:3]))
             return
         key = ActivityId(*after[:3])
         if (owner := self.activities.value(after, "owner")) is not None:
@@ -741,6 +744,12 @@ class Database:
         queue, name = self.activities.value(after, "queue"), self.activities.value(after, "name")
         if queue is not None:
             self.waiting(Route(queue, name)).put(key)
+
+    def _forget_journal(self, key: ActivityId) -> None:
+        """Remove the steps of an activity with its row."""
+        stream = key.instance_id, journal_of(key.execution, key.event_id)
+        if self.streams.remove(*stream) is not None:
+            self.stream_items.remove_between(stream, (*stream, _BEYOND))
 
     def _handed_out_at(self, route: Route, key: ActivityId) -> tuple[int, ActivityId] | None:
         row = self.activities.get(*key)

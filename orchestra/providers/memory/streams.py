@@ -15,6 +15,7 @@ from orchestra.store.facts import AttemptId
 from orchestra.store.kinds import Dialect
 from orchestra.store.streams import (
     AT_ONCE,
+    JOURNAL,
     Bounds,
     Page,
     StreamPage,
@@ -45,7 +46,8 @@ def publish_all(database: Database, publications: Iterable[Publication]) -> None
             database.stream_items.put(stream_item_values(instance_id, last + 1, item))
         latest = {item.stream: item.at for item in items}
         for name, now in latest.items():
-            _cut(database, instance_id, name, bounds, now)
+            if not name.startswith(JOURNAL):
+                _cut(database, instance_id, name, bounds, now)
 
 
 def _cut(database: Database, instance_id: str, name: str, bounds: Bounds, now: int) -> None:

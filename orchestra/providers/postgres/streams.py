@@ -11,7 +11,7 @@ from orchestra.providers.postgres.wire import Script
 from orchestra.store.decoding import read_stream, read_stream_page, stream_item_values
 from orchestra.store.effects import Publication
 from orchestra.store.kinds import Dialect
-from orchestra.store.streams import UNBOUNDED, Bounds, Page, StreamPage, StreamRow
+from orchestra.store.streams import JOURNAL, UNBOUNDED, Bounds, Page, StreamPage, StreamRow
 
 __all__ = ["publish_all", "read_page", "read_streams"]
 
@@ -27,7 +27,9 @@ def publish_all(script: Script, publications: Sequence[Publication]) -> None:
             latest[instance_id, item.stream] = bounds, item.at
     script.add(sql.PUBLISH, *arrays(sql.PUBLISHED, rows))
     bounded = [
-        (*stream, *bounds, at) for stream, (bounds, at) in latest.items() if bounds != UNBOUNDED
+        (*stream, *bounds, at)
+        for stream, (bounds, at) in latest.items()
+        if bounds != UNBOUNDED and not stream[1].startswith(JOURNAL)
     ]
     if bounded:
         script.add(sql.CUT_STREAMS, *arrays(sql.STREAM_BOUNDS, bounded))

@@ -14,7 +14,15 @@ from orchestra.store.decoding import read_stream, read_stream_page, stream_item_
 from orchestra.store.effects import Publication
 from orchestra.store.hints import StreamHints
 from orchestra.store.kinds import Dialect
-from orchestra.store.streams import Page, Published, StreamPage, StreamRow, is_over, last_cut
+from orchestra.store.streams import (
+    JOURNAL,
+    Page,
+    Published,
+    StreamPage,
+    StreamRow,
+    is_over,
+    last_cut,
+)
 
 __all__ = ["ChangeWatch", "publish_all", "read_page", "read_streams"]
 
@@ -44,7 +52,7 @@ def _append(
         sql.ADD_STREAM_ITEM,
         [stream_item_values(instance_id, begin + place, item) for place, item in enumerate(items)],
     )
-    if is_over(bounds, last - first + 1, size, first_at, now):
+    if not name.startswith(JOURNAL) and is_over(bounds, last - first + 1, size, first_at, now):
         oldest = connection.execute(sql.READ_OLDEST_ITEMS, (instance_id, name)).fetchall()
         cut, gone = last_cut(bounds, last, size, now, oldest)
         if cut:

@@ -273,6 +273,37 @@ class ItemsOfActivitiesTests(ContractBase):
         assert one(provider, Publish(*head, task.revision, items_of(1, 3))) == Refused()
         assert offsets(provider) == [1, 2]
 
+    def test_a_journal_is_never_cut_and_goes_with_the_row_of_its_activity(
+        self, provider: Provider
+    ) -> None:
+        """By the completion, by the end of the lap, and with nothing else."""
+        row = begin(provider)
+        rows = tuple(
+            ActivityRow(1, number, 1, None, 1, Packed(b"[]"), heartbeat=Payload(b"null"))
+            for number in (1, 2)
+        )
+        expect(one(provider, a_write(row, activities=rows)), Granted)
+        for number in (1, 2):
+            steps = tuple(
+                replace(item, stream=f"orchestra:journal/1/{number}", event_id=number)
+                for item in items_of(1, *range(1, 9))
+            )
+            publish = by_owner(row, 1, event_id=number, items=steps, bounds=Bounds(2, 2, 1))
+            expect(one(provider, publish), Granted)
+        publish_value = a_write(read(provider).row, published=(a_value("x"),))
+        expect(one(provider, publish_value), Granted)
+
+        def names() -> list[str]:
+            return [stream.name for stream in provider.directory.streams("i")]
+
+        assert names() == ["orchestra:journal/1/1", "orchestra:journal/1/2", "s"]
+        assert offsets(provider, "orchestra:journal/1/1") == list(range(1, 9))
+        expect(one(provider, a_write(read(provider).row, completed=(1,))), Granted)
+        assert names() == ["orchestra:journal/1/2", "s"]
+        assert offsets(provider, "orchestra:journal/1/1") == []
+        expect(one(provider, an_end(read(provider).row)), Granted)
+        assert names() == ["s"]
+
     def test_items_whose_reply_was_lost_are_not_stored_twice(self, provider: Provider) -> None:
         """Rule 9: it is found out by writing again."""
         row = begin(provider)

@@ -69,7 +69,7 @@ from tests.support.model.ages import (
     write_resolution,
 )
 from tests.support.model.schedules import write_schedule
-from tests.support.model.streams import publish
+from tests.support.model.streams import publish, without_journals
 from tests.support.model.tasks import publish_items, report, resume, stop, suspend, take
 from tests.support.model.world import ModelInstance, ModelWorld, ring
 
@@ -250,7 +250,9 @@ class Group:
                 unread_at_end=dict(unread),
                 expires_at=expires_at,
             )
-        streams = publish(instance.streams, write.incarnation, write.published, write.stream_bounds)
+        before = self._instances[write.instance_id].activities
+        streams = without_journals(instance.streams, before, instance.activities)
+        streams = publish(streams, write.incarnation, write.published, write.stream_bounds)
         instance = restore(replace(instance, streams=streams), write.restored)
         if write.prune is not None:
             instance = prune(instance, write.prune)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestra.store.changes import Publish
 from orchestra.store.streams import Bounds, Page, Published, StreamItemRow, StreamPage, StreamRow
+from orchestra.store.tasks import ActivityRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def publish(
         changed[one.stream] = replace(
             stream, items=(*stream.items, item), numbers=(*stream.numbers, one.number)
         )
-    for name in {one.stream for one in published}:
+    for name in {one.stream for one in published if not one.stream.startswith("orchestra:")}:
         changed[name] = _cut(changed[name], bounds)
     return changed
 
@@ -97,3 +98,17 @@ def last_number(streams: Mapping[str, ModelStream], change: Publish) -> int:
         ),
         default=0,
     )
+
+
+def without_journals(
+    streams: Mapping[str, ModelStream],
+    before: Mapping[tuple[int, int], ActivityRow],
+    after: Mapping[tuple[int, int], ActivityRow],
+) -> Mapping[str, ModelStream]:
+    """Return the streams without the journals of activities whose rows have gone."""
+    gone = {
+        f"orchestra:journal/{execution}/{event_id}"
+        for (execution, event_id), row in before.items()
+        if (execution, event_id) not in after and row.heartbeat is not None
+    }
+    return {name: stream for name, stream in streams.items() if name not in gone}

@@ -15,7 +15,7 @@ from orchestra.web import problems
 from orchestra.web.access import Auth, operator_of
 from orchestra.web.answers import Routes
 from orchestra.web.api import acts, deploying, instances, schedules, store, streams
-from orchestra.web.dashboard import STATIC, pages
+from orchestra.web.dashboard import PAGES, STATIC
 from orchestra.web.headers import SafeHeaders
 from orchestra.web.paths import WholeSegments
 from orchestra.web.schemas import Schemas
@@ -67,7 +67,8 @@ def create_app(
     for group in _GROUPS:
         app.include_router(group.router, prefix=PREFIX, dependencies=[Depends(operator_of)])
     app.include_router(store.health.router)
-    app.include_router(pages, dependencies=[Depends(operator_of)])
+    for pages in PAGES:
+        app.include_router(pages, dependencies=[Depends(operator_of)])
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(SafeHeaders)
     app.openapi = lambda: _openapi(app)

@@ -1,7 +1,7 @@
 """The dashboard: what its pages say, what its forms do, and that users' text stays text."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from html.parser import HTMLParser
 from urllib.parse import quote
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from orchestra import Failure, OrchestrationRegistry
+from orchestra import Daily, Failure, OrchestrationRegistry, Schedule, Start
 from orchestra.testing import TestRuntime
 from orchestra.web import create_app
 
@@ -182,6 +182,24 @@ async def test_versions_say_what_drains_and_who_has_them(env, http):
     assert "safe to retire" in text
     assert "target" in text
     assert "watch latest 0" in text
+
+
+async def test_schedules_are_listed_shown_paused_and_triggered(env, http):
+    made = Schedule("day/1", Daily(time(9), "Europe/Berlin"), Start("watch", {"laps": 0}))
+    await env.client.schedules.create(made)
+    listed = await read(http, "/schedules")
+    assert "/schedules/day%2F1" in listed.links
+    assert "never_ran starts watch" in str(listed)
+    path = "/schedules/day%2F1"
+    await http.post(f"{path}/act", data={"act": "trigger"})
+    assert "fired" in str(await read(http, path))
+    await http.post(f"{path}/act", data={"act": "pause", "reason": "calm"})
+    assert "by localhost : calm" in str(await read(http, path)) or "by localhost: calm" in str(
+        await read(http, path)
+    )
+    await http.post(f"{path}/act", data={"act": "resume"})
+    assert (await http.post(f"{path}/act", data={"act": "explode"})).status_code == 422
+    await read(http, "/schedules/nobody", 404)
 
 
 async def test_text_of_users_stays_text(env, http):

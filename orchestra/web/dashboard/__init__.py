@@ -4,6 +4,9 @@ Nothing costs more as a run grows: a page reads a bounded part of each list, and
 by pure functions of what was read.
 """
 
-from orchestra.web.dashboard.pages import STATIC, pages
+from orchestra.web.dashboard import pages, schedule_pages
+from orchestra.web.dashboard.rendering import STATIC
 
-__all__ = ["STATIC", "pages"]
+__all__ = ["PAGES", "STATIC"]
+
+PAGES = (pages.pages, schedule_pages.pages)

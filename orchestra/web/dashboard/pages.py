@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import jinja2
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
 from orchestra.client import Client
 from orchestra.client.info import InstanceInfo, InstanceStatus
-from orchestra.client.jsonable import jsonable
 from orchestra.client.ribbon import cells_of
 from orchestra.client.selections import OrderBy
-from orchestra.clock import SystemClock, from_micros
-from orchestra.codec import dump_json
 from orchestra.errors import OrchestraError
 from orchestra.operations.bulk import Bulk
 from orchestra.store.kinds import HoldKind
 from orchestra.web.access import CurrentClient, Operator
 from orchestra.web.dashboard import pictures
-from orchestra.web.dashboard.filters import FIELDS, query_of, selection_of
+from orchestra.web.dashboard.filters import FIELDS, selection_of
+from orchestra.web.dashboard.rendering import now, render
 from orchestra.web.dashboard.views import read_instance, read_overview
 from orchestra.web.paths import Id, id_of
 
-__all__ = ["STATIC", "pages"]
-
-HERE: Final = Path(__file__).parent
-STATIC: Final = HERE / "static"
+__all__ = ["pages"]
 
 _PAGE: Final = 50
 _TABS: Final = ("", *(status.value for status in InstanceStatus if status.value != "unknown"))
@@ -47,69 +39,16 @@ _ACTS: Final = (
     "delete",
 )
 _BULK: Final = ("hold", "release", "nudge", "cancel", "terminate", "unpin", "delete")
-_VALUE: Final = 4_000
 
 pages: APIRouter = APIRouter(include_in_schema=False)
-
-
-def _age(at: datetime | None) -> str:
-    return "" if at is None else _span(_now() - at)
-
-
-def _span(duration: timedelta) -> str:
-    seconds = duration.total_seconds()
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if abs(seconds) >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def _instant(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _json(value: Any) -> str:
-    words = dump_json(jsonable(value)).decode()
-    return words if len(words) <= _VALUE else f"{words[:_VALUE]}… ({len(words):,} characters)"
-
-
-def _now() -> datetime:
-    return from_micros(SystemClock().now())
-
-
-_ENVIRONMENT: Final = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE / "templates"),
-    autoescape=True,  # I15
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters |= {
-    "age": _age,
-    "instant": _instant,
-    "json": _json,
-    "id": _quoted,
-}
-
-
-def _render(request: Request, template: str, /, status: int = 200, **values: Any) -> HTMLResponse:
-    base: str = request.scope.get("root_path", "")
-    body = _ENVIRONMENT.get_template(template).render(
-        base=base, query=dict(request.query_params), with_query=query_of, **values
-    )
-    return HTMLResponse(body, status)
 
 
 @pages.get("/")
 async def overview(request: Request, client: CurrentClient) -> Response:
     """Show what goes on: versions, what is held, what is due, nodes."""
-    view = await read_overview(client, _now())
+    view = await read_overview(client, now())
     of_version = pictures.colours(version for _, counts in view.live for version in counts)
-    return _render(
+    return render(
         request,
         "overview.html",
         view=view,
@@ -131,8 +70,8 @@ async def instances(request: Request, client: CurrentClient) -> Response:
         of_others = selection_of({**query, "status": ""})
         counts = await client.count_instances(of_others, group_by=("status",))
     except OrchestraError as error:
-        return _render(request, "problem.html", 422, error=error)
-    return _render(
+        return render(request, "problem.html", 422, error=error)
+    return render(
         request,
         "instances.html",
         page=page,
@@ -161,11 +100,11 @@ async def _instance(
     try:
         view = await read_instance(client, instance_id)
     except OrchestraError as missing:
-        return _render(request, "problem.html", 404, error=missing)
-    now = _now()
-    cells = cells_of(view.laps, now, 200)
+        return render(request, "problem.html", 404, error=missing)
+    at = now()
+    cells = cells_of(view.laps, at, 200)
     of_version = pictures.colours(cell.version for cell in cells)
-    return _render(
+    return render(
         request,
         "instance.html",
         200 if error is None else 409,
@@ -174,7 +113,7 @@ async def _instance(
         acts=_acts_on(view.info),
         colours=of_version,
         ribbon=pictures.ribbon(cells, of_version),
-        timeline=pictures.timeline(pictures.spans_of(view.events), now),
+        timeline=pictures.timeline(pictures.spans_of(view.events), at),
         error=error,
     )
 
@@ -245,8 +184,8 @@ async def act_on_many(request: Request, client: CurrentClient, by: Operator) -> 
             by=by,
         )
     except OrchestraError as error:
-        return _render(request, "problem.html", 422, error=error)
-    return _render(request, "bulk.html", report=report, reason=str(form.get("reason", "")))
+        return render(request, "problem.html", 422, error=error)
+    return render(request, "bulk.html", report=report, reason=str(form.get("reason", "")))
 
 
 @pages.get("/versions")
@@ -254,7 +193,7 @@ async def versions(request: Request, client: CurrentClient) -> Response:
     """Show a lane for each version: who needs it, who has it, and what keeps it."""
     report = await client.version_report()
     names = list(dict.fromkeys(version.name for version in report))
-    return _render(
+    return render(
         request,
         "versions.html",
         report=report,
@@ -267,7 +206,7 @@ async def versions(request: Request, client: CurrentClient) -> Response:
 @pages.get("/nodes")
 async def nodes(request: Request, client: CurrentClient) -> Response:
     """Show the nodes, and what operators did."""
-    return _render(
+    return render(
         request,
         "nodes.html",
         nodes=await client.list_nodes(),

@@ -13,6 +13,7 @@ from orchestra.client import Client
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo, InstanceStatus, NodeInfo
 from orchestra.client.selections import OrderBy, Selection
+from orchestra.client.streams import StreamInfo
 from orchestra.client.version_reports import VersionInfo
 
 __all__ = [
@@ -66,6 +67,7 @@ class InstanceView:
     events: Sequence[HistoryEvent]
     changes: Sequence[tuple[ExecutionInfo, Sequence[Difference]]]
     messages: Sequence[Any]
+    streams: Sequence[StreamInfo]
 
 
 async def read_overview(client: Client, now: datetime) -> Overview:
@@ -118,7 +120,8 @@ async def read_instance(client: Client, instance_id: str) -> InstanceView:
     messages: Sequence[Any] = ()
     if info.unread_messages or info.set_aside_messages:
         messages = await client.list_messages(instance_id, limit=50)
-    return InstanceView(info, laps, events, _changes(laps[-_STATES:]), messages)
+    streams = await client.list_streams(instance_id)
+    return InstanceView(info, laps, events, _changes(laps[-_STATES:]), messages, streams)
 
 
 def _changes(

@@ -759,6 +759,66 @@ BUGS: Final = (
         (Tests(("tests/engine/test_retention.py", "-k", "begun_again")), Simulated("memory")),
     ),
     Bug(
+        "a tick without a fence",
+        "35: a tick is conditional on the revision of its schedule",
+        (
+            Edit(
+                "orchestra/store/schedule_writes.py",
+                "    if standing.revision != write.revision or (\n",
+                "    if bool(standing.revision) != bool(write.revision) or (\n",
+            ),
+        ),
+        (
+            Tests(("tests/providers/test_memory_contract.py", "-k", "two_nodes_tick_one_slot")),
+            Tests((_CONTRACT, "-k", "two_nodes_tick_one_slot")),
+        ),
+    ),
+    Bug(
+        "the id of a run without its slot",
+        "I14: the id of a run is made of the schedule and the slot",
+        (
+            Edit(
+                "orchestra/schedules/schedule.py",
+                "    return f\"{schedule_id}/{text}Z{'/trigger' if is_trigger else ''}\"\n",
+                "    return f\"{schedule_id}/{text[:4]}Z{'/trigger' if is_trigger else ''}\"\n",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_schedules.py", "-m", "not slow", "-k", "of_a_month")),
+            Tests(("tests/schedules/test_ticks.py",)),
+        ),
+    ),
+    Bug(
+        "a refused start that counts as fired",
+        "35: outcomes are written with what they tell of; the cursor moves by evaluation",
+        (
+            Edit(
+                "orchestra/store/schedule_writes.py",
+                "        return _failed(act.slot, reason)\n",
+                "        return act.slot\n",
+            ),
+        ),
+        (
+            Tests(("tests/providers/test_memory_contract.py", "-k", "another_instance_has_fails")),
+            Tests((_CONTRACT, "-k", "another_instance_has_fails")),
+        ),
+    ),
+    Bug(
+        "slots that a tick forgets",
+        "35: each slot that is evaluated has one outcome, in the write that moves the cursor",
+        (
+            Edit(
+                "orchestra/operations/scheduling.py",
+                "            slots.append(_slot_row(outcome, None))\n",
+                "            continue\n",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_schedules.py", "-m", "not slow", "-k", "downtime")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
         "an activity of a lost session is tried elsewhere",
         "what belongs to a session runs on its node alone; with the node it is lost, and never an attempt",
         (

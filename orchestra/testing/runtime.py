@@ -581,13 +581,33 @@ class TestRuntime:
         await self._settle()
         self._acts += 1
 
+    async def away(self, duration: timedelta) -> None:
+        """Let so much time go by while no process runs: the present one ends in order, and another
+        one begins afterwards. What came due meanwhile is late, as after a downtime.
+
+        Raises:
+            InvalidArgument: the duration is no timedelta, or negative.
+        """
+        check_duration(duration, "duration")
+        self._begin_call()
+        self._leave()
+        self._clock.advance(duration)
+        self._begin()
+        await self._declare()
+        await self._settle()
+        self._acts += 1
+
     def _restart(self) -> None:
+        self._leave()
+        self._begin()
+
+    def _leave(self) -> None:
+        """End the process in order."""
         self._node.engine.stop_claiming()
         self._node.engine.release_all()
         self._pump()
         self._handle(self._node.cycle.end())
         self._end()
-        self._begin()
 
     # --- the wheel ---
 

@@ -123,8 +123,7 @@ async def test_a_slot_starts_one_instance_wherever_its_process_dies():
 )
 async def test_after_a_downtime_the_catch_up_does_what_it_says_once(catch_up, overlap, found):
     async with world(hourly(catch_up=catch_up, overlap=overlap)) as env:
-        env._clock.advance(5 * HOUR + timedelta(minutes=10))  # nothing ticks meanwhile
-        await env.advance(timedelta())
+        await env.away(5 * HOUR + timedelta(minutes=10))
         assert [outcome for _, outcome in await outcomes(env)] == found
         await env.advance(timedelta(minutes=40))
         assert [outcome for _, outcome in await outcomes(env)] == found

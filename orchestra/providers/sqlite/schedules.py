@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 
+from orchestra.codec import pack_text
 from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
 from orchestra.store import tables
@@ -75,7 +77,8 @@ def find_due(
     values = (now, *(after or (-(1 << 62), "")), limit)
     rows = connection.execute(sql.FIND_DUE_SCHEDULES, values).fetchall()
     schedules = [read_schedule(row) for row in rows]
-    return [DueSchedule(row, _runs(connection, dialect, row.schedule_id)) for row in schedules]
+    runs = _runs(connection, dialect, [row.schedule_id for row in schedules])
+    return [DueSchedule(row, tuple(runs[row.schedule_id])) for row in schedules]
 
 
 def read_one(
@@ -98,12 +101,15 @@ def _record(
     connection: sqlite3.Connection, dialect: Dialect, row: ScheduleRow, slots: int
 ) -> ScheduleRecord:
     newest = connection.execute(sql.LIST_SLOTS, (row.schedule_id, slots)).fetchall()
-    runs = _runs(connection, dialect, row.schedule_id)
-    return ScheduleRecord(row, runs, tuple(read_slot(one) for one in newest))
+    runs = _runs(connection, dialect, [row.schedule_id])[row.schedule_id]
+    return ScheduleRecord(row, tuple(runs), tuple(read_slot(one) for one in newest))
 
 
 def _runs(
-    connection: sqlite3.Connection, dialect: Dialect, schedule_id: str
-) -> tuple[FollowedRun, ...]:
-    rows = connection.execute(sql.LIST_RUNS, (schedule_id,)).fetchall()
-    return tuple(read_run(row, dialect) for row in rows)
+    connection: sqlite3.Connection, dialect: Dialect, schedule_ids: list[str]
+) -> dict[str, list[FollowedRun]]:
+    runs: dict[str, list[FollowedRun]] = defaultdict(list)
+    asked = f"[{','.join(map(pack_text, schedule_ids))}]"
+    for schedule_id, *run in connection.execute(sql.LIST_RUNS, (asked,)):
+        runs[schedule_id].append(read_run(run, dialect))
+    return runs

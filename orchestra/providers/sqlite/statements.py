@@ -654,14 +654,14 @@ LIST_SLOTS: Final = f"""
     SELECT {_SLOT.listed()} FROM schedule_slot WHERE schedule_id = ? ORDER BY slot DESC, cause DESC LIMIT ?"""
 # With the instance that the slot has started, or whether the event that it has sent is unread.
 LIST_RUNS: Final = f"""
-    SELECT {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL, i.cancel_at IS NOT NULL
+    SELECT s.schedule_id, {_SLOT.listed("s")}, i.incarnation, i.status, i.held, m.sequence IS NOT NULL, i.cancel_at IS NOT NULL
     FROM schedule_slot s
     LEFT JOIN instance_detail d
         ON d.instance_id = s.instance_id AND d.schedule_id = s.schedule_id AND d.schedule_tick = s.slot
     LEFT JOIN instance i ON i.instance_id = d.instance_id
     LEFT JOIN message m ON m.instance_id = s.instance_id AND m.kind = 0 AND m.message_id =
         'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
-    WHERE s.schedule_id = ? AND s.follows = 1 ORDER BY s.slot"""
+    WHERE s.schedule_id IN (SELECT value FROM json_each(?)) AND s.follows = 1 ORDER BY s.schedule_id, s.slot"""
 # --- streams ----------------------------------------------------------------------------------
 
 GROW_STREAM: Final = f"""

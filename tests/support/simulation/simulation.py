@@ -898,6 +898,8 @@ class Simulation:
         self._boot(FINAL_STAGE)
 
     def _finish(self) -> None:
+        self.counts["slots"] += self.witness.schedules.check(self._newest)
+        self._schedulers.end_queues()
         until, next_release = self.time.now + _PATIENCE, self.time.now
         while self.time.now < until:
             self._pass()

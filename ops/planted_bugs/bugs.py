@@ -873,7 +873,10 @@ BUGS: Final = (
                 "",
             ),
         ),
-        (Tests(("tests/engine/test_sessions.py", "-m", "not slow", "-k", "node_that_stops")),),
+        (
+            Tests(("tests/engine/test_sessions.py", "-k", "memory and stops_takes_no_session_and")),
+            Tests(("tests/engine/test_sessions.py", "-k", "sqlite and stops_takes_no_session_of")),
+        ),
     ),
 )
 

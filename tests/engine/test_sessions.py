@@ -511,16 +511,27 @@ def test_a_node_that_stops_takes_no_session_and_what_is_scheduled_in_its_own_sti
 
 
 def test_a_node_that_stops_takes_no_session_of_its_own_instances_either(any_world):
-    node = any_world.node(CODE, BOTH)
+    async def later(ctx, _):
+        await ctx.schedule_activity(FETCH)
+        async with ctx.session(BUILD) as session:
+            return [session.node_id, await session.schedule_activity(BUILD)]
+
+    code = registry(later)
+    node = any_world.node(code, BOTH)
+    instance_id = any_world.start()
+    any_world.run(2)
     node.engine.stop_claiming()
-    instance_id = node.start()
+    node.finish(value="path")
     any_world.run(4)
-    other = any_world.node(CODE, BOTH)
-    any_world.run(5)
-    assert node.attempts == []
-    node.stop()
+    assert any_world.record(instance_id).row.owner is None, "it waits in the store"
+    lone(any_world, code)
+    other = helper(any_world)
+    any_world.run(8)
+    other.finish(value="built")
     any_world.run(6)
-    assert other.the_running().key.instance_id == instance_id
+    assert any_world.output(instance_id) == [other.node_id, "built"]
+    assert [run.name for run in node.attempts] == ["fetch"]
+    check_rest(any_world, [code])
 
 
 @pytest.mark.parametrize("is_owner", [True, False])

@@ -859,6 +859,38 @@ BUGS: Final = (
         ),
     ),
     Bug(
+        "a receipt outlives its execution",
+        "I9: what answers commands of an execution is deleted with it",
+        (
+            Edit(
+                "orchestra/store/effects.py",
+                "        if write.drops_reports:\n",
+                "        if write.closed_with_children:\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "unread_receipts")),
+            Tests(("tests/engine/test_sends.py", "-k", "sqlite and leaves_no_row")),
+        ),
+    ),
+    Bug(
+        "a send without a receipt",
+        "the sender learns in the same transaction what became of what it has sent",
+        (
+            Edit(
+                "orchestra/store/decision.py",
+                "        is_told = self._tell(send.sender, message.instance_id, kind, payload, None, "
+                "arrivals)\n",
+                "        is_told = True\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "receipt")),
+            Tests(("tests/engine/test_sends.py", "-k", "sqlite and without_polling")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
         "a stopping node takes sessions",
         "a node that stops takes no new session: it would be lost with the next deploy",
         (

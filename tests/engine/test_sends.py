@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import InstanceError, InstanceNotFound
+from orchestra.store.changes import Write
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Granted
 from orchestra.testing.checker import check_store
@@ -300,6 +301,46 @@ def test_an_operator_ends_the_sender_and_its_receipt_goes_with_it(any_world):
     assert (any_world.status("mouth"), any_world.record("mouth").reports) == (Status.TERMINATED, ())
     del node
     check(any_world)
+
+
+def test_a_receipt_that_the_lap_did_not_take_leaves_no_row(any_world):
+    """I9: the activity's end comes first, and ends the lap."""
+
+    async def leaves_early(ctx, lap):
+        work = ctx.schedule_activity("work")
+        await ctx.wait_for_event("tick")
+        ctx.raise_event("ear", "news", lap)
+        await work
+        if lap < 2:
+            ctx.continue_as_new(lap + 1)
+
+    registry = several(hears=hears, early=leaves_early)
+    node = any_world.node(registry, BUSY)
+    any_world.start("hears", 2, instance_id="ear")
+    any_world.start("early", 1, instance_id="mouth")
+    any_world.run(1)
+    any_world.send("mouth", "tick")
+    ended = False
+
+    def before_commit():
+        """End the activity while the write that sends is committed."""
+        nonlocal ended
+        sends = any(isinstance(one, Write) and one.sends for one in node.engine._in_flight.changes)
+        ended = ended or (sends and node.finish() is None)
+        node.store.before_commit = None if ended else before_commit
+
+    node.store.before_commit = before_commit
+    any_world.run(1)
+    assert ended
+    record = any_world.record("mouth")
+    assert (record.row.execution, record.reports) == (2, ())
+    assert any_world.kinds("mouth", 1).count("SEND_DELIVERED") == 0
+    any_world.send("mouth", "tick")
+    any_world.run(1)
+    node.finish()
+    any_world.run(1)
+    assert any_world.output("ear") == [1, 2]
+    check(any_world, registry)
 
 
 # --- libraries of other ages ------------------------------------------------------------------

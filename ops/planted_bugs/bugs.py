@@ -910,6 +910,99 @@ BUGS: Final = (
             Tests(("tests/engine/test_sessions.py", "-k", "sqlite and stops_takes_no_session_of")),
         ),
     ),
+    Bug(
+        "a second answer replaces the first",
+        "33: the first answer wins",
+        (
+            Edit(
+                _STATEMENTS,
+                'update("request", tables.ANSWER, _REQUEST_ID) + " AND answered_at IS NULL"',
+                'update("request", tables.ANSWER, _REQUEST_ID)',
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "first_answer_wins")),
+            Tests((_CONTRACT, "-k", "does_what_the_model_does")),
+        ),
+    ),
+    Bug(
+        "a second answer replaces the first on PostgreSQL",
+        "33: the first answer wins",
+        (
+            Edit(
+                _POSTGRES_STATEMENTS,
+                "r.request_id = u.request_id AND r.answered_at IS NULL",
+                "r.request_id = u.request_id",
+            ),
+        ),
+        (
+            Tests((_POSTGRES_CONTRACT, "-k", "first_answer_wins")),
+            Tests((_POSTGRES_CONTRACT, "-k", "does_what_the_model_does")),
+        ),
+    ),
+    Bug(
+        "a request leaves the inbox when it is received",
+        "33: a request that was received and not answered is received again in the next lap",
+        (
+            Edit(
+                "orchestra/replay/inputs.py",
+                "    gathered.received.append(message)\n    return RequestReceived(",
+                "    gathered.received.append(message)\n"
+                "    gathered.consumed.append(message.sequence)\n    return RequestReceived(",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_requests.py", "-k", "received_again")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "an answer is stored with a later turn",
+        "33: the answer is in the write of the turn",
+        (
+            Edit(
+                "orchestra/engine/steps/stepper.py",
+                "            step.answers.extend(answers)\n",
+                "            late = self.__dict__.setdefault('late', {})\n"
+                "            step.answers.extend(late.pop(instance.instance_id, ()))\n"
+                "            late[instance.instance_id] = answers\n",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_requests.py", "-k", "every_crash")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "a lap hands on a request that it has answered",
+        "33: each request is answered once, also where a node has loaded the lap (found by the simulation)",
+        (
+            Edit(
+                "orchestra/engine/steps/boundaries.py",
+                "end_lap(commands.received_requests, commands.in_hand)",
+                "end_lap({}, commands.in_hand)",
+            ),
+        ),
+        (
+            Tests(("tests/testing/test_requests.py", "-k", "leaves_nothing_of_the_request")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "a request that is asked again is another one",
+        "33: the row of a request is its dedup, while it is open and for the window after",
+        (
+            Edit(
+                _DECISION,
+                "asked = self._facts.asked.get(Address(append.instance_id, append.message_id))\n",
+                "asked = None\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "same_request_gets")),
+            Simulated("memory"),
+        ),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

@@ -199,6 +199,45 @@ def _has_all(state: Heard | Station) -> bool:
     )
 
 
+# --- asked ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many requests were answered; each carries its number. ``left`` says that the last lap has
+    received one and not answered it.
+    """
+
+    answered: int = 0
+    laps: int = 0
+    left: bool = False
+    wrong: tuple[str, ...] = ()
+
+
+async def tally(ctx: OrchestrationContext, state: Tally) -> Tally:
+    """Answers each request with its place. Of every fifth, one lap does not answer and the next one
+    receives it again; others are answered after an activity, or before it.
+    """
+    request = await ctx.wait_for_request("ask", int, returns=int)
+    state = replace(state, laps=state.laps + 1)
+    if request.value < 0:
+        request.reply(state.answered)
+        return state
+    wrong = state.wrong
+    if request.value != state.answered:
+        wrong = (*wrong, f"{request.value} came, {state.answered} was next")[:WRONG_KEPT]
+    if state.answered % 5 == 4 and not state.left:
+        await ctx.schedule_activity(step, request.value)
+        ctx.continue_as_new(replace(state, left=True, wrong=wrong))
+    if state.answered % 2:
+        await ctx.schedule_activity(step, request.value)
+        request.reply(state.answered + 1)
+    else:
+        request.reply(state.answered + 1)
+        await ctx.schedule_activity(step, request.value)
+    ctx.continue_as_new(replace(state, answered=state.answered + 1, left=False, wrong=wrong))
+
+
 # --- under operators --------------------------------------------------------------------------
 
 
@@ -390,7 +429,7 @@ async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 def registry(code: str) -> OrchestrationRegistry:
     """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
     builder = OrchestrationRegistry.builder()
-    for function in (laps, listen, fan, parent, hang, once, climb, station):
+    for function in (laps, listen, fan, parent, hang, once, climb, station, tally):
         builder.register(function.__name__, function)
     # A rewind brings back what was read since then as far as the histories are kept.
     builder.set_retention("station", Retention(histories=None, executions=None))

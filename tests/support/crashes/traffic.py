@@ -7,16 +7,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
 
-from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
+from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError, WaitTimeout
 from orchestra.clock import new_id
-from orchestra.errors import OutcomeUnknown, UnknownOrchestration
-from tests.support.crashes.program import NAMES, Climb, Fan, Heard, Laps, Parent, digest_of_laps
+from orchestra.errors import LevelTooLow, OutcomeUnknown, UnknownOrchestration
+from tests.support.crashes.program import (
+    NAMES,
+    Climb,
+    Fan,
+    Heard,
+    Laps,
+    Parent,
+    Tally,
+    digest_of_laps,
+)
 from tests.support.crashes.stores import open_ids
 
 T = TypeVar("T")
@@ -57,6 +67,16 @@ def _check_heard(sent: dict[str, int]) -> Callable[[Any], str | None]:
             if output["wrong"] or output["heard"] != sent
             else None
         )
+
+    return check
+
+
+def _check_tally(asked: Counter[str]) -> Callable[[Any], str | None]:
+    def check(output: Any) -> str | None:
+        problems = [*output["wrong"], *(one for one in asked if one.startswith("it"))]
+        if problems or output["answered"] != asked["answered"]:
+            return f"{asked} were asked, it ended as {output}: {problems}"
+        return None
 
     return check
 
@@ -176,6 +196,7 @@ class Traffic:
                 group.start_soon(self._talk, None if number % 2 else self._random.randint(10, 60))
             group.start_soon(self._keep_busy, at_once)
             group.start_soon(self._end_some)
+            group.start_soon(self._ask)
 
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:
@@ -199,6 +220,42 @@ class Traffic:
             sent[name] += 1
             await anyio.sleep(self._random.random() * 0.03)
         await self._send(instance_id, "end", sent)
+
+    async def _ask(self) -> None:
+        """Send requests, one after the other, and hold each answer against the one that the same
+        request gets again.
+        """
+        asked = Counter[str]()
+        instance_id = await self.start("tally", Tally(), Promise("COMPLETED", _check_tally(asked)))
+        while not self.stopping:
+            number = asked["answered"]
+            request_id = new_id()
+            for _ in range(self._random.choice((1, 1, 2))):
+                answer = await self._answer(instance_id, number, request_id)
+                if answer != number + 1:
+                    asked[f"it answered {number} with {answer}"] += 1
+            asked["answered"] += 1
+            self.promises.counts["requests"] += 1
+            await anyio.sleep(self._random.random() * 0.03)
+        await self._answer(instance_id, -1, new_id())
+
+    async def _answer(self, instance_id: str, number: int, request_id: str) -> int:
+        """Ask until there is an answer."""
+        while True:
+            try:
+                return await self.insist(
+                    lambda: self.client.request(
+                        instance_id,
+                        "ask",
+                        number,
+                        returns=int,
+                        timeout=timedelta(seconds=1),
+                        request_id=request_id,
+                    )
+                )
+            except (WaitTimeout, LevelTooLow):
+                self.promises.repeats += 1
+                await anyio.sleep(0.01)
 
     async def _send(self, instance_id: str, name: str, payload: Any) -> None:
         message_id = new_id()

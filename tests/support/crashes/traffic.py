@@ -189,14 +189,15 @@ class Traffic:
 
     # --- what goes on ---
 
-    async def work(self, *, listeners: int = 6, at_once: int = 16) -> None:
+    async def work(self, *, listeners: int = 6, askers: int = 3, at_once: int = 16) -> None:
         """Send until ``stopping``, then tell the listeners that that was all."""
         async with anyio.create_task_group() as group:
             for number in range(listeners):
                 group.start_soon(self._talk, None if number % 2 else self._random.randint(10, 60))
             group.start_soon(self._keep_busy, at_once)
             group.start_soon(self._end_some)
-            group.start_soon(self._ask)
+            for _ in range(askers):
+                group.start_soon(self._ask)
 
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:

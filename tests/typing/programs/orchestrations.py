@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, Never, TypedDict, assert_never, assert_type
 
-from orchestra import DurableFuture, Future, OrchestrationContext, RaceResult, WaitResult, activity
+from orchestra import (
+    DurableFuture,
+    Future,
+    OrchestrationContext,
+    RaceResult,
+    Request,
+    WaitResult,
+    activity,
+)
 
 
 @dataclass
@@ -53,6 +61,16 @@ async def events(ctx: OrchestrationContext) -> None:
     assert_type(await ctx.wait_for_event("x", Annotated[int, "in cents"]), int)
     assert_type(await ctx.wait_for_event("x", Note), Note)
     assert_type(await ctx.wait_for_event("x", Point), Point)
+
+
+async def requests(ctx: OrchestrationContext) -> None:
+    assert_type(await ctx.wait_for_request("x"), Request[Any, Any])
+    assert_type(await ctx.wait_for_request("x", Paid), Request[Paid, Any])
+    request = await ctx.wait_for_request("x", Paid | None, returns=int)
+    assert_type(request, Request[Paid | None, int])
+    assert_type(request.value, Paid | None)
+    request.reply(7)
+    request.reply("seven")  # type: ignore[arg-type]
 
 
 async def combinations(ctx: OrchestrationContext, url: str) -> None:

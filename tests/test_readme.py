@@ -85,6 +85,8 @@ def test_the_python_blocks_of_the_page_about_schedules_make_one_program(tmp_path
         "2026-03-29 01:00:00+00:00",
         "2026-10-25 00:30:00+00:00",
         "True",
+        "healthy 5 digest/2026-03-06T08:00:00Z 2026-03-09 08:00:00+00:00",
+        "5 slots would run",
     ]
 
 

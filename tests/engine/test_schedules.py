@@ -72,6 +72,7 @@ def test_a_node_ticks_at_each_slot_and_asks_the_index_alone_while_none_is_due(an
 
 
 def test_of_two_nodes_that_tick_at_once_one_wins_and_the_other_reads_again(any_world):
+    """Scenario 72."""
     nodes = [any_world.node(registry(quick)) for _ in range(2)]
     make(any_world, minutely())
     any_world.run(5 * MINUTE)

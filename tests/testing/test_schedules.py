@@ -122,6 +122,7 @@ async def test_a_slot_starts_one_instance_wherever_its_process_dies():
     ],
 )
 async def test_after_a_downtime_the_catch_up_does_what_it_says_once(catch_up, overlap, found):
+    """Scenario 71."""
     async with world(hourly(catch_up=catch_up, overlap=overlap)) as env:
         await env.away(5 * HOUR + timedelta(minutes=10))
         assert [outcome for _, outcome in await outcomes(env)] == found
@@ -132,6 +133,7 @@ async def test_after_a_downtime_the_catch_up_does_what_it_says_once(catch_up, ov
 
 
 async def test_a_clock_that_is_put_back_runs_no_slot_twice():
+    """Scenario 71."""
     async with world(hourly()) as env:
         await env.advance(3 * HOUR)
         env._clock.advance(-2 * HOUR)
@@ -142,6 +144,7 @@ async def test_a_clock_that_is_put_back_runs_no_slot_twice():
 
 
 async def test_a_run_that_laps_for_ever_is_one_run_and_the_next_slots_are_skipped():
+    """Scenario 73."""
     async with world(hourly("looping", 0)) as env:
         await env.advance(4 * HOUR)
         info = await env.client.schedules.get("s")
@@ -151,6 +154,7 @@ async def test_a_run_that_laps_for_ever_is_one_run_and_the_next_slots_are_skippe
 
 
 async def test_a_held_run_counts_as_running_and_is_named_with_its_reason():
+    """Scenario 73."""
     async with world(hourly("stuck", None)) as env:
         await env.advance(2 * HOUR)
         info = await env.client.schedules.get("s")
@@ -162,6 +166,7 @@ async def test_a_held_run_counts_as_running_and_is_named_with_its_reason():
 
 
 async def test_a_schedule_whose_code_is_missing_stays_healthy_and_its_runs_are_held():
+    """Scenario 74."""
     schedule = Schedule("s", Every(HOUR), Start("unknown", 1), overlap="allow_all")
     async with world(schedule) as env:
         await env.advance(2 * HOUR)
@@ -184,6 +189,7 @@ async def test_a_schedule_whose_code_is_missing_stays_healthy_and_its_runs_are_h
 async def test_each_overlap_policy_does_what_it_says_to_a_run_that_takes_longer(
     overlap, counted, ends
 ):
+    """Scenario 73."""
     async with world(hourly("slow", 2, overlap=overlap)) as env:
         await env.advance(7 * HOUR + timedelta(minutes=30))
         info = await env.client.schedules.get("s")
@@ -195,6 +201,7 @@ async def test_each_overlap_policy_does_what_it_says_to_a_run_that_takes_longer(
 
 
 async def test_a_schedule_pauses_after_runs_that_failed_in_a_row():
+    """Scenario 73."""
     async with world(hourly("failing", None, pause_after_failures=2)) as env:
         await env.advance(5 * HOUR)
         info = await env.client.schedules.get("s")

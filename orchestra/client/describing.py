@@ -115,7 +115,7 @@ def instance_info(
         execution_started_at=_moment(execution.opened_at),
         next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
         waiting_on=_waiting_on(summary),
-        waiting_counts=summary.counts,
+        waiting_counts=_waiting_counts(summary),
         pending_activities=_pending_activities(summary, record, catalogue, scheduled),
         history_events=row.history_events if is_open else execution.events,
         history_bytes=row.history_bytes if is_open else execution.bytes,
@@ -295,8 +295,21 @@ def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
             entry.child[0] if entry.child else None,
         )
         for entry in summary.entries
-        if entry.name != OPEN or entry.kind != "activity"  # no code waits for an open session
+        if not _is_open_session(entry)
     )
+
+
+def _waiting_counts(summary: Summary) -> dict[str, int]:
+    counts = dict(summary.counts)
+    opened = sum(map(_is_open_session, summary.entries))
+    if opened:
+        counts["activity"] -= opened
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _is_open_session(entry: WaitEntry) -> bool:
+    """Return whether a pending command stands for an open session: no code waits for it."""
+    return entry.kind == "activity" and entry.name == OPEN
 
 
 def _pending_activities(

@@ -587,3 +587,23 @@ def test_a_buried_node_that_lives_on_begins_without_sessions(any_world):
     assert run.key in node.aborted
     assert any_world.output(instance_id) == ["lost", "fetch", before]
     check_rest(any_world, [CODE])
+
+
+# --- lost replies -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fate", ["lost before", "lost after"])
+@pytest.mark.parametrize("which", ["owner", "helper"])
+def test_a_lost_reply_loses_no_session_and_enters_none_twice(any_world, which, fate):
+    """Each commit of either node is tried in turn."""
+    for commit in range(6):
+        owner = lone(any_world)
+        node = helper(any_world, {"fetch": lambda _: "path", "build": lambda _: "built"})
+        (owner if which == "owner" else node).store.replies.extend([*[None] * commit, fate])
+        instance_id = any_world.start()
+        any_world.run(40)
+        assert any_world.output(instance_id) == [node.node_id, "built"]
+        assert node.engine.running == 0
+        check_rest(any_world, [CODE])
+        node.stop()
+        owner.stop()

@@ -278,6 +278,9 @@ async def test_a_crash_and_a_deploy_lose_what_a_timer_outlasts(database, way):
     async with virtual(database, parked, activities=[fetch]) as env:
         handle = await env.client.start("parked", instance_id="p")
         await env.advance(timedelta(minutes=30))
+        info = await handle.info()
+        assert [one.kind for one in info.waiting_on] == ["timer"], "not for its session"
+        assert info.waiting_counts == {"timer": 1}
         if way == "crash":
             await env.crash()
         elif way == "upgrade":

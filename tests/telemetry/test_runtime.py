@@ -97,6 +97,21 @@ async def test_a_trace_leads_from_the_caller_to_what_the_activity_does(path, obs
 
 
 @bounded
+async def test_the_span_of_an_activity_in_a_session_names_the_sessions_node(path, observed):
+    work = make_activity("async", lambda: 7)
+
+    async def once(ctx, value):
+        async with ctx.session(work) as session:
+            return await session.schedule_activity(work)
+
+    async with runtime(path, once, activities=[work], **observed.providers) as node:
+        handle = await node.client.start("once", instance_id="one")
+        assert await handle.result() == 7
+    attempt = observed.span("activity")  # the only one: entering a session is none
+    assert attempt.attributes["orchestra.session.node"] == node.node_id
+
+
+@bounded
 async def test_a_start_may_continue_the_callers_trace(path, observed):
     tracer = observed.tracer_provider.get_tracer("host")
     work = make_activity("async", lambda: 7)

@@ -85,10 +85,6 @@ _KINDS: Final[Mapping[int, str]] = {
     EventKind.REQUEST_AWAITED: "request",
 }
 
-_AT_ONCE: Final = (EventKind.EVENT_SENT, EventKind.CANCEL_SENT)
-"""Commands whose receipts come with the write that stores them. No instance rests on them."""
-
-
 _NAMED: Final = (ActivityScheduled, EventAwaited, ChildStarted, RequestAwaited)
 
 
@@ -106,7 +102,8 @@ def write_summary(
     ``put_backs``: by how much the store's clock went back since the execution began, and from when
     on it was wrong.
     """
-    if any(counts.get(kind) for kind in _AT_ONCE):
+    if counts.get(EventKind.EVENT_SENT) or counts.get(EventKind.CANCEL_SENT):
+        # Their receipts come with the write that stores them: no instance rests on them.
         pending = (event for event in pending if event.kind in _KINDS)
         counts = {kind: count for kind, count in counts.items() if kind in _KINDS}
     entries: list[list[Any]] = []

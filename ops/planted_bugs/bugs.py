@@ -864,7 +864,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/store/effects.py",
-                "        if write.drops_reports:\n",
+                "        if receipts or write.closed_with_children:\n",
                 "        if write.closed_with_children:\n",
             ),
         ),

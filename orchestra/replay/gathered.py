@@ -120,6 +120,6 @@ class Gathered:
             labels=tuple(self.labels.items()) if self.labels else (),
             answers=tuple(self.answers),
             published=tuple(self.published) if self.published else (),
-            sent=tuple(self.sent),
-            refused=tuple(self.refused),
+            sent=tuple(self.sent) if self.sent else (),
+            refused=tuple(self.refused) if self.refused else (),
         )

@@ -295,11 +295,6 @@ class Write:
             self.starts or self.cancels or self.sends or tells_parent or self.closed_with_children
         )
 
-    @property
-    def drops_reports(self) -> bool:
-        """Whether an execution closes to which unread ends of children, or receipts, may belong."""
-        return bool(self.closed_with_children) or any(delta.receipts for delta in self.executions)
-
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -140,8 +140,10 @@ class Effects:
         """Gather the effects of a granted write."""
         instance_id = write.instance_id
         self.instances.add(instance_id)
+        receipts = False
         for delta in write.executions:
             self._add_delta(instance_id, delta)
+            receipts = receipts or delta.receipts
         for sequence in write.consumed:
             self.consumed.append((instance_id, sequence))
         for aside in write.set_aside:
@@ -176,7 +178,7 @@ class Effects:
         if write.state.status is not Status.OPEN:
             self.ended.append(instance_id)
             return
-        if write.drops_reports:
+        if receipts or write.closed_with_children:
             self.dropped.append(instance_id)
         for event_id in write.completed:
             self.completed.append(ActivityId(instance_id, write.state.execution, event_id))

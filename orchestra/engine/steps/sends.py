@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Final
 
 from orchestra.codec import UserText
 from orchestra.engine.owned import OwnedInstance
-from orchestra.events import CancelSent, CommandEvent, EventSent
+from orchestra.events import CancelSent, EventKind, EventSent
 from orchestra.store.changes import Append, Cancel, Send
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import ParentLink
 
-__all__ = ["awaits_receipts", "send_of"]
+__all__ = ["SENT_KINDS", "send_of"]
+
+SENT_KINDS: Final = frozenset({int(EventKind.EVENT_SENT), int(EventKind.CANCEL_SENT)})
+"""The kinds of commands that receipts answer."""
 
 
 def send_of(instance: OwnedInstance, event: EventSent | CancelSent, limits: InboxLimits) -> Send:
@@ -33,8 +36,3 @@ def send_of(instance: OwnedInstance, event: EventSent | CancelSent, limits: Inbo
         instance.current.traceparent,
     )
     return Send(sender, message)
-
-
-def awaits_receipts(pending: Iterable[CommandEvent]) -> bool:
-    """Return whether receipts of an execution's sends may wait unread."""
-    return any(isinstance(event, EventSent | CancelSent) for event in pending)

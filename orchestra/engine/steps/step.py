@@ -279,7 +279,7 @@ def write_of(
         answers=tuple(step.answers),
         published=tuple(step.published),
         stream_bounds=bounds_of(retention.streams) if step.published else UNBOUNDED,
-        sends=tuple(step.sends),
+        sends=tuple(step.sends) if step.sends else (),
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq

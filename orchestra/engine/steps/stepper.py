@@ -40,7 +40,7 @@ from orchestra.engine.steps.records import (
     hold_record,
     turn_record,
 )
-from orchestra.engine.steps.sends import awaits_receipts, send_of
+from orchestra.engine.steps.sends import SENT_KINDS, send_of
 from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
 from orchestra.errors import LevelTooLow, NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
@@ -375,7 +375,8 @@ class Stepper:
             self._start_children(instance, step, turn, catalogue)
         if turn.sent:
             step.sends.extend(send_of(instance, sent, self._inbox_limits) for sent in turn.sent)
-        step.refused.extend(turn.refused)
+        if turn.refused:
+            step.refused.extend(turn.refused)
         step.consumed.extend(turn.consumed)
         if turn.set_aside:
             step.set_aside.extend(turn.set_aside)
@@ -422,7 +423,8 @@ class Stepper:
                     traceparent=None if opened is None else instance.current.traceparent,
                     children=ending is not None and instance.execution.commands.children > 0,
                     patches=instance.current.patches if turn.patches else (),
-                    receipts=ending is not None and awaits_receipts(instance.execution.pending),
+                    receipts=ending is not None
+                    and not SENT_KINDS.isdisjoint(instance.execution.commands.counts),
                 )
             )
         if ending is not None:

@@ -1003,6 +1003,48 @@ BUGS: Final = (
             Simulated("memory"),
         ),
     ),
+    Bug(
+        "items of a lost reply are stored twice",
+        "34: a change of items that was committed stores nothing when it comes once more",
+        (
+            Edit(
+                _DECISION,
+                "if item.number > known])",
+                "])",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "items_whose_reply_was_lost")),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
+        "a node that has lost the instance publishes for its attempt",
+        "34: items of an attempt go under the fence of the instance's owner",
+        (
+            Edit(
+                _DECISION,
+                "        if row.owner != publish.node:\n            return False\n",
+                "",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "former_owner_or_lap")),),
+    ),
+    Bug(
+        "a replay publishes again",
+        "34: a turn publishes once, in its write",
+        (
+            Edit(
+                "orchestra/replay/commands.py",
+                """        if not self.journal.replaying:
+            self.gathered.published.append((stream, value))
+""",
+                """        self.gathered.published.append((stream, value))
+""",
+            ),
+        ),
+        (Tests(("tests/runtime/test_streams.py", "-k", "replay_publishes_nothing")),),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

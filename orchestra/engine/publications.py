@@ -8,7 +8,6 @@ or with, the end of the attempt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from orchestra.engine.activities import Activities, key_of
 from orchestra.engine.messages import ItemsStored, Outbox, PublishItems
@@ -106,8 +105,8 @@ class Publications:
         self._answer(change, error, is_stale=False)
 
     def unanswered(self, change: Publish) -> None:
-        """Publish the items with the next group, unless they stand: the reply was lost (rule 9)."""
-        self._waiting.append(replace(change, again=True))
+        """Publish the items with the next group; the store leaves out those that stand (rule 9)."""
+        self._waiting.append(change)
 
     def clear(self) -> None:
         """Forget all items: the attempts are aborted."""

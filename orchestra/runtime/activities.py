@@ -432,7 +432,7 @@ class ActivityRunner:
     def _make_publisher(self, run: Run) -> Publisher:
         with self._publishing:
             if run.publisher is None:
-                run.publisher = publisher = Publisher(run.request, self._report)
+                run.publisher = publisher = Publisher(run.request, self._report, self._clock.now())
                 if run.aborted or run.end.locked():  # its end was reported
                     publisher.close()
                 else:

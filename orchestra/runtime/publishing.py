@@ -38,18 +38,22 @@ class Publisher:
 
     Args:
         report: passes a message to the engine, from any thread.
+        begin: a number below those of its items. An attempt that a node hands back unfinished may
+            run again under its number; its items must have higher numbers then.
     """
 
-    def __init__(self, request: RunActivity, report: Callable[[PublishItems], None]) -> None:
+    def __init__(
+        self, request: RunActivity, report: Callable[[PublishItems], None], begin: int
+    ) -> None:
         self._request = request
         self._report = report
         self._lock = threading.Condition()
         self._items: list[tuple[str, Payload, int]] = []
         self._bytes = 0
-        self._number = 0
+        self._number = begin
         self._on_the_way: deque[tuple[int, int, int]] = deque()
         """The counts, bytes and last numbers of batches that are not acknowledged."""
-        self._stored = 0
+        self._stored = begin
         """The number of the last item that is stored."""
         self._closed: OrchestraError | None = None
         self._waiting: list[Signal] = []

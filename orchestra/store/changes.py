@@ -346,8 +346,9 @@ class Publish:
 
     The fence is that of the instance's owner: ``node`` owns it, the execution is open, and the
     attempt is the current one. With a ``revision`` the attempt was handed out, and its fence is
-    that of a report. ``again``: the items may be stored already, for the reply was lost; those
-    that are, by their numbers, are left out. A group does these before all else.
+    that of a report. Items whose numbers are not above those of the attempt's stored items are left
+    out: the change was committed before, and its reply was lost, or it comes late. A group does
+    these changes before all else.
     """
 
     instance_id: str
@@ -359,7 +360,6 @@ class Publish:
     revision: int | None
     items: tuple[Published, ...]
     bounds: Bounds = UNBOUNDED
-    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,8 +218,8 @@ class _Deciding:
         """Decide items of an attempt."""
         attempt = AttemptId.of(publish)
         known = self._facts.published.get(attempt, 0)
-        items = tuple(item for item in publish.items if item.number > known or not publish.again)
-        if not items:  # they all stand: the reply was lost
+        items = tuple([item for item in publish.items if item.number > known])
+        if not items:  # they all stand: the reply was lost, or this one comes late (rule 9)
             self.decision.outcomes[position] = Granted(0)
         elif not self._is_current(publish):
             self.decision.outcomes[position] = Refused()  # I6

@@ -158,7 +158,7 @@ class Needs:
         restored: messages that operators' writes put back, with their instances.
         rooms: the names that the group sends to, with the senders' limits.
         activities: those that reports, stops and published items name.
-        published_again: items that may be stored already.
+        published: attempts that publish items.
         schedules: the writes of schedules. Their rows are locked before those of instances.
     """
 
@@ -237,9 +237,9 @@ class Needs:
             (InboxName(append.instance_id, append.name), append.limits) for append in self.appends
         )
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
-        self.published_again: list[Publish] = [
-            change for change in _of(changes, Publish).values() if change.again
-        ]
+        self.published: list[AttemptId] = list(
+            dict.fromkeys(map(AttemptId.of, _of(changes, Publish).values()))
+        )
         self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
 
     @property

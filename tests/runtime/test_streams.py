@@ -19,6 +19,7 @@ from orchestra import (
 from orchestra.clock import to_micros
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.store.kinds import THIS_LIBRARY
+from orchestra.sync import connect
 from orchestra.testing import ManualClock, NothingHappens, crash_everywhere
 from tests.support.contract.shorthand import a_node
 from tests.support.kit import alone, bounded, info_when, runtime, virtual
@@ -38,6 +39,12 @@ async def count(ctx, upto):
         ctx.publish("progress", number)
         await ctx.schedule_timer(timedelta(seconds=1))
     return upto
+
+
+async def speaking(ctx, number):
+    """Publishes all at once."""
+    for value in range(number):
+        ctx.publish("said", value)
 
 
 async def looping(ctx, lap):
@@ -258,3 +265,12 @@ class TestAcrossProcesses:
                     await handle.raise_event("go")
                 await handle.result()
         assert seen == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+def test_a_program_that_is_not_async_iterates_over_a_stream(tmp_path):
+    with connect(runtime(tmp_path / "store.db", speaking)) as sync:
+        handle = sync.call(sync.client.start, "speaking", 3)
+        items = list(sync.iterate(handle.read_stream, "said", int))
+        assert [(item.offset, item.value) for item in items] == [(1, 0), (2, 1), (3, 2)]
+        iterated = sync.iterate(sync.client.read_stream, handle.instance_id, "said", after=2)
+        assert [item.value for item in iterated] == [2]

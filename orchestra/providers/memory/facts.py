@@ -7,7 +7,7 @@ from orchestra.providers.memory.schedules import find_fence
 from orchestra.providers.memory.streams import last_number
 from orchestra.store.changes import Append
 from orchestra.store.decoding import read_activity
-from orchestra.store.facts import Address, Addressee, AttemptId, ChildLink, Facts, InboxName, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, InboxName, Needs
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Dialect, MessageKind
 
@@ -66,8 +66,7 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
         fence = find_fence(database, write.schedule_id)
         if fence is not None:
             facts.schedules[write.schedule_id] = fence
-    for publish in needs.published_again:
-        attempt = AttemptId.of(publish)
+    for attempt in needs.published:
         facts.published[attempt] = last_number(database, attempt)
     for key in needs.activities:
         activity = database.activities.get(*key)

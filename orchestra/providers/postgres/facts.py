@@ -14,7 +14,7 @@ from orchestra.providers.postgres.wire import Result
 from orchestra.store import tables
 from orchestra.store.changes import Start
 from orchestra.store.decoding import read_activity, read_message, read_request
-from orchestra.store.facts import Address, Addressee, AttemptId, ChildLink, Facts, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import ParentLink
@@ -55,7 +55,7 @@ def read_facts(
     if needs.asked:
         asked = [(append.instance_id, append.message_id) for append in needs.asked]
         reads.append((sql.READ_ASKED, arrays(sql.REQUEST_ID, asked)))
-    if needs.published_again:
+    if needs.published:
         reads.append((sql.READ_LAST_NUMBERS, arrays(sql.ATTEMPT, _attempts(needs))))
     if needs.activities:
         reads.append((sql.READ_TASKS, arrays(sql.ACTIVITY_ID, needs.activities)))
@@ -114,9 +114,9 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
         for instance_id, *columns in next(results).rows:
             request = read_request(tuple(columns))
             facts.asked[Address(instance_id, request.request_id)] = request
-    if needs.published_again:
+    if needs.published:
         for place, number in next(results).rows:
-            facts.published[AttemptId.of(needs.published_again[int(place) - 1])] = number
+            facts.published[needs.published[int(place) - 1]] = number
     if needs.activities:
         facts.activities = {
             needs.activities[place - 1]: read_activity(tuple(row))
@@ -126,8 +126,7 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
 
 
 def _attempts(needs: Needs) -> list[tuple[Any, ...]]:
-    attempts = map(AttemptId.of, needs.published_again)
-    return [(*attempt.activity, attempt.attempt) for attempt in attempts]
+    return [(*attempt.activity, attempt.attempt) for attempt in needs.published]
 
 
 def _addresses(needs: Needs) -> list[tuple[str, str]]:

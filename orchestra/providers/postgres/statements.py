@@ -1182,9 +1182,10 @@ READ_STREAM: Final = f"""
 LIST_STREAMS: Final = f"""
     SELECT {STREAM_COLUMNS} FROM @stream s WHERE s.instance_id = $1::text ORDER BY s.stream"""
 ATTEMPT: Final = tables.STREAM_ITEM.only("instance_id", "execution", "event_id", "attempt")
-# Only for items whose reply was lost.
+# By an index of the items of activities: each change of theirs asks.
 READ_LAST_NUMBERS: Final = f"""
-    SELECT u.place, max(t.attempt_number) FROM {given(ATTEMPT, numbered=True)}
-    JOIN @stream_item t ON t.instance_id = u.instance_id AND t.execution = u.execution
-        AND t.event_id = u.event_id AND t.attempt = u.attempt
-    GROUP BY u.place"""
+    SELECT u.place, l.number FROM {given(ATTEMPT, numbered=True)} CROSS JOIN LATERAL (
+        SELECT t.attempt_number AS number FROM @stream_item t
+        WHERE t.instance_id = u.instance_id AND t.execution = u.execution AND t.event_id = u.event_id
+            AND t.attempt = u.attempt
+        ORDER BY t.attempt_number DESC LIMIT 1) AS l"""

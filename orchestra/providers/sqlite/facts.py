@@ -7,7 +7,7 @@ from orchestra.providers.sqlite.schedules import read_fences
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.changes import Append, Start
 from orchestra.store.decoding import read_activity, read_message, read_request
-from orchestra.store.facts import Address, Addressee, AttemptId, ChildLink, Facts, Needs
+from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import ParentLink
@@ -55,8 +55,7 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
     if needs.schedules:
         named = [write.schedule_id for write in needs.schedules]
         facts.schedules = read_fences(transaction.connection, named)
-    for publish in needs.published_again:
-        attempt = AttemptId.of(publish)
+    for attempt in needs.published:
         values = (*attempt.activity, attempt.attempt)
         facts.published[attempt] = execute(sql.READ_LAST_NUMBER, values).fetchone()[0] or 0
     for key in needs.activities:

@@ -692,7 +692,7 @@ READ_STREAM: Final = f"""
 LIST_STREAMS: Final = (
     f"SELECT {STREAM_COLUMNS} FROM stream s WHERE s.instance_id = ? ORDER BY s.stream"
 )
-# Only for items whose reply was lost.
+# By an index of the items of activities: each change of theirs asks.
 READ_LAST_NUMBER: Final = """
     SELECT max(attempt_number) FROM stream_item
     WHERE instance_id = ? AND execution = ? AND event_id = ? AND attempt = ?"""

@@ -360,23 +360,24 @@ class ComparedWithModel(RuleBasedStateMachine):
         """Return items of an attempt: of an owner's, or of one that was handed out."""
         tasks = [(node, task) for node in _NODES for task in self.model.store.taken(node)]
         self.made += 1
+        first = self.made if data.draw(_mostly) else 1
         items = tuple(
-            Published("s", Payload(b"item"), self.clock.now(), 1, 1, 1, self.made + place)
+            Published("s", Payload(b"item"), self.clock.now(), 1, 1, 1, first + place)
             for place in range(data.draw(some.integers(1, 3)))
         )
-        bounds, again = data.draw(some.sampled_from(_BOUNDS)), not data.draw(_mostly)
+        bounds = data.draw(some.sampled_from(_BOUNDS))
         if tasks and data.draw(some.booleans()):
             node, task = data.draw(some.sampled_from(tasks))
             revision = task.revision if data.draw(_mostly) else task.revision - 1
             head = (task.instance_id, task.incarnation, task.execution, task.event_id)
-            return Publish(*head, task.attempt, node, revision, items, bounds, again)
+            return Publish(*head, task.attempt, node, revision, items, bounds)
         record = self.model.directory.get(data.draw(_instances))
         if record is None:
             return self.claim(data)
         row = record.row
         node = row.owner if row.owner is not None and data.draw(_mostly) else data.draw(_nodes)
         head = (row.instance_id, row.incarnation, row.execution)
-        return Publish(*head, 1, data.draw(some.integers(1, 2)), node, None, items, bounds, again)
+        return Publish(*head, 1, data.draw(some.integers(1, 2)), node, None, items, bounds)
 
     def recover(self, data: some.DataObject) -> Change:
         return Recover(data.draw(_instances), data.draw(_nodes))

@@ -308,13 +308,13 @@ class ItemsOfActivitiesTests(ContractBase):
         """Rule 9: it is found out by writing again."""
         row = begin(provider)
         expect(one(provider, by_owner(row, 1, 2)), Granted)
-        expect(one(provider, by_owner(row, 1, 2, again=True)), Granted)
+        expect(one(provider, by_owner(row, 1, 2)), Granted)
         assert offsets(provider) == [1, 2]
-        expect(one(provider, by_owner(row, 2, 3, again=True)), Granted)
+        expect(one(provider, by_owner(row, 2, 3)), Granted)
         assert offsets(provider) == [1, 2, 3]
         expect(one(provider, an_end(row)), Granted)
-        expect(one(provider, by_owner(row, 3, again=True)), Granted)
-        assert one(provider, by_owner(row, 4, again=True)) == Refused()
+        expect(one(provider, by_owner(row, 3)), Granted)
+        assert one(provider, by_owner(row, 4)) == Refused()
 
 
 _LAPS = ('"lap 1"', '"boundary"', '"last"', '"second life"')

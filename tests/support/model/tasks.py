@@ -69,7 +69,7 @@ def publish_items(world: ModelWorld, change: Publish) -> Granted | Refused:
     instance = world.instances.get(change.instance_id)
     if instance is None:
         return Refused()
-    known = last_number(instance.streams, change) if change.again else 0
+    known = last_number(instance.streams, change)
     new = tuple(item for item in change.items if item.number > known)
     if not new:
         return Granted(0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from random import Random
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload, encode
@@ -19,6 +20,7 @@ from orchestra.engine.messages import (
     ActivityFailure,
     ActivityKey,
     Heartbeat,
+    PublishItems,
     Reply,
     RunActivity,
     StopActivity,
@@ -59,6 +61,9 @@ __all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
 T = TypeVar("T")
 
 _LIMITS = Limits()
+
+_NUMBERS: Final = count(1)
+"""The numbers of items: a later run of an attempt has higher ones."""
 
 
 class NodeDied(BaseException):
@@ -455,6 +460,7 @@ class SimulatedNode:
     def finish(self, run: RunActivity, value: int) -> Payload:
         """End an activity with a result, which is returned as it travels."""
         result = encode(value, subject="result")
+        self.publish(run, value)
         del self.running[run.key]
         self._received.append(ActivityEnded(run.key, run.attempt, result))
         return result
@@ -468,6 +474,16 @@ class SimulatedNode:
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
         self._received.append(ActivityEnded(run.key, run.attempt, failure, beat))
 
+    def publish(self, run: RunActivity, value: int) -> None:
+        """Have an activity publish a value or two, as often as not."""
+        if value % 2:
+            items = tuple(
+                ("tokens", encode(one, subject="item"), next(_NUMBERS)) for one in range(value % 3)
+            )
+            if items:
+                self._received.append(PublishItems(run.key, run.attempt, run.orchestration, items))
+
     def beat(self, run: RunActivity, value: int) -> None:
         """Have an activity send a heartbeat."""
+        self.publish(run, value)
         self._received.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))

@@ -620,6 +620,21 @@ async def _answering(ctx: OrchestrationContext, left: Any) -> Any:
     return "done"
 
 
+async def _speaking(ctx: OrchestrationContext, left: Any) -> Any:
+    """Publishes in each turn, over laps; each value once."""
+    for turn in range(3):
+        ctx.publish("said", f"{ctx.execution_id}/{turn}")
+        _linger()
+        if int(ctx.random() * 2):
+            await ctx.schedule_activity(FLAKY, left)
+        else:
+            await ctx.race(ctx.wait_for_event("poke"), ctx.schedule_timer(timedelta(seconds=3)))
+    ctx.publish("said", f"{ctx.execution_id}/last")
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "done"
+
+
 def _everywhere(code: Code) -> tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]:
     return {"1.0.0": code}, {"1.0.0": code}, {"1.0.0": code}
 
@@ -686,6 +701,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         versioned=True,
     ),
     "talker": Program(_everywhere(_talker), state=_draw_talk),
+    "speaking": Program(_everywhere(_speaking)),
     "answering": Program(
         _everywhere(_answering),
         state=lambda random: random.randint(0, 6),

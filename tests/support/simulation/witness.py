@@ -54,6 +54,7 @@ from orchestra.store.changes import (
     Change,
     Claim,
     IfEnded,
+    Publish,
     Recover,
     Release,
     Report,
@@ -100,6 +101,7 @@ from tests.support.simulation.programs import PROGRAMS
 from tests.support.simulation.requests import WatchedRequests
 from tests.support.simulation.schedules import ScheduleWitness
 from tests.support.simulation.sends import full
+from tests.support.simulation.streams import WatchedStreams
 from tests.support.simulation.versions import Versions
 
 __all__ = ["Witness"]
@@ -140,6 +142,7 @@ class Witness:
         )
         self._handed_out = HandedOutActivities(self.instances, self.counts)
         self.asked: WatchedRequests = WatchedRequests(_TOMBSTONES, library.events, self.counts)
+        self._streams = WatchedStreams(self.counts)
         self.taken: set[tuple[str, str]] = set()
         """Lives that operators have taken from nodes, or activities of them. That is no crash, whatever the owner
         was in.
@@ -171,6 +174,10 @@ class Witness:
         self.counts["commits"] += 1
         self._now = commit.now
         self.counts["changes"] += len(pairs)
+        for change, outcome in pairs:
+            if isinstance(change, Publish):
+                watched = self.instances.get(change.instance_id)
+                self._streams.published(watched, change, outcome)
         for change, outcome in pairs:
             if isinstance(change, Write):
                 self._write(change, outcome, commit.now)
@@ -269,6 +276,7 @@ class Witness:
         self.counts["writes"] += 1
         self.ages.written(write)
         self.asked.written(instance, write)
+        self._streams.written(write)
         self._deliver(instance, write, now)
         self._let_go(instance, write)
         instance.revision += 1
@@ -464,6 +472,7 @@ class Witness:
         assert (start.instance_id, start.incarnation) not in self.past, (
             f"I1: {start.incarnation} lives twice"
         )
+        self._streams.begun(start.instance_id)
         instance = self.instances[start.instance_id] = WatchedInstance(
             start.instance_id, start.incarnation, start.kind.name
         )
@@ -784,6 +793,7 @@ class Witness:
         self._check_row(instance, record)
         self._check_history(instance, record, now)
         self.asked.check(instance, self._directory, now)
+        self._streams.check(instance, self._directory)
         instance.ended = instance.status is not Status.OPEN
 
     def _check_row(self, instance: WatchedInstance, record: InstanceRecord) -> None:

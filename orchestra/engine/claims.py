@@ -123,7 +123,7 @@ class Claims:
 
     def stop(self) -> None:
         """Claim nothing new from now on, but the activities of this node's sessions."""
-        self.stopped = True
+        self.stopped: bool = True
         self._arrange()
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ class Sessions:
 
     def reborn(self, node_id: str) -> None:
         """Forget all sessions: this node goes on under another id."""
-        self.node_id = node_id
+        self.node_id: str = node_id
         self._promised.clear()
         self._names.clear()
         self.routes = ()

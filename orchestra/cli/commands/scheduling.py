@@ -27,7 +27,7 @@ from orchestra.schedules import (
 
 __all__ = ["schedules"]
 
-_STYLES: Final = {
+_STYLES: Final[dict[str, str]] = {
     "healthy": "green",
     "late": "bold yellow",
     "failing": "bold red",
@@ -36,7 +36,7 @@ _STYLES: Final = {
     "never_ran": "dim",
 }
 
-reason_option = click.option("--reason", default="", help="Why, for the audit.")
+_reason = click.option("--reason", default="", help="Why, for the audit.")
 
 
 @click.group()
@@ -144,7 +144,7 @@ def _draw(work: Work, info: ScheduleInfo) -> None:
     "--catch-up", type=click.Choice(get_args(CatchUp)), default="latest", show_default=True
 )
 @click.option("--jitter", type=DURATION, default="0s", show_default=True)
-@reason_option
+@_reason
 @on_store
 def create_schedule(
     work: Work,
@@ -202,7 +202,7 @@ def _time(words: str) -> time:
 @schedules.command("pause")
 @click.argument("schedule")
 @click.option("--until", type=INSTANT, help="When it resumes by itself, in ISO 8601.")
-@reason_option
+@_reason
 @on_store
 def pause_schedule(work: Work, schedule: str, until: datetime | None, reason: str) -> None:
     """Pause a schedule: no slot runs. Its runs go on."""
@@ -215,7 +215,7 @@ def pause_schedule(work: Work, schedule: str, until: datetime | None, reason: st
 @schedules.command("resume")
 @click.argument("schedule")
 @click.option("--catch-up", is_flag=True, help="Let the slots of the pause count as missed ones.")
-@reason_option
+@_reason
 @on_store
 def resume_schedule(work: Work, schedule: str, reason: str, *, catch_up: bool) -> None:
     """End the pause of a schedule."""
@@ -232,7 +232,7 @@ def resume_schedule(work: Work, schedule: str, reason: str, *, catch_up: bool) -
 @schedules.command("trigger")
 @click.argument("schedule")
 @click.option("--overlap", type=click.Choice(get_args(Overlap)), help="Instead of its own.")
-@reason_option
+@_reason
 @on_store
 def trigger_schedule(work: Work, schedule: str, overlap: str | None, reason: str) -> None:
     """Do now what the schedule does at a slot."""
@@ -257,7 +257,7 @@ def trigger_schedule(work: Work, schedule: str, overlap: str | None, reason: str
     "--overlap", type=click.Choice(get_args(Overlap)), default="buffer_all", show_default=True
 )
 @click.option("--yes", is_flag=True, help="Do it, and not only say what it would do.")
-@reason_option
+@_reason
 @on_store
 def backfill_schedule(
     work: Work,
@@ -301,7 +301,7 @@ def preview_schedule(work: Work, schedule: str, count: int) -> None:
 
 @schedules.command("delete")
 @click.argument("schedule")
-@reason_option
+@_reason
 @on_store
 def delete_schedule(work: Work, schedule: str, reason: str) -> None:
     """Delete a schedule. Its runs go on."""

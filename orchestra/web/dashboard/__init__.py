@@ -4,9 +4,11 @@ Nothing costs more as a run grows: a page reads a bounded part of each list, and
 by pure functions of what was read.
 """
 
+from fastapi import APIRouter
+
 from orchestra.web.dashboard import pages, schedule_pages
 from orchestra.web.dashboard.rendering import STATIC
 
 __all__ = ["PAGES", "STATIC"]
 
-PAGES = (pages.pages, schedule_pages.pages)
+PAGES: tuple[APIRouter, ...] = (pages.pages, schedule_pages.pages)

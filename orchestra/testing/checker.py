@@ -72,6 +72,7 @@ from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
 from orchestra.testing.request_checks import request_problems
+from orchestra.testing.schedule_checks import find_schedule_faults
 from orchestra.testing.stream_checks import find_stream_faults
 
 __all__ = [
@@ -234,7 +235,8 @@ def check_store(
     (I7), and events must be delivered in order (I8). With a registry it replays every kept history
     (I10), and lists differing values as drift. If nothing runs, the end of each child must have
     reached the execution that waits for it, once (I5), and no other one (I9). The offsets of each
-    stream have no gap and no double (I16).
+    stream have no gap and no double (I16). No slot of a schedule has two instances, or two outcomes
+    (I14).
 
     Args:
         provider: the store; it is opened meanwhile.
@@ -334,6 +336,10 @@ class _Inspection:
             except Exception as error:  # noqa: BLE001 - one damaged instance must not hide the others
                 found.add("I13", f"it cannot be read: {type(error).__name__}: {error}")
             self._violations.extend(found.violations)
+        for schedule_id, problem in find_schedule_faults(self._directory):
+            self._violations.append(
+                Violation("I14", f"schedule {schedule_id!r}: {problem}", schedule_id)
+            )
         if self._quiescent:
             self._check_tally()
         return Report(

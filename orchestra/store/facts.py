@@ -15,12 +15,12 @@ from orchestra.levels import Unknown
 from orchestra.store.changes import (
     Append,
     Change,
+    Claim,
     Publish,
     Report,
     ScheduleWrite,
     Start,
     Write,
-    instances_of,
 )
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
@@ -177,10 +177,9 @@ class Needs:
         self.standing: list[Start] = [start for start in starts if start.concerns_standing]
         self.concerns_others: bool = bool(family)
         named = {
-            one
+            change.instance_id
             for change in changes.values()
-            if not isinstance(change, Start | ScheduleWrite)
-            for one in instances_of(change)
+            if not isinstance(change, Claim | Start | ScheduleWrite)
         }
         named.update(one for schedule in self.schedules for one in schedule.instance_ids)
         named.update(start.instance_id for start in self.standing)

@@ -16,7 +16,9 @@ from orchestra import (
     LevelTooLow,
     Runtime,
     Schedule,
+    SqliteProvider,
     Start,
+    sync,
 )
 from orchestra.codec import pack, unpack
 from orchestra.store.changes import ScheduleWrite
@@ -146,3 +148,12 @@ def test_schedules_that_cannot_be_are_refused_when_a_runtime_is_made(store):
         Runtime(provider, registry(echo), schedules=soon())
     provider.open()
     provider.close()
+
+
+def test_a_program_without_an_event_loop_uses_schedules(tmp_path):
+    provider = SqliteProvider(tmp_path / "store.db")
+    runtime = Runtime(provider, registry(echo), schedules=[soon(seconds=3600)])
+    with sync.connect(runtime) as host:
+        assert host.call(host.client.schedules.get, "s").declared is True
+        done = host.call(host.client.schedules.trigger, "s", reason="now")
+        assert host.call(host.client.wait_for_completion, done.run).output == "hello"

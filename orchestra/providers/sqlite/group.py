@@ -24,7 +24,7 @@ from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.tasks import take_tasks
 from orchestra.providers.sqlite.writer import Transaction
-from orchestra.store.changes import Change, Claim, Write, instances_of
+from orchestra.store.changes import Change, Claim, ScheduleWrite, Write, instances_of
 from orchestra.store.decision import Circumstances, decide
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
@@ -175,7 +175,12 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
     The effect of a stop depends on whether a node has the attempt, so its row must be read. So does
     that of a boundary that was due, on what operators have done.
     """
-    times_named = Counter(one for change in changes for one in instances_of(change))
+    times_named = Counter(
+        change.instance_id for change in changes if not isinstance(change, Claim | ScheduleWrite)
+    )
+    for change in changes:
+        if isinstance(change, ScheduleWrite):
+            times_named.update(instances_of(change))
     return {
         position: change
         for position, change in enumerate(changes)

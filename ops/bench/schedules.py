@@ -68,8 +68,8 @@ def places(only: str | None, directory: Path) -> Iterator[list[tuple[str, str]]]
     if only == "sqlite":
         yield [("SQLite", str(directory / "schedules.db"))]
         return
-    with postgres_server() as dsn:
-        found = [("PostgreSQL", dsn)]
+    with postgres_server() as server:
+        found = [("PostgreSQL", server.dsn)]
         yield found if only else [("SQLite", str(directory / "schedules.db")), *found]
 
 

@@ -464,7 +464,10 @@ class Schedules:
         catalogue = await self._catalogue()
         act = _Act("declare schedule", self._access.name, "", None, new_id())
         for schedule in schedules:
-            await self._declare(schedule, act)
+            try:
+                await self._declare(schedule, act)
+            except ScheduleUnreadable as error:  # a deploy must not keep this node from its work
+                engine_logger.warning("a declared schedule is left as it is stored: %s", error)
         names = {schedule.id for schedule in schedules}
         after = ""
         while rows := await self._read_page(after, 100):

@@ -134,12 +134,14 @@ async def test_a_schedule_of_a_newer_library_is_left_alone_and_shown(store, capl
     finally:
         other.close()
     with caplog.at_level(logging.WARNING):
-        async with Runtime(store(), code, schedules=[soon("t", 0.2)]) as runtime:
+        declared = [soon("t", 0.2), soon(seconds=3600, revision=2)]
+        async with Runtime(store(), code, schedules=declared) as runtime:
             await has_fired(runtime.client, "t")
             page = await runtime.client.schedules.list()
             assert [one.id for one in page.items] == ["t"]
             assert "holidays" in page.unreadable["s"]
             assert "schedule 's' is left to nodes that can read it" in caplog.text
+            assert "a declared schedule is left as it is stored" in caplog.text
 
 
 def test_schedules_that_cannot_be_are_refused_when_a_runtime_is_made(store):

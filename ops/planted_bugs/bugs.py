@@ -1028,7 +1028,10 @@ BUGS: Final = (
                 "",
             ),
         ),
-        (Tests((_CONTRACT, "-k", "former_owner_or_lap")),),
+        (
+            Tests((_CONTRACT, "-k", "former_owner_or_lap")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "former_owner_or_lap")),
+        ),
     ),
     Bug(
         "a replay publishes again",
@@ -1043,7 +1046,10 @@ BUGS: Final = (
 """,
             ),
         ),
-        (Tests(("tests/runtime/test_streams.py", "-k", "replay_publishes_nothing")),),
+        (
+            Tests(("tests/runtime/test_streams.py", "-k", "replay_publishes_nothing")),
+            Simulated("memory"),
+        ),
     ),
 )
 

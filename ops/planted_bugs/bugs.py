@@ -1033,24 +1033,6 @@ BUGS: Final = (
             Tests(("tests/providers/test_memory_contract.py", "-k", "former_owner_or_lap")),
         ),
     ),
-    Bug(
-        "a replay publishes again",
-        "34: a turn publishes once, in its write",
-        (
-            Edit(
-                "orchestra/replay/commands.py",
-                """        if not self.journal.replaying:
-            self.gathered.published.append((stream, value))
-""",
-                """        self.gathered.published.append((stream, value))
-""",
-            ),
-        ),
-        (
-            Tests(("tests/runtime/test_streams.py", "-k", "replay_publishes_nothing")),
-            Simulated("memory"),
-        ),
-    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

@@ -79,7 +79,7 @@ _LATE: Final = 3_000_000
 _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
 _CYCLES: Final = 4_000
-_PATIENCE: Final = 1_200_000_000
+_PATIENCE: Final = 3_600_000_000
 """Virtual microseconds after which what has not ended never will: longer than what a program waits,
 retries and crashes.
 """

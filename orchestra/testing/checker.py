@@ -944,7 +944,8 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
     if not pending and BOUNDARY_REQUEST not in read_summary(record.summary).counts:
         found.add("I11", "it waits for nothing, and has not ended", number)
     _check_requests(record, events, found)
-    _check_named(record, pending, found)
+    if row.hold is None:  # released from a hold, it names what it waits for with its next write
+        _check_named(record, pending, found)
     delayed = row.takeovers >= _DELAYING_TAKEOVERS
     sleeps = row.wake_at is None or row.wake_at > record.updated_at
     if row.inbox_seq > row.seen_seq and sleeps and not delayed:

@@ -1,5 +1,6 @@
 """Instances under an operator's control: hold and release, begin again (scenario 61), go back."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -239,9 +240,16 @@ async def test_events_come_with_the_start_or_go_to_the_one_that_runs(store):
         )
         assert again.instance_id == "l"
         assert await handle.result() == ["one", "two"]
-        await client.start(
-            "listens", instance_id="l", request_id="r", events=[("said", "two")], if_ended="restart"
-        )
+        # A start that is repeated begins no further life; another one does.
+        for request in ("r", "r2"):
+            await client.start(
+                "listens",
+                instance_id="l",
+                request_id=request,
+                events=[("said", "two")],
+                if_ended="restart",
+            )
+            assert (await handle.info()).execution_id == (1 if request == "r" else 2)
         info = await info_when(handle, lambda info: info.execution_id == 2 and info.waiting_on)
         assert info.status is InstanceStatus.RUNNING
         with pytest.raises(InboxFull):
@@ -419,6 +427,7 @@ async def test_a_rewind_to_where_there_is_nothing_says_so_and_changes_nothing(st
 @bounded
 async def test_a_loop_that_never_waits_is_rewound_and_held_as_well(store):
     async def spins(ctx, number: int):
+        time.sleep(0.005)
         await ctx.schedule_timer(timedelta(0))
         ctx.continue_as_new(number + 1)
 

@@ -73,6 +73,7 @@ class ScheduleWitness:
         assert fits, f"I14: {schedule_id} is at {standing}, a write at {write.revision} was granted"
         if write.row is None:
             del self.known[schedule_id]
+            self.changed.discard(schedule_id)
         else:
             self.known[schedule_id] = (write.incarnation, write.revision + 1)
         for slot in outcome.slots:
@@ -237,6 +238,5 @@ class Schedulers:
             case _:
                 if random.random() < 0.7:
                     return None
-                self._witness.changed.discard(record.row.schedule_id)
                 row = record.row
                 return ScheduleWrite(row.schedule_id, row.incarnation, row.revision, None)

@@ -519,6 +519,7 @@ class Engine:
         self._in_flight.keep_clients()  # the other changes died with the old id
         self.node = node
         self._sessions.reborn(node.node_id)
+        self._placement.reborn(node.node_id)
         self._claims.take_part(self._sessions.routes)
         self._tell_of_sessions()
         self._stepper.use_node_id(node.node_id)

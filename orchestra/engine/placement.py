@@ -71,6 +71,10 @@ class Placement:
         self._unserved: dict[Route, bool] = {}
         """Routes that were handed out and that no node serves, and whether the log says so."""
 
+    def reborn(self, node_id: str) -> None:
+        """Go on under another id. Its sessions live, though no catalogue tells of it yet."""
+        self._node_id = node_id
+
     def refresh(self, catalogue: Catalogue, node_id: str) -> None:
         """Learn which routes the other nodes serve. Log each unserved route once."""
         records = [row.record for row in catalogue.nodes]

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, get_args
 
 import click
 
 from orchestra.client.info import InstanceStatus
-from orchestra.client.selections import Selection, WaitingFor
+from orchestra.client.selections import Selection, WaitingFor, WaitKind
 from orchestra.clock import SystemClock, from_micros
 from orchestra.codec import load_json
 from orchestra.store.kinds import HoldKind
@@ -96,11 +96,10 @@ def _held(value: str) -> HoldKind | bool:
 
 def _waiting(value: str) -> WaitingFor:
     kind, _, name = value.partition(":")
-    kinds = ("activity", "timer", "event", "child", "request")
-    if kind and kind not in kinds:
-        known = ", ".join(kinds)
+    if kind and kind not in get_args(WaitKind):
+        known = ", ".join(get_args(WaitKind))
         raise ValueError(f"{kind!r} is nothing to wait for; write KIND:NAME with {known}")
-    return WaitingFor(kind=kind or None, name=name or None)  # type: ignore[arg-type]
+    return WaitingFor(cast("WaitKind", kind) if kind else None, name or None)
 
 
 DURATION: Final = _Type("duration", _duration)

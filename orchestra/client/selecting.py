@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, get_args
 
 from orchestra.client.access import HELD_AGE, Access
 from orchestra.client.arguments import (
@@ -26,6 +26,7 @@ from orchestra.client.selections import (
     OrderBy,
     Selection,
     WaitingFor,
+    WaitKind,
 )
 from orchestra.clock import to_micros
 from orchestra.errors import InvalidArgument
@@ -68,7 +69,7 @@ _CHANGED: Final = (OrderBy.LATEST_CHANGE, OrderBy.EARLIEST_CHANGE)
 _TALLIED: Final = frozenset({"name", "version", "queue"})
 """What the store's own tally can be grouped by."""
 _MOST_GROUPS: Final = 1_000
-_WAITS: Final = ("activity", "timer", "event", "child")
+_WAITS: Final = get_args(WaitKind)
 
 _FIELDS: Final = {
     "created_from": "created_after",

@@ -11,7 +11,11 @@ from typing import Literal
 from orchestra.client.info import InstanceStatus
 from orchestra.store.kinds import HoldKind
 
-__all__ = ["InstanceCount", "InstanceCounts", "OrderBy", "Selection", "WaitingFor"]
+__all__ = ["InstanceCount", "InstanceCounts", "OrderBy", "Selection", "WaitKind", "WaitingFor"]
+
+
+WaitKind = Literal["activity", "timer", "event", "child", "request"]
+"""What an instance may wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +24,11 @@ class WaitingFor:
 
     Attributes:
         kind: the kind of it, as :attr:`WaitingOn.kind` shows it.
-        name: the name of the activity, the event or the child.
+        name: the name of the activity, the event, the request or the child.
         longer_than: it has waited for this for at least so long.
     """
 
-    kind: Literal["activity", "timer", "event", "child"] | None = None
+    kind: WaitKind | None = None
     name: str | None = None
     longer_than: timedelta | None = None
 

@@ -86,6 +86,7 @@ def test_instances_are_listed_in_a_table_and_selected_by_options(run):
     assert ids(run("ls", "--status", "failed")[1]) == ["fails-1"]
     assert ids(run("ls", "--label", "plan=pro")[1]) == ["watch-1"]
     assert sorted(ids(run("ls", "--waiting-on", "event:go")[1])) == ["watch-1", "watch-2"]
+    assert ids(run("ls", "--waiting-on", "request:go")[1]) == []
     assert sorted(ids(run("ls", "--created-after", "1h")[1])) == ["fails-1", "watch-1", "watch-2"]
     code, out, err = run("ls", "--created-before", "1h")
     assert (code, out, err) == (0, "", "no instance\n")

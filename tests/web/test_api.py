@@ -188,8 +188,14 @@ async def test_messages_are_listed_and_dropped(site):
     assert dropped == {"count": 2}
 
 
-async def test_a_request_is_answered_rejected_or_times_out(site):
+async def test_a_request_is_answered_rejected_or_times_out(site, env):
     await site.post("/instances", {"name": "asks", "input": 1, "instance_id": "a"}, 201)
+    waiting = {"selection": {"waiting_on": {"kind": "request", "name": "double"}}}
+    await env.run_until_idle()
+    found = (await site.post("/instances/search", waiting))["items"]
+    assert [one["instance_id"] for one in found] == ["a"]
+    waiting["selection"]["waiting_on"]["kind"] = "event"
+    assert (await site.post("/instances/search", waiting))["items"] == []
     body = {"name": "double", "value": 4, "request_id": "r-1"}
     assert await site.post("/instances/a/requests", body) == {"value": 8}
     assert await site.post("/instances/a/requests", body) == {"value": 8}

@@ -49,7 +49,7 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
     blocks = blocks_of((ROOT / "ops" / "guide.md").read_text(encoding="utf-8"))
     output = output_of(tmp_path / "guide.py", "\n".join(blocks))
     assert output.splitlines() == [
-        "nobody reminds of it",
+        "no reminder is sent",
         "told",
         "o-1 paid by Grace",
         "True",

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from orchestra import schedules
 from orchestra.codec import Packed, Payload, UserText, pack_value, unpack
 from orchestra.errors import UnreadablePolicy
-from orchestra.levels import Unknown
 from orchestra.operations.begin import new_start
 from orchestra.operations.start import chosen_version
 from orchestra.schedules import (
@@ -70,7 +69,7 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DEFINITION: Final = frozenset({"schedule", "written_by", "shape"})
-_ENDS: Final = {
+_ENDS: Final[Mapping[object, Literal["completed", "failed", "cancelled", "terminated"]]] = {
     Status.COMPLETED: "completed",
     Status.FAILED: "failed",
     Status.CANCELLED: "cancelled",
@@ -213,9 +212,9 @@ def facts_of(schedule: Schedule, runs: Sequence[FollowedRun]) -> Facts:
     return Facts(
         tuple(_open_run(run) for run in runs if run.status is Status.OPEN),
         tuple(
-            schedules.EndedRun(run.slot.instance_id or "", _ENDS[run.status])  # type: ignore[arg-type]
+            schedules.EndedRun(run.slot.instance_id or "", end)
             for run in runs
-            if run.status in _ENDS and not isinstance(run.status, Unknown) and run.status
+            if (end := _ENDS.get(run.status)) is not None
         ),
     )
 

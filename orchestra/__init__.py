@@ -9,6 +9,7 @@ from orchestra import sync as sync
 from orchestra.activities import Activity, ActivityContext, activity, activity_context
 from orchestra.client import (
     BackfillReport,
+    BoundariesDue,
     Bulk,
     BulkFailure,
     BulkReport,
@@ -37,6 +38,7 @@ from orchestra.client import (
     SchedulePage,
     Schedules,
     Selection,
+    StoreSummary,
     StreamInfo,
     StreamItem,
     Unreadable,
@@ -190,6 +192,7 @@ __all__ = [
     "At",
     "Attempt",
     "BackfillReport",
+    "BoundariesDue",
     "BoundaryRequest",
     "Bulk",
     "BulkFailure",
@@ -330,6 +333,7 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreReplaced",
+    "StoreSummary",
     "StoreUnavailable",
     "StreamInfo",
     "StreamItem",

@@ -30,12 +30,14 @@ from orchestra.client.selections import (
     WaitingFor,
 )
 from orchestra.client.streams import StreamInfo, StreamItem
+from orchestra.client.summaries import BoundariesDue, StoreSummary
 from orchestra.client.values import Unreadable
 from orchestra.client.watching import InstanceChange
 from orchestra.operations.bulk import Bulk
 
 __all__ = [
     "BackfillReport",
+    "BoundariesDue",
     "Bulk",
     "BulkFailure",
     "BulkReport",
@@ -64,6 +66,7 @@ __all__ = [
     "SchedulePage",
     "Schedules",
     "Selection",
+    "StoreSummary",
     "StreamInfo",
     "StreamItem",
     "UnreadMessage",

@@ -16,6 +16,7 @@ each names the other.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -30,6 +31,7 @@ from orchestra.client.arguments import check_id, check_provider, check_registry
 from orchestra.client.audit import Audit, OperationPage
 from orchestra.client.bulk import BulkReport, Bulks
 from orchestra.client.control import Control
+from orchestra.client.hinted import StoreWatch
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
     ExecutionInfo,
@@ -53,16 +55,17 @@ from orchestra.client.selecting import Conditions, Selecting, selected
 from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.starts import Orchestration, StartOptions, Starts
 from orchestra.client.streams import StreamInfo, StreamItem, list_streams, read_stream
+from orchestra.client.summaries import StoreSummary, read_store_summary
 from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
 from orchestra.client.watching import InstanceChange, watch, watch_instances
-from orchestra.clock import Clock, SystemClock
+from orchestra.clock import Clock, SystemClock, from_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
 from orchestra.operations.bulk import Bulk
 from orchestra.operations.preflight import PreflightReport
-from orchestra.options import check_count
+from orchestra.options import POSITIVE, check_count, check_duration
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.port import Provider
@@ -450,6 +453,7 @@ class Client:
         selection: Selection | None = None,
         *,
         group_by: Sequence[str] = (),
+        at_most: int | None = None,
         **conditions: Unpack[Conditions],
     ) -> InstanceCounts:
         """Count instances in the store, by groups.
@@ -463,11 +467,48 @@ class Client:
             group_by: any of ``name``, ``version``, ``queue``, ``status``, ``held`` (the kind of
                 hold), and ``label:`` with the key of a label. The 1,000 largest groups are
                 returned.
+            at_most: stop there: a total of this number means that there are at least so many.
+                Conditions that many instances meet are then counted at a bounded cost. Counts of
+                all, of names, versions and queues are numbers that the store keeps, and exact.
 
         Raises:
-            InvalidArgument: a key or a condition is none.
+            InvalidArgument: a key or a condition is none, or ``at_most`` is below 1, or was given
+                together with ``group_by``.
         """
-        return await self._selecting.count(selected(selection, conditions), group_by)
+        return await self._selecting.count(selected(selection, conditions), group_by, at_most)
+
+    async def summarize_store(self) -> StoreSummary:
+        """Return what the store holds, in numbers: what lives, is held, drifts, has ended, and
+        when boundaries are due. Its ``versions`` are those of :meth:`version_report`.
+
+        The cost does not grow with the instances that only wait. It grows with those that are held.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return await read_store_summary(self._access)
+
+    def watch_store(
+        self, longest: timedelta = timedelta(seconds=1)
+    ) -> AbstractContextManager[StoreWatch]:
+        """Return a watch on the whole store, for one that shows it to many: it says when anything
+        may have changed, and reads nothing.
+
+        ::
+
+            with client.watch_store() as watch:
+                while True:
+                    told = await watch.wait()      # False: only the time is over
+
+        Changes by this process, and in the file of a SQLite store by others, are told at once; not
+        those of other nodes on PostgreSQL. So look after ``longest`` as well, which bounds each
+        wait. It waits in real time, also for a test runtime.
+
+        Raises:
+            InvalidArgument: ``longest`` is no positive duration.
+        """
+        check_duration(longest, "longest", least=POSITIVE)
+        return StoreWatch(self._access.provider.stream_hints, longest.total_seconds())
 
     async def list_executions(
         self, instance_id: str, *, after: int = 0, limit: int = 1000
@@ -558,6 +599,12 @@ class Client:
         leases, ``alive`` is false.
         """
         return await self._instances.nodes()
+
+    async def now(self) -> datetime:
+        """Return the store's time, by which timers fire and instants are recorded. Ages of what the
+        client returns count from it.
+        """
+        return from_micros((await self._access.catalogue(0)).now)
 
     async def wait_for_completion(
         self,

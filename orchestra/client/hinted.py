@@ -13,7 +13,7 @@ from orchestra.loops import Signal
 from orchestra.store.hints import StreamHints
 from orchestra.store.requests import RequestAnswer
 
-__all__ = ["ChangeWatch", "HintedAnswer", "HintedWatch"]
+__all__ = ["ChangeWatch", "HintedAnswer", "HintedWatch", "StoreWatch"]
 
 _SHORTEST: Final = 0.02
 _LONGEST: Final = 0.5
@@ -27,13 +27,15 @@ class HintedWatch:
     :class:`~orchestra.client.port.StreamWatch`.
     """
 
-    __slots__ = ("_hints", "_instance_id", "_is_told", "_signal")
+    __slots__ = ("_hints", "_instance_id", "_is_told", "_signal", "was_told")
 
     def __init__(self, hints: StreamHints, instance_id: str) -> None:
         self._hints = hints
         self._instance_id = instance_id
         self._is_told = False
         self._signal = Signal()
+        self.was_told = False
+        """Whether the last wait ended with a hint."""
 
     def __enter__(self) -> Self:
         self._hints.add(self._told)
@@ -57,6 +59,7 @@ class HintedWatch:
         """Return after a hint since the last wait, or after so many seconds."""
         with anyio.move_on_after(seconds):
             await self._signal.wait()
+        self.was_told = self._is_told
         if self._is_told:
             self._signal = Signal()
             self._is_told = False  # what is published from now on is not in the next read
@@ -83,6 +86,35 @@ class ChangeWatch(HintedWatch):
         """Return after a hint since the last wait, or after so many seconds; never at once."""
         await anyio.sleep(_GAP)
         await super().wait(max(0.0, seconds - _GAP))
+
+
+class StoreWatch:
+    """Says when anything in a store may have changed; see :meth:`Client.watch_store`."""
+
+    __slots__ = ("_longest", "_watch")
+
+    def __init__(self, hints: StreamHints, longest: float) -> None:
+        self._watch = ChangeWatch(hints)
+        self._longest = longest
+
+    def __enter__(self) -> Self:
+        self._watch.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._watch.__exit__(error_type, error, traceback)
+
+    async def wait(self) -> bool:
+        """Return once something may have changed since the last call, true; or after the longest
+        wait, false. It waits 20 ms at least.
+        """
+        await self._watch.wait(self._longest)
+        return self._watch.was_told
 
 
 class HintedAnswer:

@@ -33,7 +33,7 @@ from orchestra.errors import InvalidArgument
 from orchestra.levels import Unknown
 from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.selecting import drifting, leading_to, unserved_routes
-from orchestra.options import check_duration, check_kind, check_moment
+from orchestra.options import check_count, check_duration, check_kind, check_moment
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.kinds import HoldKind
 from orchestra.store.port import Directory
@@ -159,9 +159,15 @@ class Selecting:
         last = records[limit - 1] if len(records) > limit else None
         return InstancePage(items, None if last is None else _place(last, order))
 
-    async def count(self, selection: Selection, group_by: Sequence[str]) -> InstanceCounts:
+    async def count(
+        self, selection: Selection, group_by: Sequence[str], at_most: int | None = None
+    ) -> InstanceCounts:
         """Count instances by groups; see :meth:`Client.count_instances`."""
         make, keys = query_maker(selection), _read_keys(group_by)
+        if at_most is not None:
+            check_count(at_most, "at_most")
+            if keys:
+                raise InvalidArgument("at_most bounds a count without groups; leave out group_by")
         if _TALLIED.issuperset(keys) and selection == _tallied_part(selection):
             # The store keeps these numbers: however many instances there are, it reads a few rows.
             rows = await self._access.read(lambda directory: directory.tally())
@@ -170,7 +176,9 @@ class Selecting:
             catalogue = await self._access.catalogue(HELD_AGE)
             counted = await self._access.read(
                 lambda directory: directory.count(
-                    make(catalogue, directory.waiting_routes()), keys, _MOST_GROUPS
+                    replace(make(catalogue, directory.waiting_routes()), most=at_most),
+                    keys,
+                    _MOST_GROUPS,
                 )
             )
         counts: dict[tuple[str | None, ...], int] = {}

@@ -24,7 +24,7 @@ from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.routes import Kind
 from orchestra.versions import Exact, UnknownPolicy, resolve, version_key
 
-__all__ = ["SeenCodeInfo", "VersionInfo", "read_version_report", "report_of"]
+__all__ = ["SeenCodeInfo", "VersionInfo", "read_report", "read_version_report", "report_of"]
 
 _DAY: Final = 24 * 3_600_000_000
 """How far back failures count, in microseconds."""
@@ -87,9 +87,17 @@ async def read_version_report(access: Access, name: str | None) -> tuple[Version
     """Return the report; see :meth:`Client.version_report`."""
     if name is not None:
         check_name(name, "an orchestration's name")
-    catalogue = await access.catalogue(0)
+    _, _, report = await read_report(access, name)
+    return report
+
+
+async def read_report(
+    access: Access, name: str | None, age: float = 0
+) -> tuple[Catalogue, Census, tuple[VersionInfo, ...]]:
+    """Return the report with what it was made from. The catalogue may have that age in seconds."""
+    catalogue = await access.catalogue(age)
     census = await access.read(lambda directory: directory.census(catalogue.now - _DAY, name))
-    return report_of(catalogue, census, name)
+    return catalogue, census, report_of(catalogue, census, name)
 
 
 def report_of(

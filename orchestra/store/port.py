@@ -236,7 +236,8 @@ class Directory(Protocol):
         """Return how many instances a query finds, and the ``limit`` largest groups of them.
 
         ``group_by`` names values of :class:`~orchestra.store.queries.GroupBy`, or ``label:`` and a
-        key. The order and the page of the query do not matter.
+        key. The order and the page of the query do not matter. Without groups it counts no further
+        than the query's ``most``.
         """
         ...
 

@@ -119,6 +119,8 @@ class InstanceQuery:
     pinned: bool | None = None
     schedule: str | None = None
     """Only the runs of this schedule."""
+    most: int | None = None
+    """A count without groups goes no further than this number."""
 
 
 class GroupBy(StrEnum):

@@ -80,8 +80,10 @@ class MemoryDirectory:
         )
         if not group_by:
             counts[()] += 0
+        if not group_by and query.most is not None:
+            counts[()] = min(counts[()], query.most)
         groups = tuple(CountedGroup(*group) for group in counts.most_common(limit))
-        return Counted(len(matching), groups)
+        return Counted(counts.total(), groups)
 
     def waiting_routes(self) -> Sequence[Route]:
         with self._database.guard:

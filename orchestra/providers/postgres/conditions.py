@@ -97,6 +97,11 @@ class Statement:
         tables = (
             sql.FROM_INSTANCES if _NEEDS_DETAIL.search(f"{selected}{where}") else sql.FROM_HOT_ROWS
         )
+        if not keys and query.most is not None:
+            most = self._value("bigint", query.most)
+            found = f"SELECT 1{tables}{where} LIMIT {most}"
+            self.text = f"SELECT count(*), count(*) FROM ({found}) AS found"
+            return self
         self.text = (
             f"SELECT {selected}count(*) AS number, (sum(count(*)) OVER ())::bigint{tables}{where}"
         )
@@ -153,9 +158,9 @@ class Statement:
     def _of_hold(self) -> Iterable[str]:
         query = self._query
         if query.held is not None:
-            condition = self._stands_still()
-            yield condition if query.held else f"NOT {condition}"
+            yield self._held_set() if query.held else f"NOT {self._stands_still()}"
         if query.holds is not None:
+            yield self._held_set()
             forms = Texts(map(str, self._dialect.library.holds.forms(*query.holds)))
             yield f"{self._hold()} = ANY({self._value('text[]', forms)})"
 
@@ -234,6 +239,27 @@ class Statement:
         if self._query.unserved_routes:
             causes.append(self._waits_for_node())
         return f"(i.status = 0 AND ({' OR '.join(causes)}))"
+
+    def _held_set(self) -> str:
+        """Return the condition that an open instance cannot go on now, as a set of ids if it can
+        be.
+
+        The indexes find such a set, however many instances go on. Instances that no living node
+        serves are a share of the store that no index bounds.
+        """
+        if self._query.unserved:
+            return self._stands_still()
+        crashing = _IS_CRASHING.replace("i.", "c.")
+        sets = [
+            "SELECT h.instance_id FROM @instance h WHERE h.held",
+            f"SELECT c.instance_id FROM @instance c WHERE {crashing}",
+        ]
+        if self._query.unserved_routes:
+            sets.append(
+                f"SELECT a.instance_id FROM @activity a WHERE {sql.IS_WAITING} AND "
+                f"{self._among_routes()}"
+            )
+        return f"(i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))"
 
     def _hold(self) -> str:
         """Return the kind of an open instance's hold; NULL: it has none."""

@@ -69,6 +69,9 @@ def count_statement(
     values = [value for _, parameters in keys for value in parameters]
     # Most counts need no cold rows; the database would read one for each instance.
     tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(f"{selected}{where}") else sql.FROM_HOT_ROWS
+    if not keys and query.most is not None:
+        found = f"SELECT 1{tables}{where} LIMIT ?"
+        return f"SELECT count(*), count(*) FROM ({found})", [*conditions, query.most]
     statement = f"SELECT {selected}count(*) AS number, sum(count(*)) OVER (){tables}{where}"
     if not keys:
         return statement, conditions
@@ -133,9 +136,10 @@ def _of_kind_and_status(query: InstanceQuery, dialect: Dialect) -> Iterator[_Par
 
 def _of_hold(query: InstanceQuery, dialect: Dialect) -> Iterator[_Part]:
     if query.held is not None:
-        condition, values = _stands_still(query)
+        condition, values = _held_set(query) if query.held else _stands_still(query)
         yield condition if query.held else f"NOT {condition}", values
     if query.holds is not None:
+        yield _held_set(query)
         condition, values = _hold(query)
         forms = dialect.library.holds.forms(*query.holds)
         yield f"{condition} IN ({_placeholders(forms)})", [*values, *forms]
@@ -212,6 +216,23 @@ def _stands_still(query: InstanceQuery) -> _Part:
     waits, waiting = _waits_by(query.unserved_routes)
     causes = f"i.paused = 1 OR i.held = 1 OR {_IS_CRASHING} OR {kind} OR {waits}"
     return f"(i.status = 0 AND ({causes}))", [*values, *waiting]
+
+
+def _held_set(query: InstanceQuery) -> _Part:
+    """Return the condition that an open instance cannot go on now, as a set of ids if it can be.
+
+    The indexes find such a set, however many instances go on. Instances that no living node serves
+    are a share of the store that no index bounds.
+    """
+    if query.unserved:
+        return _stands_still(query)
+    held = "SELECT h.instance_id FROM instance h WHERE h.held = 1"
+    crashing = _IS_CRASHING.replace("i.", "c.")
+    sets, values = [held, f"SELECT c.instance_id FROM instance c WHERE {crashing}"], list[Any]()
+    if query.unserved_routes:
+        among, values = _among(query.unserved_routes)
+        sets.append(f"SELECT a.instance_id FROM activity a WHERE {sql.IS_WAITING} AND {among}")
+    return f"(i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))", values
 
 
 def _hold(query: InstanceQuery) -> _Part:

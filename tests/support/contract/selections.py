@@ -108,6 +108,17 @@ class SelectionTests(ContractBase):
         expect(one(provider, a_write(row, a_state(row), owner=None)), Granted)
         assert of(HoldKind.STATE) == set(), "a hold that has ended is found no more"
 
+    def test_a_count_without_groups_stops_at_a_number(self, provider: Provider) -> None:
+        provider.store.commit([a_start(name) for name in ("a", "b", "c")])
+
+        def total(*group_by: str, **conditions: Any) -> int:
+            return provider.directory.count(InstanceQuery(**conditions), group_by).total
+
+        assert [total(most=most) for most in (1, 2, 3, 4)] == [1, 2, 3, 3]
+        assert total(most=2, name="watch", id_prefix="c") == 1
+        assert total(most=2, name="nobody") == 0
+        assert total("name", most=1) == 3, "groups are whole"
+
     def test_what_waits_for_an_activity_without_a_node_is_found_as_held(
         self, provider: Provider
     ) -> None:

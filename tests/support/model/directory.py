@@ -65,6 +65,9 @@ class ModelDirectory:
         for record in found:
             values = tuple(_value(record, key, query) for key in group_by)
             groups[values] = groups.get(values, 0) + 1
+        if query.most is not None and not group_by:
+            some = min(len(found), query.most)
+            return Counted(some, (CountedGroup((), some),))
         largest = sorted(groups.items(), key=lambda group: -group[1])[:limit]
         return Counted(len(found), tuple(CountedGroup(*group) for group in largest))
 

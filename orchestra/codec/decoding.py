@@ -13,7 +13,7 @@ import pydantic_core
 
 from orchestra.codec.building import Builder
 from orchestra.codec.leaves import write_json
-from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload
+from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload, compact
 from orchestra.codec.shapes import Shape, Unfit
 from orchestra.codec.values import check_back, encode, find_fault, finished, refusal, write_value
 from orchestra.codec.wire import MARK, MAX_DEPTH, ZONE_MARK, Misfit, Refused, stripped
@@ -132,7 +132,7 @@ class Decoder(Generic[T]):
                 return encode(value, subject=subject, limit=limit)
             raise _refusal(error, value, subject) from error.__cause__
         return (
-            Payload(data)
+            Payload(compact(data))
             if len(data) <= MAX_DEPTH and len(data) <= limit
             else finished(data, subject, limit)
         )
@@ -355,7 +355,7 @@ def encode_arguments(
     except (Refused, RecursionError, TypeError) as error:
         raise _refusal(error, value, subject, step) from error.__cause__
     return (
-        Payload(data)
+        Payload(compact(data))
         if len(data) <= MAX_DEPTH and len(data) <= limit
         else finished(data, subject, limit)
     )
@@ -363,7 +363,7 @@ def encode_arguments(
 
 def repacked(value: Any) -> Payload:
     """Return a part of the result of :func:`raw` as a payload."""
-    return Payload(orjson.dumps(value))
+    return Payload(compact(orjson.dumps(value)))
 
 
 def _refusal(error: Exception, value: Any, subject: str, step: str = "") -> EncodeError:

@@ -17,7 +17,7 @@ import pydantic
 import pydantic_core
 
 from orchestra.codec.building import Builder
-from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, Payload
+from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, Payload, compact
 from orchestra.codec.sameness import difference
 from orchestra.codec.shapes import Shape, Unfit, secret
 from orchestra.codec.wire import (
@@ -98,7 +98,7 @@ def finished(data: bytes, subject: str, limit: int) -> Payload:
             "",
             f"it is nested more than {MAX_DEPTH} deep, which could not be read; make it flat",
         )
-    return Payload(data)
+    return Payload(compact(data))
 
 
 def refusal(subject: str, field: str, reason: str) -> EncodeError:

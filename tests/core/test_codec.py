@@ -5,6 +5,7 @@ import enum
 import os
 import subprocess
 import sys
+import tracemalloc
 import uuid
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -343,6 +344,7 @@ def test_arguments_are_read_by_position(annotations, data, values):
 
 SETS = """
 import sys
+import tracemalloc
 from dataclasses import dataclass
 import pydantic
 from orchestra.codec import encode
@@ -377,3 +379,22 @@ def test_sets_are_written_alike_in_every_process():
         ).stdout
 
     assert written("1") == written("2")
+
+
+@pytest.mark.parametrize("size", [10, 1_000, 16_384])
+@pytest.mark.parametrize("annotation", [None, str, dict[str, str]])
+def test_a_payload_takes_as_much_memory_as_it_has_bytes(size, annotation):
+    """Queues are bounded by the bytes of their payloads."""
+    value = {"a": "x" * size} if annotation is not str else "x" * size
+    kept = []
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            if annotation is None:
+                kept.append(encode(value, subject="it").data)
+            else:
+                kept.append(decoder(annotation).encode(value, subject="it").data)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < sum(map(sys.getsizeof, kept)) + 50_000

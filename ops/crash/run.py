@@ -61,6 +61,7 @@ from tests.support.crashes.servers import (
     served_rolling_campaign,
     served_termination_campaign,
 )
+from tests.support.crashes.talking import served_talking_campaign, talking_campaign
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,13 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
             30,
             operators_campaign,
         ),
+        Campaign(
+            "talking",
+            "streams and journals",
+            "kill -9 of a worker in the middle of its items and steps",
+            50,
+            talking_campaign,
+        ),
     ]
 
 
@@ -249,6 +257,14 @@ def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
             "operators act, and die as the workers do",
             30,
             served_operators_campaign,
+            on_it,
+        ),
+        Campaign(
+            "talking",
+            "streams and journals on PostgreSQL",
+            "kill -9 of a worker in the middle of its items and steps",
+            50,
+            served_talking_campaign,
             on_it,
         ),
     ]

@@ -182,13 +182,13 @@ async def kill_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
             await first.ready()
             async with anyio.create_task_group() as group:
                 group.start_soon(traffic.work)
-                await _kill_and_replace(workforce, random, cycles, first, outcome)
+                await kill_and_replace(workforce, random, cycles, first, outcome)
                 traffic.stopping = True
             await finish(workforce, traffic, outcome)
         return verdict(store, workforce, traffic.promises, outcome, code="old")
 
 
-async def _kill_and_replace(
+async def kill_and_replace(
     workforce: Workforce, random: Random, cycles: int, worker: Worker, outcome: Outcome
 ) -> None:
     done = 0

@@ -48,25 +48,40 @@ class Ledger:
     def open(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-    def enter(self) -> str:
-        """Note that the activity that runs here is done. Return a token that no other run of it
-        has.
-        """
-        context = activity_context()
-        token = f"{os.getpid()}-{next(self._numbers)}"
-        os.write(self._file, f"{context.idempotency_key} {context.attempt} {token}\n".encode())
+    def token(self) -> str:
+        """Return a token that no other run of an activity has."""
+        return f"{os.getpid()}-{next(self._numbers)}"
+
+    def enter(self, token: str = "") -> str:
+        """Note that the activity that runs here is done. Return the token of this run."""
+        token = token or self.token()
+        self.note(token)
         return token
+
+    def note(self, *words: object) -> None:
+        """Note something of the attempt that runs here."""
+        context = activity_context()
+        line = " ".join(map(str, (context.idempotency_key, context.attempt, *words)))
+        os.write(self._file, f"{line}\n".encode())
 
 
 LEDGER = Ledger()
 
+STEPS = Ledger()
+"""What the steps of journals have done: ``ran``, or ``kept`` once their result is stored; the step
+and its result, which begins with the token of the run that made it.
+"""
+
 
 @dataclass(frozen=True)
 class Done:
-    """What an activity returns: what it was asked, and which run of it this is."""
+    """What an activity returns: what it was asked, which run of it this is, and the results of its
+    steps.
+    """
 
     value: int
     token: str
+    steps: tuple[str, ...] = ()
 
 
 class Flaky(Exception):
@@ -236,6 +251,97 @@ async def tally(ctx: OrchestrationContext, state: Tally) -> Tally:
         request.reply(state.answered + 1)
         await ctx.schedule_activity(step, request.value)
     ctx.continue_as_new(replace(state, answered=state.answered + 1, left=False, wrong=wrong))
+
+
+# --- published --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Radio:
+    """A loop of ``total`` laps, each of which publishes from its turns and from an activity, and
+    runs the steps of a journal.
+    """
+
+    total: int
+    done: int = 0
+
+
+TURNS, WORDS = "turns", "words"
+TURNS_PER_LAP = 3
+WORDS_PER_LAP = 20
+STEPS_PER_LAP = 4
+
+
+async def radio(ctx: OrchestrationContext, state: Radio) -> Radio:
+    ctx.publish(TURNS, state.done * TURNS_PER_LAP)
+    speak, steps = (
+        (speak_in_thread, steps_in_thread) if state.done % 2 else (speak_in_task, steps_in_task)
+    )
+    spoken = ctx.schedule_activity(speak, state.done)
+    stepped = ctx.schedule_activity(steps, state.done)
+    await (stepped if state.done % 3 else spoken)
+    ctx.publish(TURNS, state.done * TURNS_PER_LAP + 1)
+    await ctx.gather(spoken, stepped)
+    ctx.publish(TURNS, state.done * TURNS_PER_LAP + 2)
+    state = replace(state, done=state.done + 1)
+    if state.done >= state.total:
+        return state
+    ctx.continue_as_new(state)
+
+
+@activity(retry=ENDURING)
+async def speak_in_task(value: int) -> Done:
+    token = LEDGER.token()
+    for number in range(WORDS_PER_LAP):
+        await activity_context().publish(WORDS, [token, number])
+        await anyio.sleep(_moment() if number % 4 == 0 else 0)
+    return Done(value, LEDGER.enter(token))
+
+
+@activity(retry=ENDURING)
+def speak_in_thread(value: int) -> Done:
+    token = LEDGER.token()
+    for number in range(WORDS_PER_LAP):
+        activity_context().publish(WORDS, [token, number])
+        time.sleep(_moment() if number % 4 == 0 else 0)
+    return Done(value, LEDGER.enter(token))
+
+
+@activity(retry=ENDURING, journal=True)
+async def steps_in_task(value: int) -> Done:
+    token, results = LEDGER.token(), list[str]()
+    for number in range(STEPS_PER_LAP):
+
+        async def run(number: int = number) -> str:
+            await anyio.sleep(_moment())
+            return _ran(token, number)
+
+        results.append(_kept(number, await activity_context().step(str(number), run)))
+    return Done(value, LEDGER.enter(token), tuple(results))
+
+
+@activity(retry=ENDURING, journal=True)
+def steps_in_thread(value: int) -> Done:
+    token, results = LEDGER.token(), list[str]()
+    for number in range(STEPS_PER_LAP):
+
+        def run(number: int = number) -> str:
+            time.sleep(_moment())
+            return _ran(token, number)
+
+        results.append(_kept(number, activity_context().step(str(number), run)))
+    return Done(value, LEDGER.enter(token), tuple(results))
+
+
+def _ran(token: str, number: int) -> str:
+    result = f"{token}/{number}"
+    STEPS.note("ran", number, result)
+    return result
+
+
+def _kept(number: int, result: str) -> str:
+    STEPS.note("kept", number, result)
+    return result
 
 
 # --- under operators --------------------------------------------------------------------------
@@ -429,11 +535,13 @@ async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 def registry(code: str) -> OrchestrationRegistry:
     """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
     builder = OrchestrationRegistry.builder()
-    for function in (laps, listen, fan, parent, hang, once, climb, station, tally):
+    for function in (laps, listen, fan, parent, hang, once, climb, station, tally, radio):
         builder.register(function.__name__, function)
     # A rewind brings back what was read since then as far as the histories are kept.
     builder.set_retention("station", Retention(histories=None, executions=None))
     builder.set_retention("once", Retention(histories=None, executions=None))
+    # Its items are held against the attempts that its histories name.
+    builder.set_retention("radio", Retention(histories=None, executions=None))
     if code == "new":
         builder.register("climb", climb_1_1_0, version="1.1.0")
         builder.register("station", station_1_1_0, version="1.1.0")
@@ -442,4 +550,6 @@ def registry(code: str) -> OrchestrationRegistry:
 
 def activities(code: str) -> list[Activity[..., Any]]:
     """Return the activities that a worker with this code has."""
-    return [step, step_in_thread, slow_step, hopeless, *([new_step] if code == "new" else [])]
+    talking = (speak_in_task, speak_in_thread, steps_in_task, steps_in_thread)
+    known = [step, step_in_thread, slow_step, hopeless, *talking]
+    return [*known, new_step] if code == "new" else known

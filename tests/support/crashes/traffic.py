@@ -24,6 +24,7 @@ from tests.support.crashes.program import (
     Heard,
     Laps,
     Parent,
+    Radio,
     Tally,
     digest_of_laps,
 )
@@ -92,6 +93,11 @@ def _check_fan(rounds: int) -> Callable[[Any], str | None]:
     return check
 
 
+def _check_radio(total: int) -> Callable[[Any], str | None]:
+    """What it has published is held against its histories."""
+    return lambda output: None if output["done"] == total else f"{total} laps ended as {output}"
+
+
 def _check_climb(total: int, first: str, word: str | None) -> Callable[[Any], str | None]:
     """All laps, each once; versions never go down, but for the word of the code itself."""
 
@@ -122,6 +128,7 @@ class Traffic:
             self.start_laps,
             self.start_fan,
             self.start_parent,
+            self.start_radio,
         ]
         """What runs by itself until it ends, as often as it stands here. ``program`` has the code,
         a ``Promise`` the end.
@@ -180,6 +187,10 @@ class Traffic:
     async def start_parent(self) -> str:
         rounds = self._random.randint(1, 3)
         return await self.start("parent", Parent(rounds), Promise("COMPLETED", _check_fan(rounds)))
+
+    async def start_radio(self) -> str:
+        laps = self._random.randint(2, 10)
+        return await self.start("radio", Radio(laps), Promise("COMPLETED", _check_radio(laps)))
 
     async def start_climb(
         self, total: int, *, word: str | None = None, first: str = "1.0.0"

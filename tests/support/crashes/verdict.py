@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestra.codec import plain
-from orchestra.events import ActivityCompleted, ExecutionStarted, from_record
+from orchestra.events import ActivityCompleted, ActivityScheduled, ExecutionStarted, from_record
 from orchestra.store.kinds import Status
 from orchestra.store.port import Directory
 from orchestra.store.queries import InstanceQuery
+from orchestra.store.streams import StreamItemRow
 from orchestra.testing.checker import Report, check_store
 from tests.support.crashes.processes import Worker, read_lines
-from tests.support.crashes.program import registry
+from tests.support.crashes.program import TURNS, TURNS_PER_LAP, WORDS, WORDS_PER_LAP, registry
 from tests.support.crashes.stores import (
     Store,
     damages_of,
@@ -63,6 +64,9 @@ ORPHANS = {
         SELECT m.instance_id FROM message m JOIN instance i USING (instance_id)
         LEFT JOIN event e ON (e.instance_id, e.execution, e.event_id, e.kind) = (m.instance_id, i.execution, m.source, 11)
         WHERE m.kind BETWEEN 1 AND 4 AND e.event_id IS NULL""",
+    "a journal of an activity that has ended": """
+        SELECT s.instance_id FROM stream s JOIN instance i USING (instance_id)
+        WHERE substr(s.stream, 1, 18) = 'orchestra:journal/' AND i.status <> 0""",
     "events without their execution": """
         SELECT e.instance_id FROM event e LEFT JOIN execution x USING (instance_id, execution)
         WHERE x.instance_id IS NULL""",
@@ -170,6 +174,100 @@ def ledger_problems(
                         yield f"I5: {key} has a result that no run returned: {plain(event.result)}"
 
 
+def stream_problems(directory: Directory, instance_id: str) -> Iterator[str]:
+    """What turns published stands once and in order; what an activity published comes from its
+    current attempts, one after the other, and is complete where its result counted (I16).
+    """
+    spoken: dict[tuple[int, int], list[tuple[int, str, int]]] = {}
+    turns: list[tuple[int, int]] = []
+    for item in read_items(directory, instance_id, TURNS):
+        if item.attempt is not None:
+            yield f"I16: {instance_id!r}: {item} comes from a turn"
+        turns.append((item.execution, plain(item.payload)))
+    for item in read_items(directory, instance_id, WORDS):
+        token, number = plain(item.payload)
+        said = spoken.setdefault((item.execution, item.event_id or 0), [])
+        said.append((item.attempt or 0, token, number))
+    laps = directory.executions(instance_id)
+    expected = [
+        (row.number, (row.number - 1) * TURNS_PER_LAP + number)
+        for row in laps
+        for number in range(TURNS_PER_LAP)
+    ]
+    if turns != expected:
+        yield f"I16: {instance_id!r}: turns published {turns}, expected was {expected}"
+    for row in laps:
+        events = [*map(from_record, directory.history(instance_id, row.number))]
+        speaking = {
+            event.id
+            for event in events
+            if isinstance(event, ActivityScheduled) and event.name.startswith("speak")
+        }
+        for event in events:
+            if isinstance(event, ActivityCompleted) and event.source in speaking:
+                said = spoken.pop((row.number, event.source), [])
+                token = plain(event.result)["token"]
+                for problem in attempt_problems(said, event.attempt, token):
+                    yield f"I16: {instance_id!r}/{row.number}/{event.source}: {problem}"
+    for key, said in spoken.items():
+        yield f"I16: {instance_id!r}: {key} has no result, and has published {said}"
+
+
+def attempt_problems(
+    said: Sequence[tuple[int, str, int]], attempt: int, token: str
+) -> Iterator[str]:
+    """Hold what the attempts of an activity have published against the one whose result counted."""
+    runs: dict[tuple[int, str], list[int]] = {}
+    last: tuple[int, str] | None = None
+    for its_attempt, its_token, number in said:
+        run = its_attempt, its_token
+        if run != last and run in runs:
+            yield f"{run} published when it was no longer current: {said}"
+        runs.setdefault(run, []).append(number)
+        last = run
+    if [run[0] for run in runs] != sorted(run[0] for run in runs):
+        yield f"an older attempt published after a newer one: {said}"
+    for run, numbers in runs.items():
+        if numbers != [*range(len(numbers))]:
+            yield f"{run} published {numbers}"
+    if last != (attempt, token) or len(runs[last]) != WORDS_PER_LAP:
+        yield f"attempt {attempt}, {token}, counted, and {last} was the last one of {said}"
+
+
+def read_items(directory: Directory, instance_id: str, name: str) -> Iterator[StreamItemRow]:
+    """Yield the items of a stream."""
+    after = 0
+    while (page := directory.stream(instance_id, name, after)) is not None and page.items:
+        yield from page.items
+        after = page.items[-1].offset
+
+
+def step_problems(steps: Path) -> Iterator[str]:
+    """No step has run once its result was stored, and all attempts were given the same one."""
+    results: dict[tuple[str, str], str] = {}
+    runs: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    made: dict[str, int] = {}
+    for line in steps.read_text().splitlines() if steps.exists() else ():
+        key, attempt, what, step, result = line.rsplit(" ", 4)
+        place = key, step
+        if what == "ran":
+            made[result] = int(attempt)
+            keeper = made.get(results.get(place, ""))
+            # An older attempt may still run: it does not know yet that it is not current.
+            if keeper is not None and int(attempt) >= keeper:
+                yield f"step {place} ran in attempt {attempt}, and was stored by {keeper}"
+            runs.setdefault(place, []).append((int(attempt), result))
+        elif results.setdefault(place, result) != result:
+            yield f"step {place} was {results[place]}, and is {result}"
+    for place, result in results.items():
+        if result not in made:
+            yield f"step {place} is {result}, which no run returned"
+            continue
+        late = [run for run in runs[place] if run[0] > made[result]]
+        if late:
+            yield f"step {place} was stored by attempt {made[result]}, and ran again: {late}"
+
+
 def write_problems(workers: Sequence[Worker]) -> Iterator[str]:
     """Each revision of an instance was left by one write only, whoever made it (I6)."""
     granted: dict[tuple[str, str, int], str] = {}
@@ -216,6 +314,7 @@ def judge(
         *raw_problems(store),
         *write_problems(workers),
         *log_problems(workers),
+        *step_problems(folder_of(store) / "steps"),
     ]
     provider.open()
     try:
@@ -226,6 +325,9 @@ def judge(
         children = [record.row.instance_id for record in everybody if record.row.parent is not None]
         instance_ids = [*promises.ends, *own_started(workers), *children]
         problems += ledger_problems(directory, folder_of(store) / "ledger", instance_ids)
+        for record in everybody:
+            if record.execution.name == "radio":
+                problems += stream_problems(directory, record.row.instance_id)
     finally:
         provider.close()
     return problems, report

@@ -1,7 +1,7 @@
 """A process with a runtime.
 
-What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see
-``program``), ``status-NAME`` (how far it has come, which kinds of instances it has claimed),
+What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` and
+``steps`` (see ``program``), ``status-NAME`` (how far it has come, which kinds of instances it has claimed),
 ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every owner's write, a JSON line
 each) and ``acknowledged-NAME`` (what its own client was told).
 """
@@ -122,6 +122,7 @@ async def main(options: argparse.Namespace) -> None:
     folder = options.store.parent
     status = Lines(folder / f"status-{options.name}")
     program.LEDGER.open(folder / "ledger")
+    program.STEPS.open(folder / "steps")
     fault = Fault.parse(options.fault) if options.fault else None
     device = Device(options.store, status.write) if fault or options.count else None
     if device and fault and not options.later:

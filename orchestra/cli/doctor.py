@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_version
-from orchestra.store.diagnosis import Ended, Population
+from orchestra.store.diagnosis import Ended, Population, Stray
 
 __all__ = ["examine"]
 
@@ -74,6 +74,7 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
         *contents_checks(
             diagnosis.population,
             diagnosis.ended,
+            diagnosis.strays,
             lambda newest: store_findings.clock_check(newest, diagnosis.now()),
             _REMEDIES,
         ),
@@ -83,6 +84,7 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
 def contents_checks(
     population: Callable[[], Population],
     ended: Callable[[], Ended],
+    strays: Callable[[], Sequence[Stray]],
     clock_check: Callable[[int | None], Check],
     remedies: Remedies,
 ) -> Iterator[Check]:
@@ -98,6 +100,7 @@ def contents_checks(
     yield _guarded("held", lambda: instance_findings.held_check(found), remedies)
     yield _guarded("tallies", lambda: instance_findings.tallies_check(found), remedies)
     yield _guarded("activities", lambda: instance_findings.activities_check(found), remedies)
+    yield _guarded("strays", lambda: store_findings.strays_check(strays()), remedies)
     yield _guarded("retention", lambda: store_findings.retention_check(ended()), remedies)
     yield _guarded("clock", lambda: clock_check(found.newest), remedies)
 

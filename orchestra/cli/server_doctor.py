@@ -104,6 +104,7 @@ def _checks(diagnosis: Diagnosis) -> Iterator[Check]:
     yield from contents_checks(
         diagnosis.population,
         diagnosis.ended,
+        diagnosis.strays,
         lambda newest: server_findings.clock_check(
             newest, diagnosis.now(), diagnosis.clock_difference()
         ),

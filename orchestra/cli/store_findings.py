@@ -4,14 +4,15 @@ functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
-from orchestra.cli.wording import ago, count_of, duration_of
+from orchestra.cli.wording import ago, count_of, duration_of, first_of
 from orchestra.resolution import has_readable_policy
-from orchestra.store.diagnosis import LISTED, Ended, Population, SchemaState
+from orchestra.store.diagnosis import LISTED, Ended, Population, SchemaState, Stray, Strayed
 
-__all__ = ["clock_check", "levels_check", "retention_check", "schema_check"]
+__all__ = ["clock_check", "levels_check", "retention_check", "schema_check", "strays_check"]
 
 _CLOCK_TOLERANCE: Final = 1_000_000
 
@@ -141,6 +142,33 @@ def retention_check(ended: Ended) -> Check:
             ),
         )
     return Check("retention", Verdict.OK, text)
+
+
+_STRAYED: Final = {
+    Strayed.STREAM: "stream {name!r} of {id}: the instance is not there",
+    Strayed.ITEMS: "items of stream {name!r} of {id}: the stream is not there",
+    Strayed.GAP: "stream {name!r} of {id}: items between its first and its last one are missing",
+    Strayed.JOURNAL: "{name} of {id}: no attempt of the activity will read these steps",
+    Strayed.REQUEST: "request {name} to {id}: the instance is not there",
+    Strayed.SLOTS: "slots of schedule {id}: the schedule is not there",
+}
+
+
+def strays_check(strays: Sequence[Stray]) -> Check:
+    """Judge whether rows of streams, journals, requests and schedules have what they belong to."""
+    if not strays:
+        return Check("strays", Verdict.OK, "no row lacks what it belongs to")
+    lines = [_STRAYED[one.what].format(id=one.id, name=one.name) for one in strays]
+    return Check(
+        "strays",
+        Verdict.WARNING,
+        f"{count_of(len(strays), 'group')} of rows lack what they belong to",
+        first_of(lines),
+        remedy=(
+            "The library leaves none: look for what else writes to the store, or was restored "
+            "without the rest. A reader of a stream with a gap gets what there is."
+        ),
+    )
 
 
 def clock_check(newest: int | None, now: int, whose: str = "this machine's") -> Check:

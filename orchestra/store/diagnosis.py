@@ -14,10 +14,12 @@ from orchestra.store.decoding import hold_from_bytes
 from orchestra.store.instances import hold_text
 from orchestra.store.kinds import Dialect, HoldKind
 from orchestra.store.routes import Kind, Route
+from orchestra.store.streams import JOURNAL
 
 __all__ = [
     "LISTED",
     "LOOKED_AT",
+    "STRAYS",
     "Buried",
     "Crashing",
     "Ended",
@@ -26,6 +28,8 @@ __all__ = [
     "NodeLockState",
     "Population",
     "SchemaState",
+    "Stray",
+    "Strayed",
     "Tally",
     "Unread",
     "Waiting",
@@ -38,6 +42,72 @@ LISTED: Final = 10
 
 LOOKED_AT: Final = 1_000
 """How many rows are decoded where only their bytes tell what they are."""
+
+
+class Strayed(StrEnum):
+    """How rows lack what they belong to."""
+
+    STREAM = "stream"
+    """A stream of an instance that is not there."""
+    ITEMS = "items"
+    """Items of a stream that is not there."""
+    GAP = "gap"
+    """A stream whose items are not those from its first to its last offset."""
+    JOURNAL = "journal"
+    """Steps of an activity that no attempt will read."""
+    REQUEST = "request"
+    """A request to an instance that is not there."""
+    SLOTS = "slots"
+    """Slots of a schedule that is not there."""
+
+
+_STRAYS: Final = {
+    Strayed.STREAM: """
+        SELECT s.instance_id AS id, s.stream AS name FROM @stream s
+        WHERE NOT EXISTS (SELECT 1 FROM @instance i WHERE i.instance_id = s.instance_id)""",
+    Strayed.ITEMS: """
+        SELECT DISTINCT t.instance_id AS id, t.stream AS name FROM @stream_item t WHERE NOT EXISTS
+            (SELECT 1 FROM @stream s WHERE s.instance_id = t.instance_id AND s.stream = t.stream)""",
+    Strayed.GAP: """
+        SELECT s.instance_id AS id, s.stream AS name FROM @stream s LEFT JOIN (
+            SELECT instance_id, stream, count(*) AS n, min(item_offset) AS first, max(item_offset) AS last
+            FROM @stream_item GROUP BY instance_id, stream) t
+        ON t.instance_id = s.instance_id AND t.stream = s.stream
+        WHERE t.n IS NULL OR t.first <> s.first_offset OR t.last <> s.last_offset
+            OR t.n <> s.last_offset - s.first_offset + 1""",
+    # Its first step may stand before the row of its activity does, while a node owns the instance.
+    Strayed.JOURNAL: f"""
+        SELECT s.instance_id AS id, s.stream AS name FROM @stream s
+        JOIN @instance i ON i.instance_id = s.instance_id
+        WHERE substr(s.stream, 1, {len(JOURNAL)}) = '{JOURNAL}' AND (i.status <> 0 OR i.owner IS NULL)
+            AND NOT EXISTS (SELECT 1 FROM @activity a WHERE a.instance_id = s.instance_id
+                AND s.stream = '{JOURNAL}' || a.execution || '/' || a.event_id)""",
+    Strayed.REQUEST: """
+        SELECT r.instance_id AS id, r.request_id AS name FROM @request r
+        WHERE NOT EXISTS (SELECT 1 FROM @instance i WHERE i.instance_id = r.instance_id)""",
+    Strayed.SLOTS: """
+        SELECT DISTINCT t.schedule_id AS id, '' AS name FROM @schedule_slot t
+        WHERE NOT EXISTS (SELECT 1 FROM @schedule s WHERE s.schedule_id = t.schedule_id)""",
+}
+
+STRAYS: Final = " UNION ALL ".join(
+    f"SELECT '{what}', found.id, found.name FROM ({select} LIMIT {LOOKED_AT}) found"
+    for what, select in _STRAYS.items()
+)
+"""One statement, for every database; ``@name`` is a table of the store. Each row is a
+:class:`Strayed`, an id, and a name: the first :data:`LOOKED_AT` of each sort.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Rows without what they belong to. ``id`` is that of an instance or a schedule; ``name`` is
+    the stream or the request.
+    """
+
+    what: Strayed
+    id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

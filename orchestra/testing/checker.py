@@ -73,7 +73,7 @@ from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
 from orchestra.testing.request_checks import request_problems
 from orchestra.testing.schedule_checks import find_schedule_faults
-from orchestra.testing.stream_checks import find_stream_faults
+from orchestra.testing.stream_checks import find_left_journals, find_stream_faults
 
 __all__ = [
     "InvariantsViolated",
@@ -235,8 +235,8 @@ def check_store(
     (I7), and events must be delivered in order (I8). With a registry it replays every kept history
     (I10), and lists differing values as drift. If nothing runs, the end of each child must have
     reached the execution that waits for it, once (I5), and no other one (I9). The offsets of each
-    stream have no gap and no double (I16). No slot of a schedule has two instances, or two outcomes
-    (I14).
+    stream have no gap and no double (I16), and no journal outlives its activity (I9). No slot of a
+    schedule has two instances, or two outcomes (I14).
 
     Args:
         provider: the store; it is opened meanwhile.
@@ -428,12 +428,29 @@ class _Inspection:
             found.add("I16", fault)
         current = histories.get(instance.record.row.execution)
         if self._quiescent:
+            self._check_journals(instance, current, found)
             _check_rest(instance, current, found)
             self._check_children(instance, current, found)
             self._check_told(instance.record, found)
         if self._registry is not None:
             for number, events in histories.items():
                 self._check_replay(instance, number, events, found)
+
+    def _check_journals(
+        self, instance: _Instance, current: Sequence[Event] | None, found: _Findings
+    ) -> None:
+        """The steps of an activity go with its end (I9)."""
+        row = instance.record.row
+        if current is None and row.opened:
+            return  # its history cannot be read
+        pending = [
+            event.id
+            for event in pending_commands(current or ())
+            if isinstance(event, ActivityScheduled) and instance.record.status is Status.OPEN
+        ]
+        left = find_left_journals(self._directory, row.instance_id, row.execution, pending)
+        for problem in left:
+            found.add("I9", problem, row.execution)
 
     def _read_histories(self, instance: _Instance, found: _Findings) -> dict[int, list[Event]]:
         histories: dict[int, list[Event]] = {}

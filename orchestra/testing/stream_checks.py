@@ -1,13 +1,27 @@
-"""Check the streams of an instance: offsets without gap or double."""
+"""Check the streams of an instance: offsets without gap or double, and no journal without an
+activity.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from orchestra.store.port import Directory
-from orchestra.store.streams import StreamRow
+from orchestra.store.streams import JOURNAL, StreamRow, journal_of
 
-__all__ = ["find_stream_faults"]
+__all__ = ["find_left_journals", "find_stream_faults"]
+
+
+def find_left_journals(
+    directory: Directory, instance_id: str, execution: int, pending: Iterable[int]
+) -> Iterator[str]:
+    """Yield the journals of activities for which the execution does not wait: nothing runs, and no
+    attempt will read their steps.
+    """
+    open_ones = {journal_of(execution, event_id) for event_id in pending}
+    for stream in directory.streams(instance_id):
+        if stream.name.startswith(JOURNAL) and stream.name not in open_ones:
+            yield f"stream {stream.name!r} holds the steps of an activity that has ended"
 
 
 def find_stream_faults(directory: Directory, instance_id: str, *, quiescent: bool) -> Iterator[str]:

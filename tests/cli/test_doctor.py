@@ -30,6 +30,7 @@ from orchestra.runtime.nodes import NodeSettings, node_record
 from orchestra.store.diagnosis import SchemaState
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
+from tests.support import strays
 from tests.support.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -139,7 +140,7 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
             "ownership",
             "held",
         ),
-        *("tallies", "activities", "retention", "clock"),
+        *("tallies", "activities", "strays", "retention", "clock"),
     ]
 
 
@@ -784,6 +785,19 @@ def test_a_count_that_differs_from_the_rows_is_told(path, provider, edit):
     assert finding(path, "schema").verdict is Verdict.OK
     edit("DELETE FROM instance")
     assert finding(path, "tallies").details == ("'watch' 1.0.0: counted 2, found 0",)
+
+
+def test_rows_that_lack_what_they_belong_to_are_told(path, provider, edit):
+    strays.fill(provider)
+    assert finding(path, "strays").verdict is Verdict.OK
+    tables = dict(zip(strays.TABLES, strays.TABLES, strict=True))
+    strays.stray(provider, lambda statement: edit(statement.format(**tables)))
+    check = finding(path, "strays")
+    assert (check.verdict, check.text) == (
+        Verdict.WARNING,
+        "6 groups of rows lack what they belong to",
+    )
+    assert check.details == strays.STRAYS
 
 
 def test_a_hold_that_cannot_be_read_hides_nothing(path, provider, edit):

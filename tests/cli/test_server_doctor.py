@@ -35,6 +35,7 @@ from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
 from orchestra.testing.postgres import postgres_server
+from tests.support import strays
 from tests.support.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -173,6 +174,7 @@ CONTENTS = [
     "held",
     "tallies",
     "activities",
+    "strays",
     "retention",
     "clock",
 ]
@@ -898,6 +900,16 @@ def test_a_count_that_differs_from_the_rows_is_told_and_the_guide_counts_again(
     assert check.details == ("'watch' 1.0.0: counted 5, found 3",)
     other.run(*[f"SET search_path TO {{}};{each}" for each in recounts()])
     assert finding(dsn, schema_name, "tallies").verdict is Verdict.OK
+
+
+def test_rows_that_lack_what_they_belong_to_are_told(dsn, schema_name, provider, other):
+    strays.fill(provider)
+    assert finding(dsn, schema_name, "strays").verdict is Verdict.OK
+    tables = {name: f"{{0}}.{name}" for name in strays.TABLES}
+    strays.stray(provider, lambda statement: other.run(statement.format(**tables)))
+    check = finding(dsn, schema_name, "strays")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == strays.STRAYS
 
 
 def recounts():

@@ -25,6 +25,7 @@ from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.diagnosis import (
     LISTED,
     LOOKED_AT,
+    STRAYS,
     Buried,
     Crashing,
     Ended,
@@ -32,6 +33,8 @@ from orchestra.store.diagnosis import (
     NodeLockState,
     Population,
     SchemaState,
+    Stray,
+    Strayed,
     Tally,
     Waiting,
     held_instance,
@@ -345,6 +348,11 @@ class Diagnosis:
     def ended(self) -> Ended:
         """Return how many instances have ended, and how many of them expire."""
         return Ended(*self._read_row(_ENDED))
+
+    def strays(self) -> tuple[Stray, ...]:
+        """Return rows without what they belong to. It reads the keys of all items of streams."""
+        (rows,) = self._read((STRAYS, ()))
+        return tuple(Stray(Strayed(what), owner, name) for what, owner, name in rows)
 
     def clock_difference(self) -> ClockDifference:
         """Compare this machine's clock with the server's."""

@@ -33,12 +33,15 @@ from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.diagnosis import (
     LISTED,
     LOOKED_AT,
+    STRAYS,
     Buried,
     Crashing,
     Ended,
     Miscount,
     Population,
     SchemaState,
+    Stray,
+    Strayed,
     Tally,
     Waiting,
     held_instance,
@@ -304,6 +307,12 @@ class Diagnosis:
         """Return how many instances have ended, and how many of them expire."""
         with translated(self._settings.path):
             return Ended(*self._connection.execute(_ENDED, (self.now(),)).fetchone())
+
+    def strays(self) -> tuple[Stray, ...]:
+        """Return rows without what they belong to. It reads the keys of all items of streams."""
+        with translated(self._settings.path):
+            rows = self._connection.execute(STRAYS.replace("@", "")).fetchall()
+        return tuple(Stray(Strayed(what), owner, name) for what, owner, name in rows)
 
     def now(self) -> int:
         """Return the machine's time."""

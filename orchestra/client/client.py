@@ -923,8 +923,8 @@ class Client:
         removed, and what held the instance by a fault is over. An instance that has ended begins a
         new life, without its parent.
 
-        To name an execution that an earlier rewind has undone is allowed. But events which that
-        rewind put back are unread still, also those that the state of this execution has counted.
+        To name an execution that an earlier rewind has undone is allowed: what its state has read
+        is read again, and all that came since is unread.
 
         Args:
             execution_id: the execution whose state begins again: 1, 2, ... Its row must not have

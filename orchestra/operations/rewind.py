@@ -27,6 +27,7 @@ from orchestra.operations.known import (
     require_known,
     require_level,
 )
+from orchestra.operations.lineage import lineage, read_by
 from orchestra.operations.lookup import existing, row_to_write
 from orchestra.operations.steps import (
     Find,
@@ -42,9 +43,16 @@ from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ChildCancel, IfEnded, Start, Write
-from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution, Rewind
 from orchestra.store.instances import InstanceRow, InstanceState, Pin
-from orchestra.store.kinds import CONTROL_LEVEL, ExecutionEnd, Library, ResolvedBy, Status
+from orchestra.store.kinds import (
+    CONTROL_LEVEL,
+    ExecutionEnd,
+    Library,
+    MessageKind,
+    ResolvedBy,
+    Status,
+)
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Granted, Started, StartExists
 from orchestra.store.queries import InstanceQuery, InstanceRecord
@@ -92,6 +100,21 @@ class Rewound:
     is_repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Inbox:
+    """What a rewind changes in the inbox.
+
+    ``restored`` are unread again, and ``removed`` are read, as the state has read them. ``undone``
+    are the messages that each execution which it undoes had read. ``lost`` are the executions whose
+    events stay read.
+    """
+
+    restored: tuple[MessageRow, ...]
+    removed: tuple[int, ...]
+    undone: tuple[tuple[int, tuple[int, ...]], ...]
+    lost: tuple[int, ...]
+
+
 def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
     """Begin a former execution of an instance again.
 
@@ -112,7 +135,8 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
             yield from Pause(_PAUSE)
             continue
         # Behind that revision: its owner may have opened the execution since, and received events.
-        rows = yield from _rows_since(row, asked)
+        _raise_unless_had(row, asked)
+        rows = yield from _executions(asked.instance_id, asked.execution)
         repeated = next((row for row in rows if row.request_id == asked.request_id), None)
         if repeated is not None:
             return Rewound(repeated.number, repeated.version, is_repeated=True)
@@ -123,11 +147,13 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
             )
         catalogue = yield from ReadCatalogue()
         require_level(catalogue, CONTROL_LEVEL, f"{asked.instance_id!r} cannot be rewound")
+        record = replace(record, row=row)
+        raise_unless_known(row, library, history=False)
+        inbox = yield from _inbox(rows, record, asked, catalogue, library)
         if record.status is Status.OPEN:
-            record = replace(record, row=row)
-            done = yield from _rewind_open(record, rows, asked, catalogue, library)
+            done = yield from _rewind_open(record, rows[0], inbox, asked, catalogue, library)
         else:
-            done = yield from _rewind_ended(record, rows, asked, catalogue, library)
+            done = yield from _rewind_ended(record, rows[0], inbox, asked, catalogue)
         if done is not None:
             return done
         yield from Pause(_PAUSE)
@@ -136,18 +162,20 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
     )
 
 
-def _rows_since(row: InstanceRow, asked: Rewinding) -> Operation[list[ExecutionRow]]:
-    """Return the executions from the one that begins again on."""
-    current = row.execution
-    if not 1 <= asked.execution <= current:
+def _raise_unless_had(row: InstanceRow, asked: Rewinding) -> None:
+    if not 1 <= asked.execution <= row.execution:
         raise InvalidArgument(
             f"{asked.instance_id!r} has no execution {asked.execution}; its executions are 1 to "
-            f"{current}"
+            f"{row.execution}"
         )
+
+
+def _executions(instance_id: str, first: int) -> Operation[list[ExecutionRow]]:
+    """Return the executions of an instance from one on."""
     rows: list[ExecutionRow] = []
-    after = asked.execution - 1
+    after = first - 1
     while True:
-        page = yield from FindExecutions(asked.instance_id, after, _PAGE)
+        page = yield from FindExecutions(instance_id, after, _PAGE)
         rows += page
         if len(page) < _PAGE:
             return rows
@@ -156,20 +184,16 @@ def _rows_since(row: InstanceRow, asked: Rewinding) -> Operation[list[ExecutionR
 
 def _rewind_open(
     record: InstanceRecord,
-    rows: Sequence[ExecutionRow],
+    former: ExecutionRow,
+    inbox: _Inbox,
     asked: Rewinding,
     catalogue: Catalogue,
     library: Library,
 ) -> Operation[Rewound | None]:
     row = record.row
-    raise_unless_known(row, library, history=False)
-    messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
-    if any(one.request_id is not None for one in rows[1:]):
-        unread = yield from _unread(row.instance_id)
-        messages = tuple(message for message in messages if message.sequence not in unread)
     now = max(catalogue.now, record.updated_at)
     cancels = (yield from _children_since(row, asked)) if asked.children == "cancel" else ()
-    kind, following = _following(rows[0], row, asked, catalogue, now, row.execution + 1)
+    kind, following = _following(former, row, inbox, asked, catalogue, now)
     event = ExecutionRewound(row.history_events + 1, now, asked.execution, asked.by, asked.reason)
     writer = library.events.writer(ending_format(row, library, catalogue), catalogue.levels.write)
     events = (to_record(event, writer),) if row.opened else ()
@@ -202,7 +226,8 @@ def _rewind_open(
             ExecutionDelta(following.number, create=following),
         ),
         cancels=cancels,
-        restored=messages,
+        consumed=inbox.removed,
+        restored=inbox.restored,
         uncancels=True,
         pin=_pin(following, asked, now),
         leaves_children=True,
@@ -210,19 +235,18 @@ def _rewind_open(
     )
     if not isinstance((yield from Submit(write)), Granted):
         return None
-    return Rewound(following.number, following.version, len(messages), lost)
+    return Rewound(following.number, following.version, len(inbox.restored), inbox.lost)
 
 
 def _rewind_ended(
     record: InstanceRecord,
-    rows: Sequence[ExecutionRow],
+    former: ExecutionRow,
+    inbox: _Inbox,
     asked: Rewinding,
     catalogue: Catalogue,
-    library: Library,
 ) -> Operation[Rewound | None]:
     row = record.row
-    messages, lost = yield from _consumed_since(rows, record, asked, catalogue, library)
-    kind, following = _following(rows[0], row, asked, catalogue, catalogue.now, row.execution + 1)
+    kind, following = _following(former, row, inbox, asked, catalogue, catalogue.now)
     start = Start(
         instance_id=row.instance_id,
         incarnation=asked.incarnation,
@@ -234,7 +258,7 @@ def _rewind_ended(
         if_ended=IfEnded.RESTART,
         follows=(row.incarnation, row.revision),
         looks=True,
-        restored=messages,
+        restored=inbox.restored,
         pin=_pin(following, asked, catalogue.now),
         record=_entry(following, asked),
     )
@@ -243,16 +267,16 @@ def _rewind_ended(
         return Rewound(following.number, following.version, is_repeated=True)
     if not isinstance(outcome, Started):
         return None
-    return Rewound(following.number, following.version, len(messages), lost)
+    return Rewound(following.number, following.version, len(inbox.restored), inbox.lost)
 
 
 def _following(
     former: ExecutionRow,
     row: InstanceRow,
+    inbox: _Inbox,
     asked: Rewinding,
     catalogue: Catalogue,
     now: int,
-    number: int,
 ) -> tuple[Kind, ExecutionRow]:
     """Return the execution that begins, with the state of the former one, and its kind."""
     how = ResolvedBy.PIN if asked.pins else ResolvedBy.REWIND
@@ -261,7 +285,7 @@ def _following(
     event_format = FORMAT if FORMAT in catalogue.library.formats else min(catalogue.library.formats)
     kind = kind_of(row.kind.queue, former.name, version, event_format, False, level)
     execution = ExecutionRow(
-        number=number,
+        number=row.execution + 1,
         name=former.name,
         version=version,
         resolution=Resolution(how, asked.by, policy_of(catalogue, former.name)[1]),
@@ -271,6 +295,7 @@ def _following(
         created_at=now,
         traceparent=former.traceparent,
         request_id=asked.request_id,
+        rewind=Rewind(asked.execution, inbox.undone),
     )
     return kind, execution
 
@@ -288,17 +313,66 @@ def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
     return Record(asked.by, "rewind", asked.instance_id, detail, UserText(asked.reason))
 
 
-def _consumed_since(
+def _inbox(
     rows: Sequence[ExecutionRow],
     record: InstanceRecord,
     asked: Rewinding,
     catalogue: Catalogue,
     library: Library,
-) -> Operation[tuple[tuple[MessageRow, ...], tuple[int, ...]]]:
-    """Return the events that these executions have received, as messages that are unread again, and
-    the executions whose histories are gone, or are in a format that no library here reads.
+) -> Operation[_Inbox]:
+    """Return what has to change, so that exactly what the state has not read is unread."""
+    read: set[int] = set()
+    undone = {row.number for row in rows}
+    if any(row.rewind is not None for row in rows[1:]):
+        # An earlier rewind has left a way, and this one may lead back to it.
+        kept = yield from _executions(asked.instance_id, 1)
+        begun = [row for row in kept if row.request_id is not None]
+        led = lineage(asked.execution, begun, kept[0].number)
+        current = record.row.execution
+        undone = {current} | lineage(current, begun, kept[0].number) - led
+        read = read_by(led, begun)
+        rows = [row for row in kept if row.number >= asked.execution or row.number in undone]
+    unread: list[MessageRow] = []
+    if record.status is Status.OPEN and any(row.request_id is not None for row in rows[1:]):
+        unread = yield from _unread(asked.instance_id)
+    here = {message.sequence for message in unread}
+    received, lost = yield from _received_since(rows, record, asked, catalogue, library)
+    restored = {
+        message.sequence: message
+        for messages in received.values()
+        for message in messages
+        if message.sequence not in read and message.sequence not in here
+    }
+    return _Inbox(
+        restored=tuple(restored[sequence] for sequence in sorted(restored)),
+        removed=tuple(
+            message.sequence
+            for message in unread
+            if message.sequence in read
+            and message.kind is MessageKind.EVENT
+            and message.aside is None
+        ),
+        undone=tuple(
+            (number, tuple(message.sequence for message in messages))
+            for number, messages in received.items()
+            if number in undone
+        ),
+        lost=lost,
+    )
+
+
+def _received_since(
+    rows: Sequence[ExecutionRow],
+    record: InstanceRecord,
+    asked: Rewinding,
+    catalogue: Catalogue,
+    library: Library,
+) -> Operation[tuple[dict[int, list[MessageRow]], tuple[int, ...]]]:
+    """Return the events that each of these executions has received, as messages that are unread
+    again, and the executions whose histories are gone, or are in a format that no library here
+    reads.
     """
-    messages: dict[int, MessageRow] = {}
+    received: dict[int, list[MessageRow]] = {}
     lost: list[int] = []
     for row in rows:
         if row.opened_at is None:
@@ -314,19 +388,19 @@ def _consumed_since(
         for stored in records:
             message = _received(stored, asked, library)
             if message is not None:
-                messages[message.sequence] = message
-    return tuple(messages[number] for number in sorted(messages)), tuple(lost)
+                received.setdefault(row.number, []).append(message)
+    return received, tuple(lost)
 
 
-def _unread(instance_id: str) -> Operation[set[int]]:
-    """Return the numbers of the unread events: an earlier rewind has put some back already."""
-    numbers: set[int] = set()
+def _unread(instance_id: str) -> Operation[list[MessageRow]]:
+    """Return the unread events: an earlier rewind has put some back already."""
+    messages: list[MessageRow] = []
     after = 0
     while True:
         page = yield from FindMessages(instance_id, after, _PAGE)
-        numbers.update(message.sequence for message in page)
+        messages += page
         if len(page) < _PAGE:
-            return numbers
+            return messages
         after = page[-1].sequence
 
 

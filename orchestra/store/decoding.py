@@ -16,7 +16,7 @@ from orchestra.levels import Unknown
 from orchestra.store.audit import OperationRow, Record
 from orchestra.store.census import OpenCode
 from orchestra.store.changes import Start
-from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution, Rewind
 from orchestra.store.instances import (
     CancelMark,
     Hold,
@@ -89,7 +89,7 @@ K = TypeVar("K")
 Columns = tuple[Any, ...]
 
 INSTANCE_WIDTH = 29
-EXECUTION_WIDTH = 25
+EXECUTION_WIDTH = 26
 MESSAGE_WIDTH = 10
 """How many columns the providers' lists of columns have."""
 
@@ -486,6 +486,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         migrations,
         request_id,
         patches,
+        rewind,
     ) = columns
     library = dialect.library
     return ExecutionRow(
@@ -510,6 +511,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         migrations=() if migrations is None else tuple(migrations.split()),
         request_id=request_id,
         patches=() if patches is None else tuple(patches.split()),
+        rewind=None if rewind is None else _read_rewind(rewind),
     )
 
 
@@ -564,6 +566,7 @@ def execution_values(
         _stored_words(migrations) if migrations else None,
         row.request_id,
         _stored_words(row.patches) if row.patches else None,
+        None if row.rewind is None else _stored_rewind(row.rewind),
     )
 
 
@@ -620,6 +623,19 @@ def read_open_code(row: Sequence[Any], dialect: Dialect) -> OpenCode:
 
 def _stored_words(words: tuple[str, ...]) -> str | None:
     return " ".join(words) if words else None
+
+
+def _stored_rewind(rewind: Rewind) -> bytes:
+    undone = {str(number): sequences for number, sequences in rewind.undone}
+    return pack({"to": rewind.to, "undone": undone})
+
+
+def _read_rewind(data: bytes) -> Rewind:
+    values = unpack(data)
+    undone = values["undone"].items()
+    return Rewind(
+        values["to"], tuple((int(number), tuple(sequences)) for number, sequences in undone)
+    )
 
 
 def _stored_how(how: ResolvedBy | Unknown, dialect: Dialect) -> Any:

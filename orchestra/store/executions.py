@@ -22,6 +22,7 @@ __all__ = [
     "Prune",
     "Resolution",
     "Retargeting",
+    "Rewind",
 ]
 
 
@@ -35,6 +36,18 @@ class Resolution:
 
 
 @frozen
+class Rewind:
+    """The rewind that began an execution: it has the state of execution ``to`` again.
+
+    ``undone`` are the executions whose effects it has undone, each with the numbers of the messages
+    that it had read.
+    """
+
+    to: int
+    undone: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+
+@frozen
 class ExecutionRow:
     """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it.
 
@@ -43,8 +56,8 @@ class ExecutionRow:
     library wrote the row.
 
     ``traceparent`` is the trace of the execution, or of the one before until it is opened.
-    ``request_id`` is the request that made it: a start, or a rewind. ``patches`` are the marks of
-    ``ctx.patched`` that it has recorded.
+    ``request_id`` is the request that made it: a start, or a rewind, which is ``rewind``.
+    ``patches`` are the marks of ``ctx.patched`` that it has recorded.
     """
 
     number: int
@@ -68,6 +81,7 @@ class ExecutionRow:
     migrations: tuple[str, ...] = ()
     request_id: str | None = None
     patches: tuple[str, ...] = ()
+    rewind: Rewind | None = None
 
     def opened(
         self,
@@ -94,6 +108,7 @@ class ExecutionRow:
             state_shape=self.state_shape,
             migrations=migrations,
             request_id=self.request_id,
+            rewind=self.rewind,
         )
 
 

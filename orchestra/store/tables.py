@@ -196,6 +196,7 @@ EXECUTION: Final = _columns(
     migrations="text",
     request_id="text",
     patches="text",
+    rewind="blob",
 )
 
 EXECUTION_ID: Final = EXECUTION.only("instance_id", "execution")

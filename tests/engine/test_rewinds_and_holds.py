@@ -4,8 +4,10 @@ changes of policies, turns and activities, in both orders.
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from datetime import timedelta
+from random import Random
 
 import pytest
 
@@ -14,6 +16,7 @@ from orchestra.events import TimerFired
 from orchestra.operations.hold import hold, release
 from orchestra.operations.rewind import Rewinding, rewind
 from orchestra.operations.steps import Submit
+from orchestra.retention import Retention
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, Latest
@@ -48,6 +51,10 @@ async def waits(ctx, _):
 async def hears_and_works(ctx, _):
     word, _ = await ctx.gather(ctx.wait_for_event("go", str), ctx.schedule_activity("work"))
     return word
+
+
+async def collects(ctx, words):
+    ctx.continue_as_new([*words, await ctx.wait_for_event("go", int)])
 
 
 async def parent(ctx, laps):
@@ -244,6 +251,67 @@ def test_a_rewind_meets_a_change_of_policy(any_world, first, pins):
     expected = [ResolvedBy.PIN] * 2 if pins else [ResolvedBy.REWIND, ResolvedBy.POLICY]
     assert hows[1:] == expected
     check_rest(any_world, [both])
+
+
+def words(world, instance_id, execution=-1):
+    """Return what the state of an execution has read."""
+    return json.loads(world.executions(instance_id)[execution].state.data)
+
+
+def test_a_rewind_to_an_execution_that_was_undone_reads_nothing_twice(any_world):
+    node = any_world.node(registry(collects))
+    instance_id = any_world.start(state=[])
+    for word in range(4):
+        any_world.send(instance_id, "go", word)
+    any_world.run(2)
+    pause(any_world, instance_id)
+    back(any_world, instance_id, 1, request_id="to the first")
+    done = back(any_world, instance_id, 3, request_id="to one that was undone")
+    assert (done.restored, words(any_world, instance_id)) == (0, [0, 1])
+    assert [one.sequence for one in any_world.directory.messages(instance_id)] == [3, 4]
+    back(any_world, instance_id, 2, request_id="further back")
+    back(any_world, instance_id, done.execution, request_id="there again")
+    assert [one.sequence for one in any_world.directory.messages(instance_id)] == [3, 4]
+    go_on(any_world, instance_id)
+    any_world.run(2)
+    assert words(any_world, instance_id) == [0, 1, 2, 3]
+    assert any_world.directory.messages(instance_id) == []
+    check_rest(any_world, [node.registry])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("histories", [None, 2])
+def test_rewinds_in_any_order_read_each_event_once(any_world, seed, histories):
+    """Back, forth to what was undone, several times in a row, and after the end. Whichever way was
+    taken, the state and the inbox together have each event once.
+    """
+    random = Random(seed)
+    kept = Retention(histories=histories, executions=None)
+    node = any_world.node(registry(collects), retention=kept)
+    instance_id = any_world.start(state=[])
+    sent, lost = 0, False
+    for number in range(25):
+        for _ in range(random.randrange(4)):
+            any_world.send(instance_id, "go", sent)
+            sent += 1
+        if random.random() < 0.6:
+            any_world.run(2)
+            if random.random() < 0.2:
+                any_world.terminate(instance_id)
+        target = random.randint(1, any_world.record(instance_id).row.execution)
+        expected = words(any_world, instance_id, target - 1)
+        done = back(any_world, instance_id, target, request_id=f"{number}")
+        lost = lost or bool(done.lost)
+        assert words(any_world, instance_id) == expected
+        unread = [message.sequence - 1 for message in any_world.directory.messages(instance_id)]
+        assert not set(expected) & set(unread)
+        assert lost or sorted([*expected, *unread]) == list(range(sent))
+    any_world.run(2)
+    collected = words(any_world, instance_id)
+    assert len(set(collected)) == len(collected)
+    assert lost or sorted(collected) == list(range(sent))
+    assert lost is (histories is not None)
+    check_rest(any_world, [node.registry])
 
 
 # --- holds ------------------------------------------------------------------------------------

@@ -308,7 +308,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         for table, columns in {
             "instance": ("paused", "boundary_due", "not_before"),
             "instance_detail": ("operator_hold", "nudge"),
-            "execution": ("request_id", "patches"),
+            "execution": ("request_id", "patches", "rewind"),
             "activity": ("paused",),
         }.items():
             for column in columns:

@@ -122,22 +122,8 @@ class Standing:
         """``none``: not begun. ``waiting``: it runs. ``going``: it runs to its end. ``cancelled``:
         it was asked to stop. ``ended``: it has ended so. ``completed``.
         """
-        self.went_back: dict[tuple[str, int], int] = {}
-        """By an instance and its execution that a rewind has begun: the one it went back to."""
         self.value = 0
         self.word: int | None = None
-
-    def way_back(self, member: str, current: int, most: int) -> list[int]:
-        """Return the executions from which the current one comes, itself first: not those that an
-        earlier rewind has undone.
-        """
-        found: list[int] = []
-        while current > 0 and len(found) <= most:
-            found.append(current)
-            while (member, current) in self.went_back:
-                current = self.went_back[member, current]
-            current -= 1
-        return found
 
     def add(self, act: Act) -> None:
         details = act.details
@@ -164,8 +150,6 @@ class Standing:
                 self.phase = "cancelled"
             case "rewind":
                 self.pinned = self.pinned or details["pin"]
-                for member, (number, *_) in act.result.items():
-                    self.went_back[member, number] = details["to"]
                 if self.phase in ("cancelled", "ended"):
                     self.phase = "waiting"
                 elif self.phase == "completed":
@@ -453,7 +437,7 @@ class StationOperator(Operator):
     async def _rewind(self) -> tuple[str, dict[str, Any]]:
         random, current = self.random, await self.current()
         return "rewind", {
-            "to": random.choice(self.standing.way_back(self.members[0], current, BACK)),
+            "to": random.randint(max(1, current - BACK), current),
             "version": random.choice((None, *VERSIONS)),
             # Nothing unpins what has ended. In bulk, a rewind always pins.
             "pin": self.is_bulk or (not self.stopping and random.random() < 0.5),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestra.events import CommandEvent, EventRecord, OnParentClose
 from orchestra.store.instances import ParentLink
-from orchestra.store.kinds import Status
+from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow
 
 __all__ = ["WatchedInstance"]
@@ -34,6 +34,8 @@ class WatchedInstance:
         default_factory=dict[int, list[MessageRow]]
     )
     """What the state of each execution follows from."""
+    led_by: dict[int, frozenset[int]] = field(default_factory=dict[int, frozenset[int]])
+    """The executions that led to the state of each."""
     reports: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
     """Ends of children that have come and are not told yet."""
     parent: ParentLink | None = None
@@ -88,11 +90,13 @@ class WatchedInstance:
             *self.delivered_before.get(former, []),
             *self.delivered_in.get(former, []),
         ]
+        self.led_by[number] = self.led_by.get(former, frozenset()) | {former}
 
     def begins_again(self, number: int, former: int) -> None:
         """A new execution has the state of a former one."""
         self.rewinds[number] = former
         self.delivered_before[number] = [*self.delivered_before.get(former, [])]
+        self.led_by[number] = self.led_by.get(former, frozenset())
 
     def next_life(self, incarnation: str, name: str) -> WatchedInstance:
         """Return the life that begins where this one has ended."""
@@ -105,6 +109,7 @@ class WatchedInstance:
             known=self.known,
             delivered_in=self.delivered_in,
             delivered_before=self.delivered_before,
+            led_by=self.led_by,
             lives={**self.lives, self.incarnation: self.began},
             began=self.number + 1,
             rewinds=self.rewinds,
@@ -116,15 +121,29 @@ class WatchedInstance:
         )
 
     def restored(self, former: int) -> dict[int, MessageRow]:
-        """Return what a rewind to an execution puts back: what was read since its boundary, is not
-        unread already, and stands in a history that is kept.
+        """Return what a rewind to an execution puts back: what was read since its boundary, or on
+        the way that it leaves, and not by its state; is not unread already; and stands in a history
+        that is kept.
         """
+        left = self.led_by.get(self.number - 1, frozenset()) - self.led_by.get(former, frozenset())
+        read = {message.sequence for message in self.delivered_before.get(former, [])}
         since = [
             message
             for number, messages in self.delivered_in.items()
-            if number >= max(former, self.histories_gone + 1)
+            if number > self.histories_gone and (number >= former or number in left)
             for message in messages
         ]
         return {
-            message.sequence: message for message in since if message.sequence not in self.inbox
+            message.sequence: message
+            for message in since
+            if message.sequence not in self.inbox and message.sequence not in read
+        }
+
+    def read_again(self, former: int) -> set[int]:
+        """Return the unread messages that the state of an execution has read already."""
+        read = {message.sequence for message in self.delivered_before.get(former, [])}
+        return {
+            sequence
+            for sequence, message in self.inbox.items()
+            if sequence in read and message.kind is MessageKind.EVENT
         }

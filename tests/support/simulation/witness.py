@@ -320,6 +320,9 @@ class Witness:
         received = [event for event in events if isinstance(event, EventReceived)]
         consumed, read = set(write.consumed), {event.sequence for event in received}
         assert len(consumed) == len(write.consumed), "I8: a message was removed twice"
+        if write.record is not None and write.record.action == "rewind":
+            self._read_again(instance, write.record, consumed, now)
+            consumed = set[int]()
         assert read <= consumed, "I8: delivered is what was not removed"
         take_reports(instance, write, events, consumed - read)
         begun = [delta.number for delta in write.executions if delta.create is not None]
@@ -345,6 +348,21 @@ class Witness:
             instance.delivered_in.setdefault(number, []).append(message)
         for number in begun:
             instance.goes_on(number, number - 1)
+
+    def _read_again(
+        self, instance: WatchedInstance, record: Record, removed: set[int], now: int
+    ) -> None:
+        """A rewind removes what the state has read, and an earlier rewind has put back."""
+        former = record.detail["to"]
+        assert isinstance(former, int)
+        assert removed == instance.read_again(former), (
+            f"rule 31: {instance.instance_id} went back to {former}, which has read "
+            f"{instance.read_again(former)}; {removed} are read again"
+        )
+        for sequence in removed:
+            message = instance.inbox.pop(sequence)
+            instance.known[message.message_id] = sequence, now
+            self.counts["messages read again"] += 1
 
     def _let_go(self, instance: WatchedInstance, write: Write) -> None:
         """Retention lets go of a prefix, and of as much as it must, but never of more (I3)."""

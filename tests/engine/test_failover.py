@@ -10,11 +10,12 @@ import psycopg
 import pytest
 
 from orchestra.errors import StoreReplaced
+from orchestra.operations.rewind import Rewinding, rewind
 from orchestra.providers.postgres import PostgresProvider
-from orchestra.store.kinds import Status
+from orchestra.store.kinds import CONTROL_LEVEL, THIS_LIBRARY, Status
 from orchestra.store.outcomes import Granted
 from orchestra.testing.postgres import NoPostgres, postgres_server
-from tests.support.harness import HOLD, World, check_rest, registry
+from tests.support.harness import HOLD, World, check_rest, performed, registry
 
 pytestmark = pytest.mark.slow  # a server of its own for each
 
@@ -151,6 +152,34 @@ def test_a_client_without_a_node_goes_on_after_a_failover(world, server):
     reconnect(world)
     assert isinstance(world.terminate(change.instance_id), Granted)
     assert world.status(change.instance_id) is Status.TERMINATED
+
+
+def test_the_first_write_after_a_failover_is_written_at_the_levels_that_the_store_has(
+    world, server
+):
+    """A rewind reads the levels, and its write may be the first one on its connection."""
+    world.node(registry(hears_twice)).leave()
+    change = world.start_change(version="1.0.0")
+    world.store.commit([change])
+    assert world.store.catalogue().levels.write >= CONTROL_LEVEL
+    back_up(server)
+    reconnect(world)
+    assert world.status(change.instance_id) is Status.OPEN
+    world.terminate(change.instance_id)
+    fail_over(server)
+    reconnect(world)
+    asked = Rewinding(
+        instance_id=change.instance_id,
+        execution=1,
+        version=None,
+        pins=False,
+        children="abandon",
+        by="ops",
+        reason="a test",
+        request_id="back",
+        incarnation=world.id("incarnation"),
+    )
+    assert performed(world, rewind(asked, THIS_LIBRARY)).execution == 2
 
 
 def test_where_the_server_does_not_tell_its_history_nothing_is_concluded(

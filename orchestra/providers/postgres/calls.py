@@ -170,20 +170,24 @@ class Calls:
         """Return the rows of some statements, in one round trip; with ``one_moment`` in one
         snapshot.
         """
+        return self._call(
+            lambda connection: self.read_on(connection, reads, one_moment=one_moment), lambda: False
+        )
 
-        def work(connection: Connection) -> list[list[Row]]:
-            script = Script(connection, self._connector)
-            begin = sql.BEGIN_READ if one_moment else sql.BEGIN if self._pooled else None
-            if begin is not None:
-                script.add(begin)
-                self._set_up(script)
-            results = [script.add(statement, *values) for statement, values in reads]
-            if begin is not None:
-                script.add(sql.COMMIT)
-            script.run()
-            return [result.rows for result in results]
-
-        return self._call(work, lambda: False)
+    def read_on(
+        self, connection: Connection, reads: Sequence[Read], *, one_moment: bool = False
+    ) -> list[list[Row]]:
+        """Read as :meth:`read_all` does, on a given connection and without a second try."""
+        script = Script(connection, self._connector)
+        begin = sql.BEGIN_READ if one_moment else sql.BEGIN if self._pooled else None
+        if begin is not None:
+            script.add(begin)
+            self._set_up(script)
+        results = [script.add(statement, *values) for statement, values in reads]
+        if begin is not None:
+            script.add(sql.COMMIT)
+        script.run()
+        return [result.rows for result in results]
 
     def transaction(self, work: Callable[[Transaction], T]) -> T:
         """Run some work, which commits by itself. Run it again if other transactions were in its

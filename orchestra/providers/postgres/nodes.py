@@ -5,6 +5,7 @@ to 14).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from orchestra.errors import NodeBuried, StoreReplaced
@@ -13,6 +14,8 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import abilities_to_bytes
+from orchestra.providers.postgres.connection import Connection
+from orchestra.providers.postgres.failures import DRIVER_ERRORS
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.wire import Result, Script
@@ -57,6 +60,12 @@ class Nodes:
         """Note that this provider's nodes may remember commits that the store has lost."""
         self._lost = bool(self.joined)
         self.require_memory()
+
+    def hear_levels(self, connection: Connection) -> None:
+        """Read the store's levels on a new connection. One that is lost is noticed elsewhere."""
+        with suppress(*DRIVER_ERRORS):
+            ((levels,),) = self._calls.read_on(connection, [(sql.READ_LEVELS, ())])
+            self._dialect.heard(Levels(*levels))
 
     def require_memory(self) -> None:
         """Refuse calls after that, until a node joins again.

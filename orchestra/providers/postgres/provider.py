@@ -177,6 +177,7 @@ class PostgresProvider(Provider):
         branch = self._connector.branch_of(connection)
         before, self._branch = self._branch, branch or self._branch
         if before is not None and self._branch != before:
-            # Only then: a caller may have read the levels already, to commit on this connection.
             self._settings.dialect.forget()
             self._nodes.lose()
+            # Now: a caller may have read the levels already, to commit on this connection.
+            self._nodes.hear_levels(connection)

@@ -17,7 +17,7 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from orchestra.clock import Clock
-from orchestra.codec import Payload, UserText
+from orchestra.codec import Packed, Payload, UserText
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
 from orchestra.store.changes import (
@@ -33,6 +33,8 @@ from orchestra.store.changes import (
     Release,
     Report,
     Resume,
+    ScheduleAct,
+    ScheduleWrite,
     Send,
     Start,
     Stop,
@@ -47,10 +49,12 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import Route, node_queue, session_route
+from orchestra.store.schedules import BACKFILLED, TRIGGERED, EndedRun, SlotKey, message_id_of
 from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase
+from tests.support.contract.schedules import a_row, a_slot
 from tests.support.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -75,6 +79,8 @@ _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 
 _WINDOW: Final = 3600 * SECOND
 _INSTANCES: Final = ("a", "b", "c")
+_SCHEDULES: Final = ("s", "p")
+_CAUSES: Final = ("slot", "slot", TRIGGERED, BACKFILLED)
 _NODES: Final = ("n1", "n2", "n3")
 _KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
 _ROUTES: Final = (
@@ -166,6 +172,8 @@ class ComparedWithModel(RuleBasedStateMachine):
                 self.report,
                 self.report,
                 self.publish,
+                self.schedule,
+                self.schedule,
             )
         )
         self.commit([data.draw(makers)(data) for _ in range(size)])
@@ -379,6 +387,70 @@ class ComparedWithModel(RuleBasedStateMachine):
         head = (row.instance_id, row.incarnation, row.execution)
         return Publish(*head, 1, data.draw(some.integers(1, 2)), node, None, items, bounds)
 
+    def schedule(self, data: some.DataObject) -> Change:
+        """Return what makes, changes, ticks, pauses or deletes a schedule."""
+        schedule_id = data.draw(some.sampled_from(_SCHEDULES))
+        standing = self.model.directory.schedule(schedule_id, 0)
+        if standing is None:
+            self.made += 1
+            life, revision, row = f"life {self.made}", 0, a_row(schedule_id)
+        else:
+            row = standing.row
+            life, revision = row.incarnation, row.revision
+        if not data.draw(_mostly):
+            life, revision = data.draw(
+                some.sampled_from(((life, revision + 1), (life, max(0, revision - 1)), ("x", 1)))
+            )
+        if revision and not data.draw(_mostly) and not data.draw(_mostly):
+            return ScheduleWrite(schedule_id, life, revision, None)
+        self.made += 1
+        row = replace(
+            row,
+            definition=Packed(b"definition %d" % self.made),
+            state=Packed(b"state %d" % self.made),
+            next_at=data.draw(some.sampled_from((None, 5, self.clock.now() + SECOND))),
+            paused=data.draw(some.booleans()),
+            edition=row.edition + data.draw(some.integers(0, 1)),
+            request_id=data.draw(some.sampled_from(("q1", "q2"))),
+        )
+        refused = data.draw(some.sampled_from((None, lambda _: replace(row, paused=True))))
+        some_slots = some.lists(some.integers(1, 6), unique=True, max_size=3)
+        slots = tuple(
+            a_slot(slot, outcome=outcome, cause="slot")
+            for slot in data.draw(some_slots)
+            for outcome in [data.draw(some.sampled_from(("skipped", "missed")))]
+        )
+        keys = [SlotKey(slot, cause) for slot in range(1, 7) for cause in _CAUSES]
+        return ScheduleWrite(
+            schedule_id,
+            life,
+            revision,
+            row,
+            acts=tuple(self.tick(data, schedule_id, slot) for slot in data.draw(some_slots)),
+            slots=slots,
+            ended=()
+            if data.draw(_mostly)
+            else (EndedRun(data.draw(some.sampled_from(keys)), "completed"),),
+            refused=refused,
+            cancels=()
+            if data.draw(_mostly)
+            else (Cancel(data.draw(_instances), UserText("overlap"), schedule_id),),
+        )
+
+    def tick(self, data: some.DataObject, schedule_id: str, slot: int) -> ScheduleAct:
+        """Return what a slot does: by itself, by hand, or once more."""
+        cause, instance_id = data.draw(some.sampled_from(_CAUSES)), data.draw(_instances)
+        row = a_slot(slot, instance_id, cause=cause, follows=data.draw(_mostly))
+        key = SlotKey(slot, cause)
+        if data.draw(some.booleans()):
+            event = an_append(instance_id, message_id_of(schedule_id, key), "go")
+            limits = data.draw(some.sampled_from((InboxLimits(10, 1_000), InboxLimits(1, 5))))
+            return ScheduleAct(row, event=replace(event, limits=limits))
+        self.made += 1
+        request_id = f"{schedule_id}/{slot}"
+        start = a_start(instance_id, f"incarnation {self.made}", request_id, data.draw(_kinds))
+        return ScheduleAct(row, start=replace(start, schedule=(schedule_id, slot)))
+
     def recover(self, data: some.DataObject) -> Change:
         return Recover(data.draw(_instances), data.draw(_nodes))
 
@@ -522,14 +594,14 @@ class ComparedWithModel(RuleBasedStateMachine):
             if not ending and data.draw(some.booleans())
         )
         again = a_start(row.instance_id, f"incarnation {self.made}", f"again {self.made}")
+        pins = some.sampled_from((None, Pin("1.0.0", 1, "me", ""), Pin("1.1.0", 2, "me", "")))
+        again = replace(again, pin=data.draw(pins))
         restart = again if ending and data.draw(some.booleans()) else None
         return {
             "restored": restored,
             "uncancels": data.draw(some.booleans()),
             # The pin of a life that begins again comes with its start.
-            "pin": None
-            if restart is not None
-            else data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
+            "pin": None if restart is not None else data.draw(pins),
             "leaves_children": data.draw(some.booleans()),
             "restart": restart,
         }
@@ -679,6 +751,13 @@ class ComparedWithModel(RuleBasedStateMachine):
                 self.both(
                     lambda provider, key=instance_id, lap=number: provider.store.history(key, lap)
                 )
+        for schedule_id in _SCHEDULES:
+            self.both(lambda provider, key=schedule_id: provider.directory.schedule(key, 200))
+        self.both(lambda provider: list(provider.directory.schedules()))
+        now = self.clock.now()
+        self.both(lambda provider: list(provider.store.due_schedules(now, 1)))
+        self.both(lambda provider: list(provider.store.due_schedules(now, 5, (5, "p"))))
+        self.both(lambda provider: provider.store.next_tick())
         for node in _NODES:
             self.both(lambda provider, key=node: provider.store.news(key))
             self.both(lambda provider, key=node: provider.store.owned(key))
@@ -708,6 +787,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
+        self.both(lambda provider: provider.directory.list(InstanceQuery(schedule="s")))
 
 
 def _counts(provider: Provider, query: InstanceQuery) -> object:

@@ -132,7 +132,18 @@ class Clients:
             return  # no node has it now
         resolution = Resolution(how, "a client", policy_of(catalogue, name)[1])
         state = encode(
-            draw_state(name, random, self._plan.programs, self._plan.slots), subject="state"
+            draw_state(
+                name,
+                random,
+                self._plan.programs,
+                self._plan.slots,
+                living=[
+                    one.instance_id
+                    for one in self._witness.instances.values()
+                    if one.status is Status.OPEN
+                ],
+            ),
+            subject="state",
         )
         request = self._world.new_id("request")
         change = Start(

@@ -100,6 +100,7 @@ class Program:
         versioned: pins and policies are tried on it: each version can go on with each state.
         has_children: its state is drawn by :func:`draw_state`, and says which other programs it
             starts.
+        talks: its state says to which ids it sends.
         migrations: for each stage the ways up to a version and down from it.
         right: whether the output may follow from (output, the payloads that were delivered to it in
             order).
@@ -114,6 +115,7 @@ class Program:
     holds: frozenset[HoldKind] = frozenset()
     versioned: bool = False
     has_children: bool = False
+    talks: bool = False
     migrations: tuple[Mapping[str, Ways], Mapping[str, Ways], Mapping[str, Ways]] = ({}, {}, {})
     right: Callable[[Any, Sequence[Any]], bool] = lambda _output, _delivered: True
 
@@ -466,9 +468,16 @@ async def _talker(ctx: OrchestrationContext, state: Any) -> Any:
     return heard
 
 
-def _draw_talk(random: Random) -> Any:
-    names = [*PROGRAMS, *("talker", "collect") * 8, "nobody"]
-    targets = [f"{random.choice(names)}-{random.randrange(3)}" for _ in range(3)]
+def _draw_talk(random: Random, names: Sequence[str], slots: int, living: Sequence[str]) -> Any:
+    """Draw to whom it sends: mostly instances that live, ids that clients start, or nobody."""
+    hearing = [one for one in living if one.startswith("collect-")] or living
+    targets = [
+        f"{_NOBODY if random.random() < 0.1 else random.choice(names)}-{random.randrange(slots)}"
+        for _ in range(3)
+    ]
+    for place in range(3):
+        if living and random.random() < 0.8:
+            targets[place] = random.choice(random.choice((living, hearing)))
     return {
         "left": random.randint(0, 5),
         "targets": targets,
@@ -700,7 +709,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         migrations=({}, {"1.1.0": (_up_broken, _down)}, {"1.1.0": (_up, _down)}),
         versioned=True,
     ),
-    "talker": Program(_everywhere(_talker), state=_draw_talk),
+    "talker": Program(_everywhere(_talker), talks=True),
     "speaking": Program(_everywhere(_speaking)),
     "answering": Program(
         _everywhere(_answering),
@@ -727,12 +736,19 @@ _NOBODY: Final = "nobody"
 
 
 def draw_state(
-    name: str, random: Random, names: Sequence[str], slots: int, generations: int = 2
+    name: str,
+    random: Random,
+    names: Sequence[str],
+    slots: int,
+    generations: int = 2,
+    living: Sequence[str] = (),
 ) -> Any:
     """Draw what a program is started with. Its children are of ``names``, and often of the ids that
-    clients use, too.
+    clients use, too. What it sends goes to the ``living``.
     """
     program = PROGRAMS[name]
+    if program.talks:
+        return _draw_talk(random, names, slots, living)
     if not program.has_children:
         return program.state(random)
     others = [other for other in names if generations or not PROGRAMS[other].has_children] or [

@@ -179,7 +179,7 @@ class Simulation:
         self.counts: Counter[str] = self.witness.counts
         self.clients: Clients = Clients(self, self._connected(), self.plan, self.witness)
         drawn = Random(f"schedules of {seed}")
-        self._has_schedules = not ages and drawn.random() < _WITH_SCHEDULES
+        self._has_schedules = drawn.random() < _WITH_SCHEDULES
         self._schedulers = Schedulers(
             self._connected() if self._has_schedules else provider,
             drawn,

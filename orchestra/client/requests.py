@@ -91,6 +91,8 @@ class Requests:
                     assert outcome.full is not None
                     raise inbox_full(change, outcome.full, "request")
         assert isinstance(outcome, Appended)
+        if outcome.fresh:
+            self._access.recorder.requested(change.name)
         return outcome.answer
 
     async def _wait(

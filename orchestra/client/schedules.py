@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -44,6 +45,7 @@ from orchestra.operations.scheduling import (
     instant_of,
     outcome_of,
     read_schedule,
+    traced,
     write_of,
 )
 from orchestra.options import check_count, check_moment
@@ -621,8 +623,14 @@ class Schedules:
         """Submit a write. ``None``: it was refused, or its reply was lost; the row tells."""
         if number:
             await anyio.sleep(_PAUSE * min(number, 10))
+        running = (
+            self._access.recorder.running_schedule(write.schedule_id)
+            if write.acts
+            else nullcontext(None)
+        )
         try:
-            outcome = await self._access.port.submit(write)
+            with running as trace:
+                outcome = await self._access.port.submit(traced(write, trace))
         except OutcomeUnknown:
             return None
         if not isinstance(outcome, ScheduleWritten):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from orchestra.errors import StoreError
-from orchestra.operations.scheduling import Circumstances, Unreadable, instant_of, tick
+from orchestra.operations.scheduling import Circumstances, Unreadable, instant_of, tick, traced
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ScheduleWrite
 from orchestra.store.inbox_limits import InboxLimits
@@ -17,7 +17,7 @@ from orchestra.store.kinds import SCHEDULE_LEVEL, Library
 from orchestra.store.outcomes import ScheduleWritten
 from orchestra.store.port import Store
 from orchestra.store.schedules import FAILED, DueSchedule
-from orchestra.telemetry import Recorder, engine_logger
+from orchestra.telemetry import Recorder, Root, engine_logger
 
 __all__ = ["Schedules"]
 
@@ -61,6 +61,8 @@ class Schedules:
         self._is_known = False
         self._asked_at = 0
         self._under_way: set[str] = set()
+        self._spans: dict[str, tuple[int, Root]] = {}
+        """The spans of the ticks under way, by the revisions that these build on."""
         self._left_alone: dict[str, tuple[int, int]] = {}
         """The revisions of schedules that this node cannot tick, and until when it leaves them."""
 
@@ -135,6 +137,10 @@ class Schedules:
             )
             return
         self._under_way.add(row.schedule_id)
+        root = self._recorder.ticking(row.schedule_id) if write.acts else None
+        if root is not None:
+            self._spans[row.schedule_id] = write.revision, root
+            write = traced(write, root.traceparent)
         self._queue(write)
 
     # --- answers ---
@@ -143,6 +149,9 @@ class Schedules:
         """Take in that a write was granted: one of this node's own, or of a client's."""
         if outcome.slots:
             self._recorder.slots(outcome.slots)
+        revision, root = self._spans.get(write.schedule_id, (0, None))
+        if root is not None and revision == write.revision:
+            self._recorder.ticked(root, outcome.slots)
         for slot in outcome.slots:
             level = logging.WARNING if slot.outcome == FAILED else logging.INFO
             shown = f": {slot.reason}" if slot.reason else ""
@@ -161,6 +170,7 @@ class Schedules:
         schedule tells. The next one is asked for.
         """
         self._under_way.discard(write.schedule_id)
+        self._spans.pop(write.schedule_id, None)
         self._is_known, self._asked_at = False, 0
 
     def refused(self, write: ScheduleWrite, error: StoreError, now: int) -> None:
@@ -172,6 +182,7 @@ class Schedules:
     def clear(self) -> None:
         """Forget what is under way: this node has lost its memory."""
         self._under_way.clear()
+        self._spans.clear()
         self.look()
 
     def _leave_alone(self, schedule_id: str, revision: int, now: int) -> None:

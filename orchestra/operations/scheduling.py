@@ -63,6 +63,7 @@ __all__ = [
     "read_schedule",
     "state_bytes",
     "tick",
+    "traced",
     "write_of",
 ]
 
@@ -267,6 +268,21 @@ def tick(due: DueSchedule, around: Circumstances) -> ScheduleWrite:
     facts = facts_of(read.schedule, due.runs)
     decided = schedules.tick(read.schedule, read.state, facts, instant_of(around.now))
     return write_of(read, due.runs, decided, around)
+
+
+def traced(write: ScheduleWrite, traceparent: str | None) -> ScheduleWrite:
+    """Return the write with what it starts and sends in a trace."""
+    if traceparent is None:
+        return write
+    acts = tuple(
+        replace(
+            act,
+            start=act.start and replace(act.start, traceparent=traceparent),
+            event=act.event and replace(act.event, traceparent=traceparent),
+        )
+        for act in write.acts
+    )
+    return replace(write, acts=acts)
 
 
 def write_of(

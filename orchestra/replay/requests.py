@@ -40,7 +40,7 @@ class Requests:
     request out of its hand: the answer was stored with its turn.
     """
 
-    __slots__ = ("_execution", "_returns", "in_hand", "received")
+    __slots__ = ("_execution", "_returns", "given", "in_hand", "received")
 
     def __init__(self, execution: _Execution) -> None:
         self._execution = execution
@@ -50,6 +50,8 @@ class Requests:
         """All requests that this lap has received, by their numbers in the inbox. None of them is
         received again in this lap, though its message may still be in memory.
         """
+        self.given: dict[int, tuple[str, int]] = {}
+        """The name of each of them, and when this lap was given it."""
         self.in_hand: dict[int, QueueName] = {}
         """The requests that are received and not answered, by their numbers in the inbox."""
 
@@ -64,6 +66,7 @@ class Requests:
     def receive(self, event: RequestReceived) -> None:
         """Take a request in hand."""
         self.received[event.sequence] = self.in_hand[event.sequence] = RequestName(event.name)
+        self.given[event.sequence] = event.name, event.at
 
     def made_of(
         self, event: RequestReceived, value: Any, returns: Decoder[Any]

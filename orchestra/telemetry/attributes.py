@@ -19,6 +19,8 @@ __all__ = [
     "NAME",
     "OUTCOME",
     "REFUSAL_REASON",
+    "REQUEST",
+    "SCHEDULE",
     "SESSION_NODE",
     "TO_VERSION",
     "VERSION",
@@ -32,6 +34,8 @@ ACTIVITY: Final = "orchestra.activity.name"
 ATTEMPT: Final = "orchestra.activity.attempt"
 SESSION_NODE: Final = "orchestra.session.node"
 EVENT: Final = "orchestra.event.name"
+REQUEST: Final = "orchestra.request.name"
+SCHEDULE: Final = "orchestra.schedule.id"
 EVENTS: Final = "orchestra.turn.events"
 OUTCOME: Final = "orchestra.outcome"
 LINK: Final = "orchestra.link"

@@ -14,6 +14,7 @@ from orchestra.telemetry.attributes import (
     NAME,
     OUTCOME,
     REFUSAL_REASON,
+    REQUEST,
     TO_VERSION,
     VERSION,
 )
@@ -130,6 +131,32 @@ INSTRUMENTS: Final = (
         "{message}",
         "events that the code awaited and could not decode",
         _CODE,
+    ),
+    InstrumentSpec(
+        "orchestra.requests",
+        "counter",
+        "{request}",
+        "requests that this node's or client's process sent, and the store accepted",
+        (REQUEST,),
+    ),
+    InstrumentSpec(
+        "orchestra.request.wait",
+        "histogram",
+        "s",
+        (
+            "from the sending of a request to the commit that gives it to code; once for each lap "
+            "that gets it"
+        ),
+        (*_CODE, REQUEST),
+        _SECONDS,
+    ),
+    InstrumentSpec(
+        "orchestra.request.duration",
+        "histogram",
+        "s",
+        "from code being given a request to the commit of its answer, in the lap that answers it",
+        (*_CODE, REQUEST, OUTCOME),
+        _SECONDS,
     ),
     InstrumentSpec(
         "orchestra.schedule.slots",

@@ -21,6 +21,7 @@ from orchestra.telemetry.records import (
     HoldRecord,
     Record,
     RefusedSendRecord,
+    RequestsRecord,
     Subject,
     TurnRecord,
 )
@@ -79,6 +80,8 @@ class Metrics:
             case RefusedSendRecord(subject=subject, reason=reason):
                 labels = {**_code(subject), names.REFUSAL_REASON: reason}
                 self._add("orchestra.sends.refused", 1, labels)
+            case RequestsRecord():
+                self._requests(record, now)
 
     def _turn(self, record: TurnRecord, now: int) -> None:
         subject = record.subject
@@ -113,6 +116,19 @@ class Metrics:
                     record.lap_seconds,
                     {**code, names.OUTCOME: record.outcome},
                 )
+
+    def _requests(self, record: RequestsRecord, now: int) -> None:
+        code = _code(record.subject)
+        for name, sent_at in record.given:
+            labels = {**code, names.REQUEST: name}
+            self._record("orchestra.request.wait", max(0.0, (now - sent_at) / 1e6), labels)
+        for name, given_at, outcome in record.answered:
+            labels = {**code, names.REQUEST: name, names.OUTCOME: outcome}
+            self._record("orchestra.request.duration", max(0.0, (now - given_at) / 1e6), labels)
+
+    def requested(self, name: str) -> None:
+        """Count a request that the store has accepted."""
+        self._add("orchestra.requests", 1, {names.REQUEST: name})
 
     def ended(self, name: str, version: str, outcome: str) -> None:
         """Count the end of an instance."""

@@ -238,6 +238,20 @@ class OpenTelemetryRecorder(Recorder):
     def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
         return self._around(f"event {event}", {names.EVENT: event, names.INSTANCE: instance_id})
 
+    def running_schedule(self, schedule_id: str) -> AbstractContextManager[str | None]:
+        return self._around("schedule run", {names.SCHEDULE: schedule_id})
+
+    @_harmless
+    def ticking(self, schedule_id: str) -> Root | None:
+        if self._traces is None:
+            return None
+        return self._traces.begin_tick(schedule_id, self.moment().wall)
+
+    @_harmless
+    def ticked(self, root: Root, slots: Sequence[SlotRow]) -> None:
+        if self._traces is not None:
+            self._traces.end_tick(root, slots, self.moment().wall)
+
     @contextmanager
     def _around(self, name: str, attributes: dict[str, AttributeValue]) -> Generator[str | None]:
         begun = self._begin_sending(name, attributes)
@@ -269,6 +283,11 @@ class OpenTelemetryRecorder(Recorder):
     def slots(self, slots: Sequence[SlotRow]) -> None:
         if self._metrics is not None:
             self._metrics.slots(slots)
+
+    @_harmless
+    def requested(self, name: str) -> None:
+        if self._metrics is not None:
+            self._metrics.requested(name)
 
     @_harmless
     def held_by_operator(self, name: str, version: str) -> None:

@@ -80,6 +80,15 @@ class Recorder:
     def overdue(self, numbers: Mapping[str, int]) -> None:
         """Record how many instances of each name have a boundary that is overdue; no zeros."""
 
+    def ticking(self, schedule_id: str) -> Root | None:
+        """Begin the span of a schedule's tick. It is written once :meth:`ticked` says that the
+        tick's write was granted.
+        """
+        return None
+
+    def ticked(self, root: Root, slots: Sequence[SlotRow]) -> None:
+        """Record the span of a tick whose write was granted, with what became of its slots."""
+
     def slots(self, slots: Sequence[SlotRow]) -> None:
         """Record what became of slots of a schedule."""
 
@@ -132,6 +141,15 @@ class Recorder:
     def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
         """Record the sending of an event while the context is open; it yields the ``traceparent``
         to send.
+        """
+        return _NO_SPAN
+
+    def requested(self, name: str) -> None:
+        """Record that the store has accepted a request."""
+
+    def running_schedule(self, schedule_id: str) -> AbstractContextManager[str | None]:
+        """Record a run by hand of a schedule while the context is open; it yields the
+        ``traceparent`` for what is started or sent.
         """
         return _NO_SPAN
 

@@ -15,6 +15,7 @@ __all__ = [
     "HoldRecord",
     "Record",
     "RefusedSendRecord",
+    "RequestsRecord",
     "Root",
     "Subject",
     "TurnRecord",
@@ -111,4 +112,17 @@ class RefusedSendRecord:
     reason: str
 
 
-Record = TurnRecord | EndRecord | HoldRecord | AsideRecord | RefusedSendRecord
+@dataclass(frozen=True, slots=True)
+class RequestsRecord:
+    """Requests that a turn was given, and requests that it has answered. Times are the store's.
+
+    ``given`` are their names, and when each was sent; ``answered`` their names, when code was given
+    each of them, and ``replied`` or ``rejected``.
+    """
+
+    subject: Subject
+    given: tuple[tuple[str, int], ...]
+    answered: tuple[tuple[str, int, str], ...]
+
+
+Record = TurnRecord | EndRecord | HoldRecord | AsideRecord | RefusedSendRecord | RequestsRecord

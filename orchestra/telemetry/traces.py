@@ -9,7 +9,7 @@ it received.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import Token
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ from orchestra.clock import Clock
 from orchestra.error_info import error_info
 from orchestra.errors import ErrorInfo
 from orchestra.retry import type_name
+from orchestra.store.schedules import FAILED, SlotRow
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.propagation import context_of, span_context_of, traceparent_of
 from orchestra.telemetry.recorder import Moment
@@ -106,6 +107,31 @@ class Traces:
         if record.error is not None:
             _fail(span, record.error)
         span.end(record.begun + round(record.seconds * 1e9))
+
+    # --- schedules ---
+
+    def begin_tick(self, schedule_id: str, begun: int) -> RootSpan | None:
+        """Begin the span of a schedule's tick, the root of a trace; ``None`` if it gets no ids."""
+        span = self._tracer.start_span(
+            "schedule tick",
+            context=Context(),
+            kind=SpanKind.PRODUCER,
+            attributes={names.SCHEDULE: schedule_id},
+            start_time=begun,
+        )
+        traceparent = traceparent_of(span)
+        return None if traceparent is None else RootSpan(span, traceparent)
+
+    @staticmethod
+    def end_tick(root: Root, slots: Sequence[SlotRow], ended: int) -> None:
+        """Write the span of a tick that was committed."""
+        assert isinstance(root, RootSpan)
+        outcomes = sorted({slot.outcome for slot in slots})
+        root.span.set_attribute(names.OUTCOME, ",".join(outcomes))
+        failed = next((slot for slot in slots if slot.outcome == FAILED), None)
+        if failed is not None:
+            root.span.set_status(Status(StatusCode.ERROR, failed.reason))
+        root.span.end(ended)
 
     # --- activities ---
 

@@ -53,7 +53,7 @@ def labels(spec):
     metric.
     """
     return [
-        label.removesuffix(".name") if label == attributes.ACTIVITY else label
+        label.removesuffix(".name") if label in (attributes.ACTIVITY, attributes.REQUEST) else label
         for label in spec.labels
     ]
 
@@ -68,6 +68,7 @@ def test_the_spans_that_the_guide_names_are_the_ones_that_there_are():
         path.read_text(encoding="utf-8") for path in (ROOT / "orchestra" / "telemetry").glob("*.py")
     )
     written = re.findall(r'f"(start|event|orchestration|turn|activity) \{', source)
+    written += re.findall(r'"(schedule (?:tick|run))"', source)
     told = [row[0].strip("`").removesuffix(" NAME") for row in table("span")]
     assert sorted(told) == sorted(written)
 

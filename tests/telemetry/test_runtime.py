@@ -13,9 +13,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from orchestra import (
     ContextFilter,
+    Every,
     InstanceExists,
     InstanceNotFound,
     InvalidArgument,
+    Schedule,
+    Start,
     activity,
     activity_context,
 )
@@ -399,3 +402,37 @@ async def test_log_records_name_their_trace(path, observed):
     assert said["begun"] == said["ended"] == ids
     assert said["working"] == (ids[0], f"{attempt.context.span_id:016x}")
     assert said["outside"] == (None, None)
+
+
+@bounded
+async def test_a_request_is_counted_where_it_was_sent_once(path, observed):
+    async def answering(ctx, _):
+        request = await ctx.wait_for_request("ask", int, returns=int)
+        request.reply(request.value + 1)
+        await ctx.wait_for_event("go")
+
+    async with runtime(path, answering, **observed.providers) as node:
+        handle = await node.client.start("answering")
+        for _ in range(2):
+            assert await handle.request("ask", 1, returns=int, request_id="r") == 2
+    assert observed.values("orchestra.requests") == {("ask",): 1}
+    ((labels, (count, _)),) = observed.sums("orchestra.request.duration").items()
+    assert (labels, count) == (("answering", "1.0.0", "ask", "replied"), 1)
+
+
+@bounded
+async def test_a_run_by_hand_of_a_schedule_is_below_the_callers_span(path, observed):
+    async def job(ctx, _):
+        return 1
+
+    tracer = observed.tracer_provider.get_tracer("host")
+    yearly = Schedule("s", Every(timedelta(days=365)), Start("job"))
+    async with runtime(path, job, **observed.providers) as node:
+        await node.client.schedules.create(yearly)
+        with tracer.start_as_current_span("request") as request:
+            slot = await node.client.schedules.trigger("s")
+        assert await node.client.handle(slot.run).result() == 1
+    run = observed.span("schedule run")
+    assert is_child(run, request)
+    assert dict(run.attributes) == {"orchestra.schedule.id": "s"}
+    assert links(observed.span("orchestration")) == [("origin", traceparent(run))]

@@ -16,11 +16,13 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.registry import OrchestrationRegistry
+from orchestra.schedules import Event
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.outcomes import Refused
 from orchestra.telemetry import Recorder
 from orchestra.telemetry.instruments import INSTRUMENTS
 from orchestra.versions import Exact
+from tests.engine.test_schedules import make, minutely
 from tests.support.harness import HOLD, registry, several
 from tests.support.observed import is_child, links, traceparent
 
@@ -620,3 +622,66 @@ def test_a_refusal_that_the_code_awaits_is_not_counted(world, observed, node):
     world.run(3)
     assert world.output(instance_id) == "noted"
     assert observed.values("orchestra.sends.refused") == {}
+
+
+async def answers(ctx, _):
+    request = await ctx.wait_for_request("ask", int, returns=int)
+    await ctx.schedule_timer(timedelta(seconds=5))
+    if request.value:
+        request.reply(1)
+    else:
+        request.reject("no")
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(1, "replied"), (0, "rejected")])
+def test_a_request_is_measured_from_its_sending_over_its_receipt_to_its_answer(
+    world, observed, node, value, outcome
+):
+    node(registry(answers))
+    world.run(2)
+    instance_id = world.start()
+    world.run_until_idle()
+    append = world.append_change(instance_id, "ask", value)
+    world.store.commit([replace(append, asks=True)])
+    world.clock.skip(2)
+    world.run(20)
+    labels = ("job", "1.0.0", "ask")
+    assert observed.sums("orchestra.request.wait") == {labels: (1, pytest.approx(2, abs=0.5))}
+    found = observed.sums("orchestra.request.duration")
+    assert found == {(*labels, outcome): (1, pytest.approx(5, abs=0.5))}
+
+
+async def quick(ctx, state):
+    return state
+
+
+def test_a_tick_is_a_span_to_which_what_it_starts_is_linked(world, observed, node):
+    node(registry(quick))
+    make(world, minutely())
+    world.run(61)
+    tick, root = observed.span("schedule tick"), observed.span("orchestration")
+    assert tick.parent is None
+    assert attributes(tick) == {"schedule.id": "s", "outcome": "fired"}
+    assert links(root) == [("origin", traceparent(tick))]
+    assert tick.end_time >= tick.start_time
+
+
+def test_a_tick_that_another_node_was_faster_with_has_no_span(world, observed, node):
+    for _ in range(2):
+        node(registry(quick))
+    make(world, minutely())
+    world.run(3 * 60 + 1)
+    ticks = [span for span in observed.spans() if span.name == "schedule tick"]
+    roots = [span for span in observed.spans() if span.name.startswith("orchestration")]
+    assert len(ticks) == len(roots) == 3
+    assert [links(root) for root in roots] == [[("origin", traceparent(tick))] for tick in ticks]
+
+
+def test_an_event_of_a_schedule_is_linked_to_its_tick(world, observed, node):
+    node(registry(listens))
+    instance_id = world.start()
+    world.run_until_idle()
+    make(world, minutely(action=Event(instance_id, "go")))
+    world.run(61)
+    tick, turn = observed.span("schedule tick"), observed.span("turn")
+    assert links(turn) == [("event", traceparent(tick))]

@@ -12,9 +12,9 @@ from orchestra.events import ExecutionFailed, TerminalEvent
 from orchestra.replay import Turn
 from orchestra.store.instances import Hold, shown_hold
 from orchestra.store.kinds import MessageKind
-from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord
+from orchestra.telemetry import HoldRecord, Moment, RequestsRecord, Root, TurnRecord
 
-__all__ = ["UNOBSERVED", "Observed", "hold_record", "turn_record"]
+__all__ = ["UNOBSERVED", "Observed", "hold_record", "requests_record", "turn_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,28 @@ def turn_record(
         if ending is None or opened_at is None
         else max(0.0, (now - opened_at) / 1e6),
     )
+
+
+def requests_record(instance: OwnedInstance, turn: Turn) -> RequestsRecord | None:
+    """Return the record of the requests that a turn has received or answered, if there are any."""
+    given = tuple(
+        (message.name, message.sent_at)
+        for message in turn.received
+        if message.kind is MessageKind.REQUEST
+    )
+    if not given and not turn.answers:
+        return None
+    assert instance.execution is not None
+    requests = instance.execution.commands.requests
+    assert requests is not None
+    answered = tuple(
+        (
+            *requests.given[answer.sequence],
+            "replied" if answer.rejection is None else "rejected",
+        )
+        for answer in turn.answers
+    )
+    return RequestsRecord(instance.identity, given, answered)
 
 
 def hold_record(instance: OwnedInstance, hold: Hold) -> HoldRecord:

@@ -38,6 +38,7 @@ from orchestra.engine.steps.records import (
     UNOBSERVED,
     Observed,
     hold_record,
+    requests_record,
     turn_record,
 )
 from orchestra.engine.steps.sends import SENT_KINDS, send_of
@@ -371,6 +372,9 @@ class Stepper:
             and (ended := self._recorder.moment()) is not None
         ):
             step.records.append(turn_record(instance, turn, observed, ended, step.now))
+            requests = requests_record(instance, turn)
+            if requests is not None:
+                step.records.append(requests)
         if turn.started or turn.recalled:
             self._start_children(instance, step, turn, catalogue)
         if turn.sent:

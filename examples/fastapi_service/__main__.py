@@ -12,9 +12,9 @@ SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds
 are released. After a `kill -9` the next start continues from the store. `VERSIONS=1.0.0` runs it as
 if 1.1.0 had not been deployed yet.
 
-Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. If the
-answer to a request with an `Idempotency-Key` header is lost, repeat the request: nothing happens
-twice.
+Needs `pip install 'orchestra-runtime[web]' httpx`. http://localhost:8000/docs shows the whole API,
+and http://localhost:8000/orchestra/ the dashboard. If the answer to a request with an
+`Idempotency-Key` header is lost, repeat the request: nothing happens twice.
 """
 
 from __future__ import annotations

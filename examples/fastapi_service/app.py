@@ -28,6 +28,7 @@ from orchestra import (
     SqliteProvider,
     StreamTruncated,
 )
+from orchestra.web import create_app as create_dashboard
 
 
 class State(TypedDict):
@@ -42,24 +43,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     chosen = settings or Settings.from_environment()
 
+    registry = build_registry(chosen.versions)
+    runtime = Runtime(
+        SqliteProvider(chosen.database),
+        registry,
+        activities=[probe],
+        grace=timedelta(seconds=5),
+        inbox_limit=chosen.inbox_limit,
+    )
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
-        runtime = Runtime(
-            SqliteProvider(chosen.database),
-            build_registry(chosen.versions),
-            activities=[probe],
-            grace=timedelta(seconds=5),
-            inbox_limit=chosen.inbox_limit,
-        )
-        async with (
-            runtime
-        ):  # leaving it stops in order: activities get their grace, ownership is released
+        # Leaving it stops in order: activities get their grace, ownership is released.
+        async with runtime:
             yield {"client": runtime.client}
 
     app = FastAPI(title="Watches", lifespan=lifespan)
     app.include_router(router)
     app.add_api_route("/health", health)
     app.add_exception_handler(OrchestraError, answer_failure)
+    # The dashboard and the HTTP API. Without auth= they answer this machine alone.
+    app.mount("/orchestra", create_dashboard(runtime.client, registry=registry))
     return app
 
 

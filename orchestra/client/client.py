@@ -27,7 +27,13 @@ from opentelemetry.trace import TracerProvider
 from typing_extensions import TypeForm
 
 from orchestra.client.access import Access
-from orchestra.client.arguments import check_id, check_provider, check_registry
+from orchestra.client.arguments import (
+    check_author,
+    check_id,
+    check_provider,
+    check_reason,
+    check_registry,
+)
 from orchestra.client.audit import Audit, OperationPage
 from orchestra.client.bulk import BulkReport, Bulks
 from orchestra.client.control import Control
@@ -336,7 +342,14 @@ class Client:
         return Handle(self, instance, annotation)
 
     async def rerun(
-        self, of: str, /, version: str | None = None, instance_id: str | None = None
+        self,
+        of: str,
+        /,
+        version: str | None = None,
+        instance_id: str | None = None,
+        *,
+        reason: str = "",
+        by: str = "",
     ) -> Handle[Any]:
         """Start a new instance from the first input of another one, which may have ended: with its
         labels, in its queue. Who made the new one is "rerun of" and the old id.
@@ -346,6 +359,8 @@ class Client:
             version: exactly this one; by default what the name's policy gives. Migrations lead
                 there from the version that wrote the input.
             instance_id: the id of the new one; by default a random one.
+            reason: why, for the audit.
+            by: who; by default the client or the node.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -353,7 +368,9 @@ class Client:
             InstanceExists: the new id is taken.
             UnknownOrchestration, UnknownVersion: no living node that serves its queue has it.
         """
-        started = await self._starts.rerun(of, version, instance_id)
+        check_reason(reason)
+        check_author(by)
+        started = await self._starts.rerun(of, version, instance_id, by=by, reason=reason)
         return Handle(self, started, Any)
 
     @overload
@@ -887,7 +904,7 @@ class Client:
         """
         await self._control.hold(instance_id, reason, by)
 
-    async def release(self, instance_id: str, *, by: str = "") -> None:
+    async def release(self, instance_id: str, *, reason: str = "", by: str = "") -> None:
         """End what holds an instance: an operator's hold, or a fault, so that the deployed code
         tries it once more.
 
@@ -899,9 +916,10 @@ class Client:
                 is not deployed, a crash loop).
             NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has
                 other rows of one.
-            InvalidArgument: the id cannot be one, or the author is no text.
+            InvalidArgument: the id cannot be one, or the reason or the author is no text of at
+                most 1,024 characters.
         """
-        await self._control.release(instance_id, by)
+        await self._control.release(instance_id, reason, by)
 
     async def rewind(
         self,
@@ -1066,6 +1084,7 @@ class Client:
         limit: int | None = None,
         dry_run: bool = True,
         reason: str = "",
+        by: str = "",
     ) -> PurgeReport:
         """Delete instances that ended before a moment, with all that belongs to them; every
         condition given must hold.
@@ -1080,11 +1099,12 @@ class Client:
             limit: how many at most, the newest first.
             dry_run: only report what would be deleted. This is the default: nothing brings a
                 deleted instance back.
+            by: who; by default the client or the node.
 
         Raises:
             InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is no status,
-                ``limit`` is below 1, the reason is not text of at most 1,024 characters, or a
-                condition cannot be an id, a name or a label.
+                ``limit`` is below 1, the reason or the author is no text of at most 1,024
+                characters, or a condition cannot be an id, a name or a label.
         """
         return await self._maintenance.purge(
             completed_before=completed_before,
@@ -1095,6 +1115,7 @@ class Client:
             limit=limit,
             dry_run=dry_run,
             reason=reason,
+            by=by,
         )
 
     # --- versions ---
@@ -1392,11 +1413,11 @@ class Handle(Generic[R_co]):
         """End it at once; see :meth:`Client.terminate`."""
         await self.client.terminate(self.instance_id, reason, by=by)
 
-    async def release(self, *, by: str = "") -> None:
+    async def release(self, *, reason: str = "", by: str = "") -> None:
         """End its hold, so that the deployed code tries it once more; see
         :meth:`Client.release`.
         """
-        await self.client.release(self.instance_id, by=by)
+        await self.client.release(self.instance_id, reason=reason, by=by)
 
     async def hold(self, *, reason: str = "", by: str = "") -> None:
         """Pause it until :meth:`release`; see :meth:`Client.hold`."""

@@ -50,13 +50,16 @@ class Control:
                 "%s holds instance %r: %s", who, instance_id, reason or "no reason given"
             )
 
-    async def release(self, instance_id: str, by: str) -> None:
+    async def release(self, instance_id: str, reason: str, by: str) -> None:
         """End the hold of an instance; see :meth:`Client.release`."""
         check_id(instance_id)
+        check_reason(reason)
         check_author(by)
         access = self._access
         who = by or access.name
-        record = await access.perform(release(instance_id, access.provider.library, by=who))
+        record = await access.perform(
+            release(instance_id, access.provider.library, by=who, reason=reason)
+        )
         if record is None:
             return
         row, execution = record.row, record.execution

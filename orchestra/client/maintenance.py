@@ -64,9 +64,11 @@ class Maintenance:
         limit: int | None,
         dry_run: bool,
         reason: str,
+        by: str,
     ) -> PurgeReport:
         """Delete instances that ended before a moment; see :meth:`Client.purge`."""
         check_reason(reason)
+        check_author(by)
         check_filters(
             name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels
         )
@@ -85,6 +87,6 @@ class Maintenance:
         )
         before, access = to_micros(completed_before), self._access
         purged = await access.perform(
-            purge(query, before, limit, dry_run=dry_run, by=access.name, reason=reason)
+            purge(query, before, limit, dry_run=dry_run, by=by or access.name, reason=reason)
         )
         return PurgeReport(dry_run, purged.count, purged.instance_ids)

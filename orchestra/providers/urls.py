@@ -19,7 +19,7 @@ _KEYWORDS: Final = re.compile(
     r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
 )
 """How a DSN of keywords begins. It may hold a password, so it must not be shown as a path."""
-_SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\bpassword\s*=).*", re.DOTALL | re.IGNORECASE)
+_SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\b\w*password\s*=).*", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
     orchestra serve --store app.db --port 8080                         # alone
 """
 
-from orchestra.web.app import Auth, create_app
+from orchestra.web.access import Auth, Principal, Role
+from orchestra.web.app import create_app
 
-__all__ = ["Auth", "create_app"]
+__all__ = ["Auth", "Principal", "Role", "create_app"]

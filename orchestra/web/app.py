@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from orchestra.client import Client
+from orchestra.operations.bulk import Bulk
+from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry
 from orchestra.telemetry import library_version
 from orchestra.web import problems
-from orchestra.web.access import Auth, operator_of
+from orchestra.web.access import Auth, CurrentPrincipal, Role, permit
 from orchestra.web.answers import Routes
 from orchestra.web.api import acts, deploying, instances, schedules, store, streams
+from orchestra.web.bodies import BoundedBodies
+from orchestra.web.csrf import check_token
 from orchestra.web.dashboard import PAGES, STATIC
 from orchestra.web.headers import SafeHeaders
 from orchestra.web.paths import WholeSegments
@@ -23,6 +27,8 @@ from orchestra.web.schemas import Schemas
 __all__ = ["Auth", "create_app"]
 
 PREFIX: Final = "/api/v1"
+BODY_LIMIT: Final = 4 * 1024 * 1024
+"""Twice what one value may have by default: JSON may escape it."""
 
 _GROUPS: Final[tuple[Routes, ...]] = (
     instances.routes,
@@ -34,12 +40,20 @@ _GROUPS: Final[tuple[Routes, ...]] = (
 )
 
 
+_ON_DEMAND: Final = frozenset({"history", "input", "output", "state"})
+_OPERATORS_ACTS: Final = frozenset(Bulk) - {Bulk.DELETE} | {
+    "backfill", "event", "labels", "pause", "request", "resume", "start", "trigger",
+}  # fmt: skip
+"""The acts of forms that need no admin."""
+
+
 def create_app(
     client: Client,
     *,
     registry: OrchestrationRegistry | None = None,
     auth: Auth | None = None,
     base_path: str = "",
+    body_limit: int = BODY_LIMIT,
 ) -> FastAPI:
     """Return an ASGI application over a client: the dashboard at ``/``, and the API at
     ``/api/v1/...``, with ``/openapi.json``.
@@ -49,10 +63,15 @@ def create_app(
 
     Args:
         registry: the code of this service, for ``/preflight``.
-        auth: returns the name of who asks, for the audit, or ``None`` to refuse the request.
-            Without it the application answers this machine alone.
+        auth: returns who asks, as a :class:`Principal` with roles, or ``None`` to refuse the
+            request. Without it the application answers this machine alone, with all roles.
         base_path: where a proxy publishes it, if the proxy strips that from paths.
+        body_limit: bytes that the body of a request may have; more is refused with 413.
+
+    Raises:
+        InvalidArgument: the limit is no whole number, or less than 1.
     """
+    check_count(body_limit, "body_limit")
     app = FastAPI(
         title="orchestra",
         version=library_version(),
@@ -65,14 +84,24 @@ def create_app(
     app.add_middleware(WholeSegments)
     problems.register(app)
     for group in _GROUPS:
-        app.include_router(group.router, prefix=PREFIX, dependencies=[Depends(operator_of)])
+        app.include_router(group.router, prefix=PREFIX)
     app.include_router(store.health.router)
     for pages in PAGES:
-        app.include_router(pages, dependencies=[Depends(operator_of)])
+        app.include_router(pages, dependencies=[Depends(_may_use_pages), Depends(check_token)])
     app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(BoundedBodies, limit=body_limit)
     app.add_middleware(SafeHeaders)
     app.openapi = lambda: _openapi(app)
     return app
+
+
+async def _may_use_pages(request: Request, principal: CurrentPrincipal) -> None:
+    """Refuse pages to principals who may not look, and their forms to those who may not act."""
+    if request.method in {"GET", "HEAD"}:
+        permit(principal, Role.VIEW)
+        return
+    act = (await request.form()).get("act")
+    permit(principal, Role.OPERATE if act in _OPERATORS_ACTS else Role.ADMIN)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -80,34 +109,38 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = Schemas()
-        returns = {
-            name: (annotation, group.statuses[name])
-            for group in (*_GROUPS, store.health)
-            for name, annotation in group.returns.items()
-        }
+        groups = {name: group for group in (*_GROUPS, store.health) for name in group.returns}
         for operations in document["paths"].values():
             for operation in operations.values():
-                annotation, status = returns[operation["operationId"]]
-                operation["responses"] = _responses(schemas, annotation, status)
+                name = operation["operationId"]
+                operation["responses"] = _responses(schemas, groups[name], name)
+                role = groups[name].roles[name]
+                if role is not None:
+                    operation["x-role"] = role.value
         components = document.setdefault("components", {}).setdefault("schemas", {})
         components.update(schemas.components)
         components["Problem"] = problems.SCHEMA
-        for large in ("input", "output"):  # left out unless they are asked for
-            components["InstanceInfo"]["required"].remove(large)
+        for name in ("InstanceInfo", "WholeInstance"):  # left out unless they are asked for
+            required = components[name]["required"]
+            components[name]["required"] = [one for one in required if one not in _ON_DEMAND]
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _responses(schemas: Schemas, annotation: Any, status: int) -> dict[str, Any]:
-    done: dict[str, Any] = {"description": "done"}
-    if annotation is not None:
-        media_type = "text/event-stream" if annotation is str else "application/json"
-        done["content"] = {media_type: {"schema": schemas.of(annotation)}}
+def _responses(schemas: Schemas, group: Routes, name: str) -> dict[str, Any]:
+    answers = {group.statuses[name]: ("done", group.returns[name])}
+    if name in group.dry_runs:
+        answers[200] = ("what it would do", group.dry_runs[name])
+    responses: dict[str, Any] = {}
+    for status, (words, annotation) in answers.items():
+        responses[str(status)] = {"description": words}
+        if annotation is not None:
+            media_type = "text/event-stream" if annotation is str else "application/json"
+            content = {media_type: {"schema": schemas.of(annotation)}}
+            responses[str(status)]["content"] = content
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        str(status): done,
-        "default": {
-            "description": "a problem: the typed error's name, and what it says",
-            "content": {problems.MEDIA_TYPE: problem},
-        },
+    responses["default"] = {
+        "description": "a problem: the typed error's name, and what it says",
+        "content": {problems.MEDIA_TYPE: problem},
     }
+    return responses

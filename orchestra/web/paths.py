@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fastapi import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Id", "WholeSegments", "id_of"]
+__all__ = ["Id", "Name", "WholeSegments", "id_of"]
 
 _SLASH: Final = "\0"
 """Stands for a slash within a segment. No id holds it."""
@@ -36,3 +36,4 @@ def id_of(segment: str) -> str:
 
 
 Id = Annotated[str, Path(description="the id of an instance, percent-encoded")]
+Name = Annotated[str, Path(description="the name of an orchestration, percent-encoded")]

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import httpx
 import jsonschema
 import pytest
@@ -11,7 +12,8 @@ from fastapi import FastAPI
 
 from orchestra import Cron, Every, Failure, OrchestrationRegistry, Schedule, Start
 from orchestra.testing import TestRuntime
-from orchestra.web import create_app
+from orchestra.web import Principal, create_app
+from tests.support.web import reach
 
 API = "/api/v1"
 
@@ -57,7 +59,7 @@ class Site:
     """A client of the API, which compares each answer with what the document promises."""
 
     def __init__(self, app, http):
-        self.http = http
+        self.app, self.http = app, http
         self.document = app.openapi()
         self.paths = {
             re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + r"\Z"): operations
@@ -95,11 +97,6 @@ class Site:
         jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
             answer.json()
         )
-
-
-def reach(app, host="127.0.0.1", **options):
-    transport = httpx.ASGITransport(app, client=(host, 5000))
-    return httpx.AsyncClient(transport=transport, base_url="http://localhost", **options)
 
 
 @pytest.fixture
@@ -281,6 +278,170 @@ async def test_a_policy_is_set_only_if_it_is_as_it_was_read(site):
     assert history[0]["reason"] == "calm"
 
 
+async def test_a_dry_run_says_what_an_act_would_do_and_does_nothing(site, env):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    await site.post("/instances", {"name": "fails", "input": 1, "instance_id": "f"}, 201)
+    await env.run_until_idle()
+    dry = {"dry_run": True, "reason": "r"}
+    bodies = {"pin": {"version": "1.0.0"}, "rewind": {"execution_id": 1}}
+    open_acts = ("cancel", "terminate", "hold", "pin", "nudge", "rewind", "rerun")
+    for act in open_acts:
+        planned = await site.post(f"/instances/w/{act}", {**dry, **bodies.get(act, {})})
+        assert (planned["act"], planned["would_change"], planned["dry_run"]) == (act, True, True)
+    for act, why in {
+        "release": "nothing holds it",
+        "unpin": "it has no pin",
+    }.items():
+        planned = await site.post(f"/instances/w/{act}", dry)
+        assert (planned["would_change"], planned["detail"]) == (False, why)
+    for act in ("cancel", "terminate", "hold", "nudge"):
+        assert (await site.post(f"/instances/f/{act}", dry))["would_change"] is False
+    path, params = "/instances/{}", {"dry_run": True}
+    planned = await site.send("DELETE", path.format("w"), 200, params=params)
+    assert planned["detail"] == "it has not ended; terminate it first"
+    planned = await site.send("DELETE", path.format("f"), 200, params=params)
+    assert planned["would_change"] is True
+    assert (await site.get("/operations"))["items"] == []
+    for act, done in {
+        "hold": "localhost holds it already",
+        "pin": "it is pinned to 1.0.0 already",
+        "nudge": "it was asked before",
+        "cancel": "a cancel was requested before",
+    }.items():
+        body = bodies.get(act, {})
+        await site.post(f"/instances/w/{act}", body, 200 if act == "nudge" else 204)
+        assert (await site.post(f"/instances/w/{act}", {**dry, **body}))["detail"] == done
+    await site.post("/instances/nobody/hold", dry, 404)
+
+
+async def test_each_act_is_recorded_with_its_reason(site, env):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    await env.run_until_idle()
+    why = {"reason": "because"}
+    await site.post("/instances/w/hold", why, 204)
+    await site.post("/instances/w/release", why, 204)
+    await site.post("/instances/w/pin", {"version": "1.0.0", **why}, 204)
+    await site.post("/instances/w/unpin", why, 204)
+    await site.post("/instances/w/nudge", why)
+    await site.post("/instances/w/labels", {"labels": {"a": "b"}, **why})
+    await site.post("/instances/w/rewind", {"execution_id": 1, **why})
+    await site.post("/instances/w/rerun", {"instance_id": "w-2", **why}, 201)
+    await site.post("/instances/w/cancel", why, 204)
+    await env.run_until_idle()
+    await site.send("DELETE", "/instances/w", 204, params=why)
+    await site.post("/instances/w-2/terminate", why, 204)
+    body = {"completed_before": "2027-01-01T00:00:00Z", "dry_run": False, **why}
+    assert (await site.post("/purge", body))["count"] == 1
+    done = (await site.get("/operations"))["items"]
+    assert {(one["by"], one["details"]["reason"]) for one in done} == {("localhost", "because")}
+    assert len(done) >= 12
+
+
+async def test_a_misspelt_condition_selects_nothing_rather_than_everything(site):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    wrong = {"selection": {"nmae": "other"}}
+    for path, body in {
+        "/instances/search": wrong,
+        "/instances/count": wrong,
+        "/bulk": {"act": "terminate", "dry_run": False, **wrong},
+        "/instances/w/hold": {"raeson": "r"},
+    }.items():
+        assert (await site.post(path, body, 422))["title"] == "InvalidRequest"
+    for selection in ('{"nmae": "x"}', '{"name": 1}', "[", '{"held": "nonsense"}'):
+        problem = await site.get("/watch", 422, params={"selection": selection})
+        assert problem["title"] in ("DecodeError", "InvalidArgument")
+
+
+async def test_the_state_and_the_history_of_a_lap_come_on_demand(site, env):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    await site.post("/instances/w/events", {"name": "go", "payload": "x"}, 202)
+    await env.run_until_idle()
+    plain = await site.get("/instances/w")
+    assert not {"input", "output", "state", "history"} & set(plain)
+    whole = await site.get("/instances/w", params={"include": "input,state,output,history"})
+    assert (whole["input"], whole["state"], whole["output"]) == (2, 2, None)
+    assert [one["kind"] for one in whole["history"]] == ["execution_started", "event_awaited"]
+    assert (await site.get("/instances/w", params={"include": ["state"]}))["state"] == 2
+    await site.get("/instances/w", 422, params={"include": "everything"})
+    new = OrchestrationRegistry.builder().register("watch", watch)
+    new.register("watch", watch, version="2.0.0").migrate("watch", "2.0.0", tenfold)
+    await env.upgrade(new.build())
+    await site.post("/instances/w/events", {"name": "go", "payload": "x"}, 202)
+    await env.run_until_idle()
+    whole = await site.get("/instances/w", params={"include": "input,state"})
+    assert (whole["version"], whole["input"], whole["state"]) == ("2.0.0", 3, 30)
+
+
+def tenfold(state: int) -> int:
+    return state * 10
+
+
+async def test_cursors_are_opaque_and_a_wrong_one_is_a_problem(site):
+    for number in range(3):
+        body = {"name": "watch", "input": 1, "instance_id": f"w-{number}"}
+        await site.post("/instances", body, 201)
+        await site.post(f"/instances/w-{number}/hold", None, 204)
+    page = await site.post("/instances/search", {"limit": 1})
+    assert "w-" not in page["next_page"]
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 1} | ({} if cursor is None else {"page": cursor})
+        found = await site.get("/operations", params=params)
+        seen += [one["subject"] for one in found["items"]]
+        cursor = found["next_page"]
+        if cursor is None:
+            break
+        assert re.fullmatch(r"[\w-]+", cursor)
+    assert seen == ["w-2", "w-1", "w-0"]
+    for wrong in ("!", "\u00e9", "AAAA", "x:y"):
+        body = {"page": wrong}
+        assert (await site.post("/instances/search", body, 422))["title"] == "InvalidArgument"
+        await site.get("/operations", 422, params={"page": wrong})
+        await site.get("/schedules", 422, params={"page": wrong})
+    await site.post("/instances/search", {"limit": 100_000}, 422)
+
+
+async def test_a_list_is_watched(site, env):
+    await site.post("/instances", {"name": "watch", "input": 1, "instance_id": "w"}, 201)
+    await env.run_until_idle()
+    changes, asked = [], {"selection": json.dumps({"name": "watch", "held": False})}
+
+    async def read():
+        messages = []
+
+        async def send(message):
+            for line in message.get("body", b"").splitlines():
+                if line.startswith(b"data: "):
+                    messages.append(json.loads(line[6:]))
+                    if messages[-1]["change"] == "entered":
+                        await env.client.hold("w")
+                    if messages[-1]["change"] == "left":
+                        scope.cancel()
+
+        query = httpx.QueryParams(asked)
+        request = {
+            "type": "http", "method": "GET", "path": f"{API}/watch", "headers": [(b"host", b"localhost")],
+            "raw_path": f"{API}/watch".encode(), "query_string": str(query).encode(),
+            "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http",
+            "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"},
+        }  # fmt: skip
+
+        async def receive():
+            await anyio.sleep_forever()
+
+        with anyio.CancelScope() as scope:
+            await site.app(request, receive, send)
+        changes.extend(messages)
+
+    with anyio.fail_after(30):
+        await read()
+    assert [(one["change"], one["instance_id"]) for one in changes] == [
+        ("entered", "w"),
+        ("left", "w"),
+    ]
+    assert changes[0]["info"]["status"] == "running"
+
+
 # --- schedules and streams --------------------------------------------------------------------
 
 
@@ -304,6 +465,36 @@ async def test_schedules_are_looked_at_paused_and_triggered(site, env):
     assert listed["counters"]["fired"] == 1
     await site.send("DELETE", path, 204)
     await site.get(path, 404)
+
+
+async def test_schedules_are_defined_in_the_form_in_which_they_are_shown(site, env):
+    await env.client.schedules.create(
+        Schedule("model", Cron("0 9 * * *", "Europe/Berlin"), Start("watch", 1))
+    )
+    shown = (await site.get("/schedules/model"))["schedule"]
+    body = {"id": "day/1", "spec": shown["spec"], "action": {"name": "watch", "input": 2}}
+    body |= {"overlap": "buffer_one", "jitter": 60, "reason": "asked for"}
+    made = await site.post("/schedules", body, 201)
+    assert made["schedule"]["spec"] == shown["spec"]
+    assert (made["schedule"]["jitter"], made["schedule"]["overlap"]) == (60.0, "buffer_one")
+    assert (await site.post("/schedules", body, 409))["title"] == "ScheduleExists"
+    path = "/schedules/day%2F1"
+    tag = (await site.http.get(API + path)).headers["etag"]
+    tick = {"instance_id": "w", "name": "tick", "kind": "event"}
+    body = {"spec": {"kind": "every", "period": 3_600_000_000}, "action": tick}
+    changed = await site.send("PUT", path, json=body, headers={"If-Match": tag})
+    assert changed["schedule"]["action"]["instance_id"] == "w"
+    problem = await site.send("PUT", path, 412, json=body, headers={"If-Match": tag})
+    assert problem["title"] == "ScheduleChangedMeanwhile"
+    await site.send("PUT", path, 200, json=body, headers={"If-Match": "*"})
+    await site.send("PUT", path, 412, json=body, headers={"If-Match": "W/x"})
+    await site.send("PUT", path, 422, json={**body, "id": "other"})
+    await site.send("PUT", path, 422, json={**body, "spec": {"kind": "moon"}})
+    await site.send("PUT", path, 422, json={**body, "catch_up_window": 1e300})
+    await site.send("PUT", "/schedules/nobody", 404, json=body)
+    await site.post("/schedules", body, 422)
+    done = (await site.get("/operations", params={"subject": "day/1"}))["items"]
+    assert done[-1]["details"]["reason"] == "asked for"
 
 
 async def test_a_stream_is_read_as_events_behind_the_last_one_that_was_seen(site, env):
@@ -332,6 +523,8 @@ async def test_errors_are_problems_with_the_name_of_the_typed_error(site):
     assert (await site.post("/instances", body, 409))["title"] == "InstanceExists"
     unknown = await site.post("/instances", {"name": "nothing"}, 404)
     assert unknown["title"] == "UnknownOrchestration"
+    for one in (problem, unknown):
+        assert one["remedy"]
     misfit = await site.post("/instances/search", {"limit": "many"}, 422)
     assert "limit" in misfit["detail"]
     assert (await site.post("/instances/w/release", None, 409))["title"] == "InstanceNotHeld"
@@ -356,7 +549,8 @@ async def test_without_auth_only_this_machine_is_answered(env):
 
 async def test_auth_names_the_operator_or_refuses(env):
     async def who(request):
-        return {"secret": "ann"}.get(request.headers.get("authorization", ""))
+        known = request.headers.get("authorization") == "secret"
+        return Principal("ann", {"operate"}) if known else None
 
     await env.client.start("watch", 1, instance_id="w")
     async with reach(create_app(env.client, auth=who), host="192.0.2.7") as http:

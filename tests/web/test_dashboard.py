@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from orchestra import Daily, Failure, OrchestrationRegistry, Schedule, Start
 from orchestra.testing import TestRuntime
 from orchestra.web import create_app
+from tests.support.web import submit
 
 pytestmark = pytest.mark.anyio
 
@@ -148,17 +149,17 @@ async def test_forms_act_and_show_the_instance_again(env, http):
     await env.client.start("watch", {"laps": 0}, instance_id="a/b")
     await env.run_until_idle()
     path = f"/instances/{quote('a/b', safe='')}"
-    answer = await http.post(f"{path}/act", data={"act": "hold", "reason": "calm"})
+    answer = await submit(http, f"{path}/act", {"act": "hold", "reason": "calm"})
     assert (answer.status_code, answer.headers["location"]) == (303, path)
     assert "operator: calm" in str(await read(http, path))
-    await http.post(f"{path}/act", data={"act": "release"})
-    answer = await http.post(f"{path}/act", data={"act": "release"})
+    await submit(http, f"{path}/act", {"act": "release"})
+    answer = await submit(http, f"{path}/act", {"act": "release"})
     assert answer.status_code == 409
     assert 'role="alert"' in answer.text
-    await http.post(f"{path}/act", data={"act": "rewind", "execution": "1"})
+    await submit(http, f"{path}/act", {"act": "rewind", "execution": "1"})
     assert "lap 2" in str(await read(http, path))
-    assert (await http.post(f"{path}/act", data={"act": "explode"})).status_code == 422
-    assert (await http.post(f"{path}/act", data={"act": "rewind"})).status_code == 422
+    assert (await submit(http, f"{path}/act", {"act": "explode"})).status_code == 422
+    assert (await submit(http, f"{path}/act", {"act": "rewind"})).status_code == 422
     operations = str(await read(http, "/nodes"))
     assert re.search(r"localhost hold a/b", operations)
 
@@ -167,10 +168,10 @@ async def test_many_are_acted_on_after_a_look(env, http):
     for number in range(3):
         await env.client.start("watch", {"laps": 0}, instance_id=f"w-{number}")
     form = {"act": "hold", "reason": "r"}
-    planned = await http.post("/instances?name=watch", data=form)
+    planned = await submit(http, "/instances?name=watch", form)
     assert "act on <b>3</b>" in planned.text
     assert (await env.client.count_instances(held=True)).total == 0
-    done = await http.post("/instances?name=watch", data={**form, "do": "yes"})
+    done = await submit(http, "/instances?name=watch", {**form, "do": "yes"})
     assert "3 changed" in done.text
     assert (await env.client.count_instances(held=True)).total == 3
 
@@ -191,14 +192,14 @@ async def test_schedules_are_listed_shown_paused_and_triggered(env, http):
     assert "/schedules/day%2F1" in listed.links
     assert "never_ran starts watch" in str(listed)
     path = "/schedules/day%2F1"
-    await http.post(f"{path}/act", data={"act": "trigger"})
+    await submit(http, f"{path}/act", {"act": "trigger"})
     assert "fired" in str(await read(http, path))
-    await http.post(f"{path}/act", data={"act": "pause", "reason": "calm"})
+    await submit(http, f"{path}/act", {"act": "pause", "reason": "calm"})
     assert "by localhost : calm" in str(await read(http, path)) or "by localhost: calm" in str(
         await read(http, path)
     )
-    await http.post(f"{path}/act", data={"act": "resume"})
-    assert (await http.post(f"{path}/act", data={"act": "explode"})).status_code == 422
+    await submit(http, f"{path}/act", {"act": "resume"})
+    assert (await submit(http, f"{path}/act", {"act": "explode"})).status_code == 422
     await read(http, "/schedules/nobody", 404)
 
 

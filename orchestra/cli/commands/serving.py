@@ -37,17 +37,17 @@ def serve(work: Work, host: str, port: int, token: str | None) -> None:
     """
     import uvicorn  # noqa: PLC0415 - an extra, which the other commands do not need
 
-    from orchestra.web import Auth, create_app  # noqa: PLC0415 - an extra
+    from orchestra.web import Auth, Principal, Role, create_app  # noqa: PLC0415 - an extra
 
     if token is None and host not in _NEAR:
         raise InvalidArgument(
             f"at {host} other machines would reach the store; give a --token, or serve at 127.0.0.1"
         )
 
-    async def who(request: Request) -> str | None:
+    def who(request: Request) -> Principal | None:
         given = request.headers.get("authorization", "")
         right = secrets.compare_digest(given.encode(), f"Bearer {token}".encode())
-        return "token" if right else None
+        return Principal("token", frozenset(Role)) if right else None
 
     auth: Auth | None = None if token is None else who
     provider = work.provider()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Header, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from orchestra.client.info import PolicyInfo
@@ -14,16 +13,17 @@ from orchestra.errors import InvalidArgument
 from orchestra.operations.preflight import PreflightReport
 from orchestra.registry import OrchestrationRegistry
 from orchestra.versions import UnknownPolicy, policy_from_text
-from orchestra.web.access import CurrentClient, Operator
-from orchestra.web.answers import Routes, answer, revision_of
+from orchestra.web.access import CurrentClient, Operator, Role
+from orchestra.web.answers import Revision, Routes, answer, revision_of
+from orchestra.web.forms import strict
+from orchestra.web.paths import Name, id_of
 
 __all__ = ["routes"]
 
 routes: Routes = Routes("versions")
 
-Revision = Annotated[str | None, Header(alias="If-Match", description='"REVISION", quoted')]
 
-
+@strict
 @dataclass
 class NewPolicy:
     """A policy: ``latest``, ``exact:1.2.0``, or ``range:^1.2``."""
@@ -40,15 +40,15 @@ async def list_versions(client: CurrentClient, name: str | None = None) -> JSONR
 
 
 @routes.route("GET", "/policies/{name}", PolicyInfo)
-async def get_policy(name: str, client: CurrentClient) -> JSONResponse:
+async def get_policy(name: Name, client: CurrentClient) -> JSONResponse:
     """Return the policy of a name. Its revision is the ETag."""
-    info = await client.get_version_policy(name)
+    info = await client.get_version_policy(id_of(name))
     return answer(info, headers={"ETag": f'"{info.revision}"'})
 
 
-@routes.route("PUT", "/policies/{name}", PolicyInfo)
+@routes.route("PUT", "/policies/{name}", PolicyInfo, role=Role.ADMIN)
 async def set_policy(
-    name: str, body: NewPolicy, client: CurrentClient, by: Operator, if_match: Revision = None
+    name: Name, body: NewPolicy, client: CurrentClient, by: Operator, if_match: Revision = None
 ) -> JSONResponse:
     """Set the policy of a name; with If-Match only if it still has this revision."""
     policy = policy_from_text(body.policy)
@@ -57,7 +57,7 @@ async def set_policy(
             f"{body.policy!r} is no policy; write latest, exact:1.2.0, or range:^1.2"
         )
     info = await client.set_version_policy(
-        name,
+        id_of(name),
         policy,
         reason=body.reason,
         by=by,
@@ -68,9 +68,9 @@ async def set_policy(
 
 
 @routes.route("GET", "/policies/{name}/history", tuple[PolicyInfo, ...])
-async def list_policies(name: str, client: CurrentClient) -> JSONResponse:
+async def list_policies(name: Name, client: CurrentClient) -> JSONResponse:
     """Return the policies that a name has and had, the newest first."""
-    return answer(await client.list_version_policies(name))
+    return answer(await client.list_version_policies(id_of(name)))
 
 
 @routes.route("GET", "/preflight", PreflightReport)

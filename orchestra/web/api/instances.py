@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
+from orchestra.client import Client
 from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, UnreadMessage
 from orchestra.client.jsonable import jsonable
-from orchestra.client.selections import InstanceCounts, OrderBy, Selection
-from orchestra.codec import dump_json
+from orchestra.client.selections import InstanceCounts, OrderBy
+from orchestra.errors import InvalidArgument
 from orchestra.store.routes import DEFAULT_QUEUE
-from orchestra.web.access import CurrentClient, Operator
+from orchestra.web.access import CurrentClient, Operator, Role
 from orchestra.web.answers import Routes, answer
+from orchestra.web.cursors import cursor_of, page_of
+from orchestra.web.event_streams import EventStream, event
+from orchestra.web.forms import Conditions, conditions_from_text, strict
 from orchestra.web.paths import Id, id_of
 
 __all__ = ["routes"]
@@ -27,30 +31,46 @@ routes: Routes = Routes("instances")
 _LONGEST_WAIT: Final = 300.0
 """Seconds that a request is kept open at most."""
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
+_LONGEST_PAGE: Final = 1_000
+Limit = Annotated[int, Query(ge=1, le=_LONGEST_PAGE)]
+_INCLUDED: Final = ("input", "output", "state", "history")
 Include = Annotated[
-    list[Literal["input", "output"]] | None, Query(description="values that may be large")
+    list[str] | None,
+    Query(description="what may be large: input, output, state, history; repeated, or with commas"),
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class WholeInstance(InstanceInfo):
+    """An instance, with what was asked for: ``input``, ``output``, the ``state`` as the code of the
+    current lap has opened it, and the ``history`` of that lap.
+    """
+
+    state: Any = None
+    history: tuple[HistoryEvent, ...] = ()
+
+
+@strict
 @dataclass
 class Search:
     """Which instances, in which order, and how many."""
 
-    selection: Selection = field(default_factory=Selection)
+    selection: Conditions = field(default_factory=Conditions)
     order_by: OrderBy = OrderBy.NEWEST
     limit: int = 100
     page: str | None = None
 
 
+@strict
 @dataclass
 class Count:
     """Which instances to count, by which groups."""
 
-    selection: Selection = field(default_factory=Selection)
+    selection: Conditions = field(default_factory=Conditions)
     group_by: list[str] = field(default_factory=list[str])
 
 
+@strict
 @dataclass
 class NewInstance:
     """An instance to start; see ``Client.start``."""
@@ -69,6 +89,7 @@ class NewInstance:
     allow_unregistered: bool = False
 
 
+@strict
 @dataclass
 class NewEvent:
     """An event to send."""
@@ -78,6 +99,7 @@ class NewEvent:
     message_id: str | None = None
 
 
+@strict
 @dataclass
 class NewRequest:
     """A request to send; see ``Client.request``. ``timeout``: seconds to wait for the answer."""
@@ -102,6 +124,7 @@ class Dropped:
     count: int
 
 
+@strict
 @dataclass
 class Drop:
     """Which unread messages to drop, and why."""
@@ -111,31 +134,66 @@ class Drop:
     reason: str = ""
 
 
-def shown(info: InstanceInfo, include: Sequence[str] | None) -> Any:
+def included(include: Sequence[str] | None) -> frozenset[str]:
+    """Return what is asked for beside the plain facts.
+
+    Raises:
+        InvalidArgument: a name is none.
+    """
+    names = [name.strip() for part in include or () for name in part.split(",")]
+    for name in names:
+        if name not in _INCLUDED:
+            raise InvalidArgument(f"include names {name!r}; give some of {', '.join(_INCLUDED)}")
+    return frozenset(names)
+
+
+def shown(info: InstanceInfo, include: Collection[str] = ()) -> dict[str, Any]:
     """Return an instance without the large values that were not asked for."""
     values = jsonable(info)
     for name in ("input", "output"):
-        if name not in (include or ()):
+        if name not in include:
             del values[name]
     return values
 
 
-@routes.route("POST", "/instances/search", InstancePage)
+async def _state(client: Client, info: InstanceInfo) -> Any:
+    """Return the state of the current lap, after the migrations that it has passed."""
+    number = info.execution_id
+    laps = await client.list_executions(info.instance_id, after=number - 1, limit=1)
+    if laps and laps[0].migrations:
+        events = await client.get_history(info.instance_id, number)
+        if events and "input" in events[0].details:
+            return events[0].details["input"]
+    return info.input
+
+
+@routes.route("POST", "/instances/search", InstancePage, role=Role.VIEW)
 async def search_instances(
     body: Search, client: CurrentClient, include: Include = None
 ) -> JSONResponse:
     """Find instances by a selection, a page at a time."""
+    wanted = included(include)
     page = await client.list_instances(
-        body.selection, order_by=body.order_by, limit=body.limit, page=body.page
+        body.selection.selection(),
+        order_by=body.order_by,
+        limit=_bounded(body.limit),
+        page=page_of(body.page),
     )
-    items = [shown(info, include) for info in page.items]
-    return answer({"items": items, "next_page": page.next_page})
+    items = [shown(info, wanted) for info in page.items]
+    return answer({"items": items, "next_page": cursor_of(page.next_page)})
 
 
-@routes.route("POST", "/instances/count", InstanceCounts)
+def _bounded(limit: int) -> int:
+    """Check how many instances are asked for at once."""
+    if limit > _LONGEST_PAGE:
+        raise InvalidArgument(f"limit is {limit:,}; at most {_LONGEST_PAGE:,} come at once")
+    return limit
+
+
+@routes.route("POST", "/instances/count", InstanceCounts, role=Role.VIEW)
 async def count_instances(body: Count, client: CurrentClient) -> JSONResponse:
     """Count instances by groups: name, version, queue, status, held, or label:KEY."""
-    return answer(await client.count_instances(body.selection, group_by=body.group_by))
+    return answer(await client.count_instances(body.selection.selection(), group_by=body.group_by))
 
 
 @routes.route("POST", "/instances", InstanceInfo, 201)
@@ -155,15 +213,22 @@ async def start_instance(body: NewInstance, client: CurrentClient) -> JSONRespon
         allow_unregistered=body.allow_unregistered,
         queue=DEFAULT_QUEUE if body.queue is None else body.queue,
     )
-    return answer(await handle.info(), 201)
+    return answer(await client.get_instance_info(handle.instance_id), 201)
 
 
-@routes.route("GET", "/instances/{instance_id}", InstanceInfo)
+@routes.route("GET", "/instances/{instance_id}", WholeInstance)
 async def get_instance(
     instance_id: Id, client: CurrentClient, include: Include = None
 ) -> JSONResponse:
     """Return an instance."""
-    return answer(shown(await client.get_instance_info(id_of(instance_id)), include))
+    wanted = included(include)
+    info = await client.get_instance_info(id_of(instance_id))
+    values = shown(info, wanted)
+    if "state" in wanted:
+        values["state"] = jsonable(await _state(client, info))
+    if "history" in wanted:
+        values["history"] = jsonable(await client.get_history(info.instance_id, info.execution_id))
+    return answer(values)
 
 
 @routes.route("GET", "/instances/{instance_id}/executions", tuple[ExecutionInfo, ...])
@@ -191,19 +256,41 @@ async def list_messages(
 
 
 @routes.route("GET", "/instances/{instance_id}/watch", str)
-async def watch_instance(instance_id: Id, client: CurrentClient) -> StreamingResponse:
+async def watch_instance(instance_id: Id, client: CurrentClient) -> EventStream:
     """Stream the instance at each change as server-sent events, until it has ended."""
     found = id_of(instance_id)
     await client.get_instance_info(found)  # one that is not there is a problem, and no stream
 
     async def events() -> AsyncGenerator[bytes]:
         async for info in client.watch(found):
-            yield b"data: " + dump_json(shown(info, None)) + b"\n\n"
+            yield event(shown(info))
 
-    return StreamingResponse(events(), media_type="text/event-stream")
+    return EventStream(events())
 
 
-@routes.route("POST", "/instances/{instance_id}/messages/drop", Dropped)
+@routes.route("GET", "/watch", str)
+async def watch_instances(
+    client: CurrentClient,
+    selection: Annotated[str, Query(description="as in a search, as JSON")] = "{}",
+    order_by: OrderBy = OrderBy.NEWEST,
+    limit: Limit = 100,
+) -> EventStream:
+    """Stream the changes of a list as server-sent events: an instance has ``entered`` it, has
+    ``changed`` in it, or has ``left`` it. It goes on until the reader leaves.
+    """
+    chosen = conditions_from_text(selection)
+    # A condition that is none is a problem, and no stream.
+    await client.list_instances(chosen, order_by=order_by, limit=1)
+
+    async def events() -> AsyncGenerator[bytes]:
+        async for change in client.watch_instances(chosen, order_by=order_by, limit=limit):
+            info = None if change.info is None else shown(change.info)
+            yield event({"instance_id": change.instance_id, "change": change.change, "info": info})
+
+    return EventStream(events())
+
+
+@routes.route("POST", "/instances/{instance_id}/messages/drop", Dropped, role=Role.ADMIN)
 async def drop_messages(
     instance_id: Id, body: Drop, client: CurrentClient, by: Operator
 ) -> JSONResponse:

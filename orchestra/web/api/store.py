@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request
 from fastapi.responses import JSONResponse
 
+from orchestra.client import Client
 from orchestra.client.audit import OperationPage
 from orchestra.client.info import NodeInfo
 from orchestra.web.access import CurrentClient
 from orchestra.web.answers import Routes, answer
+from orchestra.web.cursors import cursor_of, page_of
 
 __all__ = ["health", "routes"]
 
 routes: Routes = Routes("store")
-health: Routes = Routes("health")
+health: Routes = Routes("health", is_open=True)
 
 
 @dataclass
@@ -43,9 +45,10 @@ async def list_operations(
     page: str | None = None,
 ) -> JSONResponse:
     """Return what operators did, the newest first."""
-    return answer(
-        await client.list_operations(subject=subject, action=action, by=by, limit=limit, page=page)
+    found = await client.list_operations(
+        subject=subject, action=action, by=by, limit=limit, page=page_of(page)
     )
+    return answer(replace(found, next_page=cursor_of(found.next_page)))
 
 
 @health.route("GET", "/live", Health)
@@ -55,7 +58,8 @@ async def live() -> JSONResponse:
 
 
 @health.route("GET", "/ready", Health)
-async def ready(client: CurrentClient) -> JSONResponse:
+async def ready(request: Request) -> JSONResponse:
     """Say that the store answers, and how many nodes live."""
+    client: Client = request.app.state.client
     nodes = [node for node in await client.list_nodes() if node.alive]
     return answer(Health("ready", len(nodes)))

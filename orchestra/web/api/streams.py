@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import Header
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from orchestra.client.jsonable import jsonable
 from orchestra.client.streams import StreamInfo
-from orchestra.codec import dump_json
 from orchestra.errors import InvalidArgument
 from orchestra.web.access import CurrentClient
 from orchestra.web.answers import Routes, answer
+from orchestra.web.event_streams import EventStream, event
 from orchestra.web.paths import Id, id_of
 
 __all__ = ["routes"]
@@ -36,7 +36,7 @@ async def read_stream(
     *,
     follow: bool = True,
     last_event_id: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+) -> EventStream:
     """Stream the items as server-sent events: ``id`` is the offset, ``data`` the item as JSON.
 
     It begins behind ``after``, or behind the ``Last-Event-ID`` that a browser sends when it was cut
@@ -48,9 +48,9 @@ async def read_stream(
 
     async def events() -> AsyncGenerator[bytes]:
         async for item in client.read_stream(found, id_of(stream), after=begin, follow=follow):
-            yield b"id: %d\ndata: %s\n\n" % (item.offset, dump_json(jsonable(item)))
+            yield event(jsonable(item), item.offset)
 
-    return StreamingResponse(events(), media_type="text/event-stream")
+    return EventStream(events())
 
 
 def _offset(last: str | None) -> int:

@@ -159,7 +159,7 @@ _DO: Final[dict[str, _Do]] = {
     "cancel": lambda client, one, reason, by, _: client.cancel(one, reason, by=by),
     "terminate": lambda client, one, reason, by, _: client.terminate(one, reason, by=by),
     "hold": lambda client, one, reason, by, _: client.hold(one, reason=reason, by=by),
-    "release": lambda client, one, _reason, by, _: client.release(one, by=by),
+    "release": lambda client, one, reason, by, _: client.release(one, reason=reason, by=by),
     "nudge": lambda client, one, reason, by, _: client.nudge(one, reason=reason, by=by),
     "unpin": lambda client, one, reason, by, _: client.unpin(one, reason=reason, by=by),
     "delete": lambda client, one, reason, by, _: client.delete(one, reason=reason, by=by),

@@ -15,6 +15,7 @@ from orchestra.client.jsonable import jsonable
 from orchestra.clock import SystemClock, from_micros
 from orchestra.codec import dump_json
 from orchestra.schedules import Event, ScheduleInfo
+from orchestra.web import csrf
 from orchestra.web.dashboard.filters import query_of
 
 __all__ = ["STATIC", "now", "render"]
@@ -85,4 +86,4 @@ def render(request: Request, template: str, /, status: int = 200, **values: Any)
     body = _ENVIRONMENT.get_template(template).render(
         base=base, query=dict(request.query_params), with_query=query_of, **values
     )
-    return HTMLResponse(body, status)
+    return csrf.page(request, body, status)

@@ -7,6 +7,7 @@ Data goes to stdout, all else to stderr. Text of users is escaped, so that it ca
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,10 @@ __all__ = [
     "Format",
     "Output",
     "age",
+    "console_for_people",
     "instant",
     "span",
+    "table_of",
     "text",
     "text_of_lines",
 ]
@@ -40,6 +43,10 @@ T = TypeVar("T")
 
 _WIDE: Final = 4_096
 """The width where no terminal bounds it: a pipe gets each value whole."""
+
+_LOUD: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+)
 
 STATUS_STYLES: Final = {
     InstanceStatus.PENDING: "cyan",
@@ -89,17 +96,7 @@ class Output:
         if not records:
             self.say(empty)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(
-                column.head,
-                justify="right" if column.right else "left",
-                overflow="fold",
-                no_wrap=False,
-            )
-        for record in records:
-            table.add_row(*(text(column.value(record)) for column in columns))
-        self.draw(table)
+        self.draw(table_of(records, columns))
 
     def values(self, values: Iterable[Any]) -> None:
         """Write values as JSON: an array, or a line for each."""
@@ -107,7 +104,7 @@ class Output:
             for one in values:
                 self.line(one)
         else:
-            self.raw(pack_lines([jsonable(one) for one in values]))
+            self.raw(_inert(pack_lines([jsonable(one) for one in values])))
 
     def value(self, value: Any, draw: Callable[[], Any]) -> None:
         """Write one value as JSON; for people, what ``draw`` makes of it."""
@@ -115,14 +112,19 @@ class Output:
             drawn = draw()
             if drawn is not None:
                 self.draw(drawn)
-        elif self.format is Format.JSONL:
+        else:
+            self.json(value)
+
+    def json(self, value: Any) -> None:
+        """Write one value as JSON, for people as well."""
+        if self.format is Format.JSONL:
             self.line(value)
         else:
-            self.raw(pack_lines(jsonable(value)))
+            self.raw(_inert(pack_lines(jsonable(value))))
 
     def line(self, value: Any) -> None:
         """Write a value as one line of JSON, now."""
-        self.raw(dump_json(jsonable(value)) + b"\n")
+        self.raw(_inert(dump_json(jsonable(value)) + b"\n"))
 
     @staticmethod
     def raw(data: bytes) -> None:
@@ -148,7 +150,23 @@ class Output:
     @staticmethod
     def say(message: str) -> None:
         """Tell the operator something that is no data, on stderr."""
-        sys.stderr.write(f"{shown(message, sys.stderr.encoding)}\n")
+        lines = "\n".join(printable(line) for line in message.split("\n"))
+        sys.stderr.write(f"{shown(lines, sys.stderr.encoding)}\n")
+
+
+def table_of(records: Iterable[T], columns: Sequence[Column[T]]) -> Table:
+    """Return a table for people."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            text(column.head),  # it may be a label's key
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=False,
+        )
+    for record in records:
+        table.add_row(*(text(column.value(record)) for column in columns))
+    return table
 
 
 @contextmanager
@@ -179,11 +197,27 @@ def shown(message: str, encoding: str | None) -> str:
     return message.encode(known, "backslashreplace").decode(known)
 
 
+def _inert(data: bytes) -> bytes:
+    """Return the same JSON, with escapes for what a terminal may obey: bidi controls, C1 controls,
+    DEL. Those below a blank are escaped already.
+    """
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _LOUD.sub(_escape, data.decode()).encode()
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
 def text(value: Text | str) -> Text:
     """Return a text that moves no cursor, also where the terminal knows only ASCII."""
+    plain = value.plain if isinstance(value, Text) else value
+    safe = shown(printable(plain), sys.stdout.encoding)
     if isinstance(value, Text):
-        return value
-    return Text(shown(printable(value), sys.stdout.encoding))
+        return value if safe == plain else Text(safe, style=value.style)
+    return Text(safe)
 
 
 def text_of_lines(lines: str) -> Text:

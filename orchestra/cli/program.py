@@ -11,6 +11,7 @@ from orchestra.cli.checks import ExitCode
 from orchestra.cli.commands import (
     acting,
     deploying,
+    labelling,
     looking,
     nodes,
     scheduling,
@@ -18,6 +19,7 @@ from orchestra.cli.commands import (
     serving,
     streaming,
     upkeep,
+    watching,
 )
 from orchestra.cli.output import Output
 from orchestra.errors import InvalidArgument, OrchestraError, SchemaMismatch, StoreError
@@ -42,7 +44,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
             looking.ls,
             looking.count,
             looking.show,
-            looking.watch,
+            watching.watch,
             looking.history,
             streaming.streams,
             scheduling.schedules,
@@ -61,6 +63,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
             acting.nudge,
             acting.rewind,
             acting.rerun,
+            labelling.label,
             acting.delete,
             acting.purge,
         ),

@@ -10,15 +10,14 @@ from typing import Any, Final, cast
 
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.client.version_reports import VersionInfo
-from orchestra.codec import pack, pack_lines
 from orchestra.operations.preflight import PreflightReport
 
 __all__ = [
-    "as_json",
     "as_text",
-    "preflight_as_json",
+    "preflight_values",
     "printable",
-    "versions_as_json",
+    "report_values",
+    "version_values",
     "versions_as_text",
 ]
 
@@ -41,9 +40,9 @@ def as_text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_json(report: Report) -> bytes:
-    """Return the report as one JSON object."""
-    values = {
+def report_values(report: Report) -> dict[str, Any]:
+    """Return the report as a plain JSON object."""
+    return {
         "store": _utf8(report.store),
         "readable": report.readable,
         "verdict": report.verdict.value,
@@ -59,26 +58,23 @@ def as_json(report: Report) -> bytes:
             for check in report.checks
         ],
     }
-    return pack(values) + b"\n"
 
 
-def preflight_as_json(report: PreflightReport) -> bytes:
-    """Return a preflight as one JSON object."""
-    return pack_lines(
-        {
-            "ok": report.ok,
-            "instances": report.instances,
-            "findings": [
-                {**asdict(finding), "kind": finding.kind.value} for finding in report.findings
-            ],
-            "moves": [asdict(move) for move in report.moves],
-        }
-    )
+def preflight_values(report: PreflightReport) -> dict[str, Any]:
+    """Return a preflight as a plain JSON object."""
+    return {
+        "ok": report.ok,
+        "instances": report.instances,
+        "findings": [
+            {**asdict(finding), "kind": finding.kind.value} for finding in report.findings
+        ],
+        "moves": [asdict(move) for move in report.moves],
+    }
 
 
-def versions_as_json(report: Iterable[VersionInfo]) -> bytes:
-    """Return a version report as one JSON object."""
-    return pack_lines({"versions": [_plain(asdict(version)) for version in report]})
+def version_values(report: Iterable[VersionInfo]) -> list[Any]:
+    """Return a version report as plain JSON objects."""
+    return [_plain(asdict(version)) for version in report]
 
 
 def versions_as_text(report: Sequence[VersionInfo]) -> str:

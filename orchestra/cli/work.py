@@ -6,6 +6,7 @@ import getpass
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -65,6 +66,14 @@ class Work:
                 return await function(client)
 
         return anyio.run(with_client)
+
+    def look(self, function: Callable[[Client], Awaitable[T]]) -> tuple[T, datetime]:
+        """Run a function with a client of the store. Return also the store's time, for ages."""
+
+        async def with_time(client: Client) -> tuple[T, datetime]:
+            return await function(client), await client.now()
+
+        return self.run(with_time)
 
 
 def operator() -> str:

@@ -29,7 +29,7 @@ from tests.support.contract.shorthand import (
 
 def run(*arguments, **options):
     command = [sys.executable, "-W", "error", "-m", "orchestra.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=20, check=False, **options)
+    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_without_its_extra_the_command_says_what_to_install():
         "import sys; sys.modules['click'] = None; from orchestra.cli import main; sys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, timeout=20, check=False
+        [sys.executable, "-c", program], capture_output=True, timeout=120, check=False
     )
     assert done.returncode == 3
     assert b"pip install 'orchestra-runtime[cli]'" in done.stderr

@@ -1,13 +1,17 @@
 """Commands about instances, on a store that no runtime works on."""
 
+import io
 import json
+import sys
 from datetime import timedelta
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 from orchestra import Failure, Latest, OrchestrationRegistry, Runtime, SqliteProvider
 from orchestra.cli import main
+from orchestra.cli.program import root
 
 
 async def watch(ctx, laps: int) -> None:
@@ -376,3 +380,83 @@ def test_a_stream_is_listed_and_read(path, capfdbinary):
     assert [json.loads(line)["value"]["word"] for line in lines] == ["b", "c"]
     assert main(read) == 0
     assert b"2  " in capfdbinary.readouterr().out
+
+
+def test_labels_are_set_and_removed(run):
+    assert run("label", "watch-1", "tier=gold", "plan-", "--reason", "r")[:2] == (0, "tier=gold\n")
+    assert run("label", "watch-1", "tier-", "-o", "json")[1] == "{}\n"
+    assert run("label", "watch-1", "tier")[0] == 3
+    assert run("label", "watch-1", "=x")[0] == 3
+    done = json.loads(run("operations", "--action", "set labels", "-o", "json")[1])
+    assert done[-1]["details"]["reason"] == "r"
+
+
+def test_a_start_may_bring_events(run):
+    _, out, _ = run(
+        "start", "watch", "0", "--id", "new", "--allow-unregistered",
+        "--event", "go", '"on"', "--event", "other", '{"a": 1}',
+    )  # fmt: skip
+    assert out == "new\n"
+    waiting = json.loads(run("messages", "new", "-o", "json")[1])
+    assert [(one["name"], one["payload"]) for one in waiting] == [("go", "on"), ("other", {"a": 1})]
+
+
+def test_a_release_and_a_rerun_are_recorded_with_who_and_why(run, monkeypatch):
+    monkeypatch.setenv("ORCHESTRA_OPERATOR", "ann")
+    run("hold", "watch-2")
+    assert run("release", "watch-2", "--reason", "the feed is back")[0] == 0
+    assert run("purge", "--ended-before", "0s", "--reason", "old", "--yes")[0] == 0
+    done = json.loads(run("operations", "-o", "json")[1])
+    found = {(one["action"], one["by"], one["details"].get("reason", "")) for one in done}
+    assert {("release", "ann", "the feed is back"), ("purge", "ann", "old")} <= found
+
+
+def test_a_schedule_is_replaced(run):
+    run("schedules", "create", "day", "--daily", "09:00", "--event", "watch-1", "go")
+    _, out, _ = run(
+        "schedules", "update", "day", "--every", "15m", "--event", "watch-1", "tick",
+        "--expected-revision", "1", "--start-at", "2030-01-01", "--pause-after-failures", "3",
+        "-o", "json",
+    )  # fmt: skip
+    changed = json.loads(out)
+    assert changed["schedule"]["action"]["name"] == "tick"
+    assert changed["schedule"]["start_at"].startswith("2030-01-01")
+    again = ("schedules", "update", "day", "--every", "1h", "--event", "w", "t")
+    code, _, err = run(*again, "--expected-revision", "1")
+    assert (code, "another revision" in err or "revision" in err) == (2, True)
+    assert run("schedules", "update", "nobody", "--every", "1h", "--event", "w", "t")[0] == 2
+
+
+def test_a_shell_completes_ids(store, monkeypatch):
+    def complete(words, count):
+        environment = {
+            "_ORCHESTRA_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(count),
+            "ORCHESTRA_STORE": str(store),
+        }
+        done = CliRunner().invoke(root, prog_name="orchestra", env=environment)
+        return [line.split(",")[1] for line in done.output.splitlines() if line]
+
+    assert complete("orchestra show wat", 2) == ["watch-1", "watch-2"]
+    assert complete("orchestra hold watch-1 f", 3) == ["fails-1"]
+    assert complete("orchestra sho", 1) == ["show"]
+    assert complete(f"orchestra show --store {store}.nowhere w", 4) == []
+
+
+def test_on_a_terminal_a_watch_draws_the_picture_anew(store, monkeypatch):
+    class Screen(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for arguments in (["fails-1"], ["fails-1", "--lines"]):
+        screen = Screen()
+        monkeypatch.setattr(sys, "stdout", screen)
+        assert main(["watch", *arguments, "--store", str(store)]) == 0
+        monkeypatch.undo()
+        drawn = screen.getvalue()
+        assert ("lap 1" in drawn, "failed" in drawn) == (True, True)
+        assert ("version" in drawn) == ("--lines" not in arguments)

@@ -515,3 +515,10 @@ async def test_a_parent_whose_child_fails_is_told_as_in_production():
     async with TestRuntime(registry(careful, child)) as env:
         env.fake(child, [LookupError("gone")])
         assert await (await env.client.start("careful", "x")).result() == "LookupError: gone"
+
+
+async def test_a_client_tells_the_time_of_its_store():
+    async with TestRuntime(registry(watch), activities=[probe], start=MARCH) as env:
+        assert await env.client.now() == MARCH
+        await env.advance(timedelta(days=400))
+        assert await env.client.now() == MARCH + timedelta(days=400)

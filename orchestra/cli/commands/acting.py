@@ -7,20 +7,19 @@ that are, and does nothing without ``--yes``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from orchestra.cli.checks import ExitCode
+from orchestra.cli.completion import INSTANCES
 from orchestra.cli.output import Column, Output, text
 from orchestra.cli.parameters import INSTANT, LABEL, selection_options
+from orchestra.cli.progress import progress_of
 from orchestra.cli.work import Work, on_store, operator, resolve
 from orchestra.client import Client
 from orchestra.client.bulk import BulkReport
@@ -101,7 +100,7 @@ def _on_instances(function: Callable[..., T]) -> Callable[..., T]:
         click.option("--yes", is_flag=True, help="Do it, and not only say what it would do."),
         click.option("--all", "everything", is_flag=True, help="All instances of the store."),
         click.option("--reason", default="", help="Why, for the audit."),
-        click.argument("instances", nargs=-1, metavar="[INSTANCE]..."),
+        INSTANCES,
     ):
         decorated = option(decorated)
     return selection_options(decorated)
@@ -166,7 +165,7 @@ def _act_on_selection(work: Work, target: Target, bulk: Bulk, options: dict[str,
         if work.output.is_for_people:
             work.output.say("nothing was done; add --yes to do it")
         return ExitCode.WARNINGS
-    with _progress(work.output, planned.matched) as show:
+    with progress_of(work.output, planned.matched) as show:
         report = work.run(
             lambda client: client.bulk(
                 bulk,
@@ -174,29 +173,12 @@ def _act_on_selection(work: Work, target: Target, bulk: Bulk, options: dict[str,
                 dry_run=False,
                 reason=target.reason,
                 by=operator(),
-                progress=show,
+                progress=lambda so_far: show(so_far.matched),
                 **options,
             )
         )
     _report(work.output, report)
     return ExitCode.FAILURES if report.failed else ExitCode.FINE
-
-
-@contextmanager
-def _progress(output: Output, total: int) -> Generator[Callable[[BulkReport], None]]:
-    """Show how far a bulk act is, on stderr, if that is a terminal."""
-    console = Console(stderr=True, markup=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        disable=not (console.is_terminal and output.is_for_people),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("instances", total=total)
-        yield lambda report: bar.update(task, completed=report.matched)
 
 
 def _report(output: Output, report: BulkReport) -> None:
@@ -239,7 +221,7 @@ hold: click.Command = _command(
 release: click.Command = _command(
     "release",
     Bulk.RELEASE,
-    lambda client, one, _reason: client.release(one, by=operator()),
+    lambda client, one, reason: client.release(one, reason=reason, by=operator()),
     "End what holds instances: an operator's hold, or a fault.",
 )
 unpin: click.Command = _command(
@@ -348,7 +330,9 @@ def rerun(
         raise click.UsageError("--new-id is for one instance")
 
     async def again(client: Client, one: str) -> str:
-        handle = await client.rerun(one, version=on_version, instance_id=new_id)
+        handle = await client.rerun(
+            one, version=on_version, instance_id=new_id, reason=target.reason, by=operator()
+        )
         return f"as {handle.instance_id}"
 
     return _act(work, target, Bulk.RERUN, again, version=on_version, request_id=request_id)
@@ -397,6 +381,7 @@ def purge(
             limit=limit,
             dry_run=not yes,
             reason=reason,
+            by=operator(),
         )
     )
     if not work.output.is_for_people:

@@ -8,9 +8,10 @@ from typing import Final
 import click
 
 from orchestra.cli.checks import ExitCode
-from orchestra.cli.output import Column, instant, text, text_of_lines
+from orchestra.cli.output import Column, Format, instant, text, text_of_lines
+from orchestra.cli.progress import counting
 from orchestra.cli.registries import check_baseline, load_registry, write_baseline
-from orchestra.cli.rendering import preflight_as_json, versions_as_json, versions_as_text
+from orchestra.cli.rendering import preflight_values, version_values, versions_as_text
 from orchestra.cli.work import Work, on_store, operator
 from orchestra.client import Client
 from orchestra.client.info import PolicyInfo
@@ -39,8 +40,10 @@ def versions(work: Work, name: str | None) -> None:
     report = work.run(lambda client: client.version_report(name))
     if work.output.is_for_people:
         work.output.draw(text_of_lines(versions_as_text(report)))
+    elif work.output.format is Format.JSONL:
+        work.output.values(version_values(report))
     else:
-        work.output.raw(versions_as_json(report))
+        work.output.value({"versions": version_values(report)}, lambda: None)
 
 
 @click.command()
@@ -118,14 +121,17 @@ def check(work: Work, registry: str, name: str | None, *, replay: bool) -> ExitC
     assert work.address is not None  # misuse is told apart from what cannot be checked
     try:
         known = load_registry(registry)
-        report = work.run(lambda client: client.preflight(known, name, replay=replay))
+        with counting(work.output, "judged") as judged:
+            report = work.run(
+                lambda client: client.preflight(known, name, replay=replay, progress=judged)
+            )
     except (ModuleNotFoundError, OrchestraError) as error:
         work.output.say(f"orchestra check: {error}")
         return ExitCode.FAILURES
     if work.output.is_for_people:
         work.output.draw(text_of_lines(f"{report}\n"))
     else:
-        work.output.raw(preflight_as_json(report))
+        work.output.value(preflight_values(report), lambda: None)
     return ExitCode.FINE if report.ok else ExitCode.WARNINGS
 
 

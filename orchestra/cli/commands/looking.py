@@ -1,4 +1,4 @@
-"""``ls``, ``count``, ``show``, ``watch``, ``history``: what there is, and how it stands."""
+"""``ls``, ``count``, ``show``, ``history``: what there is, and how it stands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 import click
 from rich.text import Text
 
+from orchestra.cli.completion import INSTANCE
 from orchestra.cli.drawings import ribbon_lines, show_instance
 from orchestra.cli.output import STATUS_STYLES, Column, age, instant, text
 from orchestra.cli.parameters import selection_options
@@ -18,17 +19,21 @@ from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo
 from orchestra.client.jsonable import jsonable
 from orchestra.client.selections import InstanceCount, InstanceCounts, OrderBy, Selection
-from orchestra.clock import SystemClock, from_micros
 
-__all__ = ["count", "history", "ls", "show", "watch"]
+__all__ = [
+    "LAPS",
+    "count",
+    "history",
+    "instance_columns",
+    "ls",
+    "show",
+    "status_text",
+    "version_text",
+    "waits_text",
+]
 
-_LAPS: Final = 200
+LAPS: Final = 200
 """How many of the last laps are shown: the cost does not grow with the loop."""
-
-
-def now() -> datetime:
-    """Return the time of this machine, for ages."""
-    return from_micros(SystemClock().now())
 
 
 def instance_columns(at: datetime) -> list[Column[InstanceInfo]]:
@@ -36,10 +41,10 @@ def instance_columns(at: datetime) -> list[Column[InstanceInfo]]:
     return [
         Column("ID", lambda info: info.instance_id),
         Column("NAME", lambda info: info.name),
-        Column("VERSION", _version),
+        Column("VERSION", version_text),
         Column("STATUS", status_text),
         Column("LAP", lambda info: str(info.execution_id), right=True),
-        Column("WAITS FOR", _waits_for),
+        Column("WAITS FOR", waits_text),
         Column("CHANGED", lambda info: f"{age(info.updated_at, at)} ago", right=True),
     ]
 
@@ -52,13 +57,15 @@ def status_text(info: InstanceInfo) -> Text:
     return text(Text(words, style=STATUS_STYLES.get(info.status, "")))
 
 
-def _version(info: InstanceInfo) -> str:
+def version_text(info: InstanceInfo) -> str:
+    """Return the version, and the next one if it is another."""
     if info.status.is_final or info.target_version == info.version:
         return info.version
     return f"{info.version} -> {info.target_version}"
 
 
-def _waits_for(info: InstanceInfo) -> str:
+def waits_text(info: InstanceInfo) -> str:
+    """Return the first thing that it waits for, and how many others there are."""
     if not info.waiting_on:
         return ""
     first = info.waiting_on[0]
@@ -82,10 +89,10 @@ def _waits_for(info: InstanceInfo) -> str:
 @on_store
 def ls(work: Work, selection: Selection, order_by: str, limit: int, page: str | None) -> None:
     """List instances, the newest first."""
-    found = work.run(
+    found, at = work.look(
         lambda client: client.list_instances(selection, order_by=order_by, limit=limit, page=page)
     )
-    work.output.records(found.items, instance_columns(now()), "no instance")
+    work.output.records(found.items, instance_columns(at), "no instance")
     if found.next_page is not None:
         work.output.say(f"more: --page {found.next_page}")
 
@@ -125,7 +132,7 @@ def _shown(value: str | None) -> str:
 
 
 @click.command()
-@click.argument("instance")
+@INSTANCE()
 @on_store
 def show(work: Work, instance: str) -> None:
     """Show an instance: its laps, what it waits for, what holds it, and its values.
@@ -135,61 +142,18 @@ def show(work: Work, instance: str) -> None:
 
     async def read(client: Client) -> tuple[InstanceInfo, tuple[ExecutionInfo, ...]]:
         info = await client.get_instance_info(await resolve(client, instance))
-        after = max(0, info.execution_id - _LAPS)
-        return info, await client.list_executions(info.instance_id, after=after, limit=_LAPS)
+        after = max(0, info.execution_id - LAPS)
+        return info, await client.list_executions(info.instance_id, after=after, limit=LAPS)
 
-    info, laps = work.run(read)
+    (info, laps), at = work.look(read)
     if work.output.is_for_people:
-        at = now()
         work.output.draw(show_instance(info, at), *ribbon_lines(laps, at))
     else:
         work.output.value({**jsonable(info), "executions": laps}, lambda: None)
 
 
 @click.command()
-@selection_options
-@click.argument("instance", required=False)
-@on_store
-def watch(work: Work, selection: Selection, instance: str | None) -> None:
-    """Show each change of an instance until it has ended, or of all that the options select.
-
-    A line for each change: laps, versions, status, and what it waits for. -o jsonl writes the whole
-    info of each.
-    """
-    if (instance is not None) == (selection != Selection()):
-        raise click.UsageError("name an instance, or give conditions such as --name")
-
-    async def follow(client: Client) -> None:
-        if instance is not None:
-            async for info in client.watch(await resolve(client, instance)):
-                if work.output.is_for_people:
-                    _tell(work, info)
-                else:
-                    work.output.line(info)
-            return
-        async for change in client.watch_instances(selection):
-            if not work.output.is_for_people:
-                work.output.line(change)
-            elif change.info is None:
-                work.output.draw(text(f"{change.instance_id} has left"))
-            else:
-                _tell(work, change.info, f"  ({change.change})")
-
-    work.run(follow)
-
-
-def _tell(work: Work, info: InstanceInfo, more: str = "") -> None:
-    line = Text(f"{instant(info.updated_at)}  ")
-    line.append_text(status_text(info))
-    waits = _waits_for(info)
-    line.append(f"  {info.instance_id}  {_version(info)}  lap {info.execution_id:,}")
-    line.append(f"  waits for {waits}" if waits else "")
-    line.append(more)
-    work.output.draw(text(line))
-
-
-@click.command()
-@click.argument("instance")
+@INSTANCE()
 @click.option("--execution", type=int, metavar="N", help="The number of the lap.")
 @click.option("--export", is_flag=True, help="Write JSON for orchestra.testing.replay_history.")
 @on_store

@@ -10,7 +10,6 @@ from orchestra.cli.output import Column, age, instant
 from orchestra.cli.work import Work, on_store
 from orchestra.client.audit import OperationInfo
 from orchestra.client.info import NodeInfo
-from orchestra.clock import SystemClock, from_micros
 
 __all__ = ["nodes", "operations"]
 
@@ -19,7 +18,7 @@ __all__ = ["nodes", "operations"]
 @on_store
 def nodes(work: Work) -> None:
     """List the nodes that work on the store, the one that has run longest first."""
-    at = from_micros(SystemClock().now())
+    found, at = work.look(lambda client: client.list_nodes())
     columns: list[Column[NodeInfo]] = [
         Column("NODE", lambda node: node.node_id),
         Column("ALIVE", lambda node: "yes" if node.alive else "NO"),
@@ -31,9 +30,7 @@ def nodes(work: Work) -> None:
         Column("OWNS", lambda node: f"{node.owned:,}", right=True),
         Column("QUEUES", lambda node: ", ".join(node.queues)),
     ]
-    work.output.records(
-        work.run(lambda client: client.list_nodes()), columns, "no node works on this store"
-    )
+    work.output.records(found, columns, "no node works on this store")
 
 
 @click.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
-from typing import Any, Final, cast, get_args
+from collections.abc import Callable
+from datetime import datetime, time
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, get_args
 
 import click
 from rich.text import Text
@@ -26,6 +28,9 @@ from orchestra.schedules import (
 )
 
 __all__ = ["schedules"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _STYLES: Final[dict[str, str]] = {
     "healthy": "green",
@@ -128,42 +133,50 @@ def _draw(work: Work, info: ScheduleInfo) -> None:
         work.output.records(info.last_slots, columns, "")
 
 
-@schedules.command("create")
-@click.argument("schedule")
-@click.option("--cron", help='An expression: "0 9 * * MON-FRI".')
-@click.option("--every", type=DURATION, help="Elapsed time: 15m.")
-@click.option("--daily", metavar="HH:MM", help="A time of day.")
-@click.option("--zone", default="UTC", show_default=True, help="Of --cron and --daily.")
-@click.option("--start", "name", help="Start this orchestration at each slot.")
-@click.option("--event", "event", nargs=2, metavar="INSTANCE NAME", help="Or send this event.")
-@click.option("--value", type=JSON, help="The input, or the payload, as JSON.")
-@click.option("--version", help="Start exactly this version.")
-@click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE")
-@click.option("--overlap", type=click.Choice(get_args(Overlap)), default="skip", show_default=True)
-@click.option(
-    "--catch-up", type=click.Choice(get_args(CatchUp)), default="latest", show_default=True
+_DEFINITION: Final = (
+    click.argument("schedule"),
+    click.option("--cron", help='An expression: "0 9 * * MON-FRI".'),
+    click.option("--every", type=DURATION, help="Elapsed time: 15m."),
+    click.option("--daily", metavar="HH:MM", help="A time of day."),
+    click.option("--zone", default="UTC", show_default=True, help="Of --cron and --daily."),
+    click.option("--start", "name", help="Start this orchestration at each slot."),
+    click.option("--event", "event", nargs=2, metavar="INSTANCE NAME", help="Or send this event."),
+    click.option("--value", type=JSON, help="The input, or the payload, as JSON."),
+    click.option("--version", help="Start exactly this version."),
+    click.option("--queue", help="The queue of each run."),
+    click.option("--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE"),
+    click.option(
+        "--overlap", type=click.Choice(get_args(Overlap)), default="skip", show_default=True
+    ),
+    click.option(
+        "--catch-up", type=click.Choice(get_args(CatchUp)), default="latest", show_default=True
+    ),
+    click.option("--catch-up-window", type=DURATION, default="1d", show_default=True),
+    click.option("--jitter", type=DURATION, default="0s", show_default=True),
+    click.option("--start-at", type=INSTANT, help="No slot before it."),
+    click.option("--end-at", type=INSTANT, help="No slot after it."),
+    click.option("--pause-after-failures", type=click.IntRange(1), metavar="N"),
+    _reason,
 )
-@click.option("--jitter", type=DURATION, default="0s", show_default=True)
-@_reason
-@on_store
-def create_schedule(
-    work: Work,
-    schedule: str,
-    cron: str | None,
-    every: timedelta | None,
-    daily: str | None,
-    zone: str,
-    name: str | None,
-    event: tuple[str, str] | None,
-    value: Any,
-    version: str | None,
-    labels: tuple[tuple[str, str], ...],
-    overlap: str,
-    catch_up: str,
-    jitter: timedelta,
-    reason: str,
-) -> None:
-    """Create a schedule. What lives in code is better declared: Runtime(schedules=[...])."""
+
+
+def _defines(function: Callable[Concatenate[Work, Schedule, P], T]) -> Callable[..., T]:
+    """Give a command the schedule that its options define."""
+
+    @wraps(function)
+    def with_schedule(work: Work, *arguments: Any, **options: Any) -> T:
+        return function(work, _defined(options), *arguments, **options)
+
+    decorated: Callable[..., T] = on_store(with_schedule)
+    for option in reversed(_DEFINITION):
+        decorated = option(decorated)
+    return decorated
+
+
+def _defined(options: dict[str, Any]) -> Schedule:
+    """Take the options of a definition, and return the schedule."""
+    taken = {name: options.pop(name) for name in _DEFINING}
+    cron, every, daily, zone = (taken[name] for name in ("cron", "every", "daily", "zone"))
     specs: list[Spec] = [
         *([] if cron is None else [Cron(cron, zone)]),
         *([] if every is None else [Every(every)]),
@@ -171,24 +184,63 @@ def create_schedule(
     ]
     if len(specs) != 1:
         raise click.UsageError("say when: one of --cron, --every and --daily")
+    name, event, value = taken["name"], taken["event"], taken["value"]
     if (name is None) == (event is None):
         raise click.UsageError("say what: --start NAME or --event INSTANCE NAME")
-    action = (
-        Event(*event, value)
-        if event is not None
-        else Start(str(name), value, version=version, labels=dict(labels) or None)
-    )
-    made = Schedule(
-        schedule,
+    return Schedule(
+        taken["schedule"],
         specs[0],
-        action,
-        overlap=cast("Overlap", overlap),
-        catch_up=cast("CatchUp", catch_up),
-        jitter=jitter,
+        Event(event[0], event[1], value)
+        if event is not None
+        else Start(
+            name,
+            value,
+            version=taken["version"],
+            labels=dict(taken["labels"]) or None,
+            queue=taken["queue"],
+        ),
+        **{name: taken[name] for name in _SAME},
     )
+
+
+_SAME: Final = (
+    "overlap",
+    "catch_up",
+    "catch_up_window",
+    "jitter",
+    "start_at",
+    "end_at",
+    "pause_after_failures",
+)
+"""Options with the name of a field of the schedule."""
+_DEFINING: Final = (
+    *("schedule", "cron", "every", "daily", "zone", "name", "event", "value", "version"),
+    *("queue", "labels", *_SAME),
+)
+
+
+@schedules.command("create")
+@_defines
+def create_schedule(work: Work, made: Schedule, reason: str) -> None:
+    """Create a schedule. What lives in code is better declared: Runtime(schedules=[...])."""
     _draw(
         work,
         work.run(lambda client: client.schedules.create(made, reason=reason, by=operator())),
+    )
+
+
+@schedules.command("update")
+@click.option("--expected-revision", type=int, help="Only if it still has this revision.")
+@_defines
+def update_schedule(work: Work, made: Schedule, reason: str, expected_revision: int | None) -> None:
+    """Replace a schedule. Its pause, its counters and its runs stay."""
+    _draw(
+        work,
+        work.run(
+            lambda client: client.schedules.update(
+                made, expected_revision=expected_revision, reason=reason, by=operator()
+            )
+        ),
     )
 
 

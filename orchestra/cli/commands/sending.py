@@ -8,13 +8,14 @@ from typing import Any, Literal, cast
 import click
 
 from orchestra.cli.checks import ExitCode
+from orchestra.cli.completion import INSTANCE
 from orchestra.cli.output import Column, instant, text
 from orchestra.cli.parameters import DURATION, INSTANT, JSON, LABEL
 from orchestra.cli.work import Work, on_store, operator, resolve
 from orchestra.client import Client
 from orchestra.client.info import InstanceInfo, UnreadMessage
 from orchestra.client.jsonable import jsonable
-from orchestra.codec import dump_json, pack_lines
+from orchestra.codec import dump_json
 from orchestra.errors import WaitTimeout
 
 __all__ = ["event", "messages", "request", "start"]
@@ -28,6 +29,15 @@ __all__ = ["event", "messages", "request", "start"]
 @click.option("--queue", help="Only nodes that serve this queue run it.")
 @click.option(
     "--label", "labels", multiple=True, type=LABEL, metavar="KEY=VALUE", help="May be repeated."
+)
+@click.option(
+    "--event",
+    "events",
+    nargs=2,
+    type=(str, JSON),
+    multiple=True,
+    metavar="NAME PAYLOAD",
+    help="Send this event in the same write; may be repeated.",
 )
 @click.option("--request-id", help="Your own id of this start: the same one starts once.")
 @click.option("--if-running", type=click.Choice(["error", "return", "terminate"]))
@@ -74,7 +84,7 @@ def start(
 
 
 @click.command()
-@click.argument("instance")
+@INSTANCE()
 @click.argument("name")
 @click.argument("value", type=JSON, required=False, metavar="[PAYLOAD]")
 @click.option("--message-id", help="Your own id of this event: the same one arrives once.")
@@ -94,7 +104,7 @@ def event(work: Work, instance: str, name: str, value: Any, message_id: str | No
 
 
 @click.command()
-@click.argument("instance")
+@INSTANCE()
 @click.argument("name")
 @click.argument("value", type=JSON, required=False, metavar="[VALUE]")
 @click.option("--timeout", type=DURATION, help="How long to wait for the answer: 5s, 1m.")
@@ -124,12 +134,12 @@ def request(
         if error.request_id is not None:
             work.output.say(f"ask again: --request-id {error.request_id}")
         return ExitCode.FAILURES
-    work.output.raw(pack_lines(jsonable(answer)))
+    work.output.json(answer)
     return ExitCode.FINE
 
 
 @click.command()
-@click.argument("instance")
+@INSTANCE()
 @click.option("--drop", is_flag=True, help="Remove those that --name or --message-id names.")
 @click.option("--name", help="Only messages of this name.")
 @click.option("--message-id", "message_ids", multiple=True, help="Only these; may be repeated.")

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from orchestra.cli.completion import INSTANCE
 from orchestra.cli.output import Column, instant, text
 from orchestra.cli.work import Work, on_store, resolve
 from orchestra.client import Client
@@ -22,7 +23,7 @@ def streams() -> None:
 
 
 @streams.command("ls")
-@click.argument("instance")
+@INSTANCE()
 @on_store
 def list_streams(work: Work, instance: str) -> None:
     """List the streams of an instance."""
@@ -42,7 +43,7 @@ _COLUMNS: Final[list[Column[StreamInfo]]] = [
 
 
 @streams.command("read")
-@click.argument("instance")
+@INSTANCE()
 @click.argument("stream")
 @click.option("--after", type=int, default=0, help="Behind this item.")
 @click.option("--follow", is_flag=True, help="Wait for further items, until the instance ends.")

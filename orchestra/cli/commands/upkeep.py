@@ -11,7 +11,7 @@ import click
 from orchestra.cli.checks import ExitCode
 from orchestra.cli.doctor import examine
 from orchestra.cli.output import text, text_of_lines
-from orchestra.cli.rendering import as_json, as_text
+from orchestra.cli.rendering import as_text, report_values
 from orchestra.cli.work import SCHEMA, Work, on_store
 from orchestra.clock import SystemClock
 from orchestra.errors import InvalidArgument, StoreCorrupt
@@ -61,7 +61,7 @@ def doctor(work: Work, *, quick: bool) -> ExitCode:
     if work.output.is_for_people:
         work.output.draw(text_of_lines(as_text(report)))
     else:
-        work.output.raw(as_json(report))
+        work.output.value(report_values(report), lambda: None)
     return report.exit_code
 
 

@@ -38,7 +38,8 @@ _PASSED_ON: Final = frozenset({
     "bulk", "cancel", "count_instances", "delete", "drop_messages", "get_version_policy", "hold",
     "list_nodes", "list_operations", "list_streams", "list_version_policies", "now", "nudge", "pin",
     "purge", "raise_event", "release", "request", "rerun", "rewind", "set_labels",
-    "set_version_policy", "start", "terminate", "unpin", "version_report",
+    "set_version_policy", "start", "summarize_store", "terminate", "unpin", "version_report",
+    "watch_store",
 })  # fmt: skip
 """Methods that return no value that a user has stored. An answer to a request belongs to who
 asked.

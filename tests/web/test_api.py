@@ -173,6 +173,8 @@ async def test_pages_follow_each_other(site):
     assert seen == [f"w-{number}" for number in range(5)]
     counts = await site.post("/instances/count", {"group_by": ["name"]})
     assert counts == {"total": 5, "groups": [{"values": {"name": "watch"}, "count": 5}]}
+    bounded = await site.post("/instances/count", {"selection": {"id_prefix": "w"}, "at_most": 3})
+    assert bounded["total"] == 3
 
 
 async def test_messages_are_listed_and_dropped(site):
@@ -209,6 +211,8 @@ async def test_nodes_versions_and_health(site):
     versions = await site.get("/versions", params={"name": "watch"})
     assert [(one["version"], one["is_target"]) for one in versions] == [("1.0.0", True)]
     assert (await site.get("/preflight"))["findings"] == []
+    summary = await site.get("/summary")
+    assert (summary["live"], summary["versions"]) == (0, await site.get("/versions"))
     assert await site.get("/live") == {"status": "live", "nodes": None}
     assert await site.get("/ready") == {"status": "ready", "nodes": 1}
 

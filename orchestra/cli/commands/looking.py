@@ -106,10 +106,13 @@ def ls(work: Work, selection: Selection, order_by: str, limit: int, page: str | 
     metavar="KEY",
     help="name, version, queue, status, held, or label:KEY; may be repeated.",
 )
+@click.option("--at-most", type=click.IntRange(1), help="Stop at this number; without --by.")
 @on_store
-def count(work: Work, selection: Selection, group_by: tuple[str, ...]) -> None:
+def count(work: Work, selection: Selection, group_by: tuple[str, ...], at_most: int | None) -> None:
     """Count instances, all or by groups. The store counts."""
-    counts = work.run(lambda client: client.count_instances(selection, group_by=group_by))
+    counts = work.run(
+        lambda client: client.count_instances(selection, group_by=group_by, at_most=at_most)
+    )
     if not work.output.is_for_people:
         work.output.value(counts, lambda: None)
         return

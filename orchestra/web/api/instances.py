@@ -64,10 +64,13 @@ class Search:
 @strict
 @dataclass
 class Count:
-    """Which instances to count, by which groups."""
+    """Which instances to count, by which groups. ``at_most``: stop at this number, where it counts
+    no groups.
+    """
 
     selection: Conditions = field(default_factory=Conditions)
     group_by: list[str] = field(default_factory=list[str])
+    at_most: int | None = None
 
 
 @strict
@@ -193,7 +196,11 @@ def _bounded(limit: int) -> int:
 @routes.route("POST", "/instances/count", InstanceCounts, role=Role.VIEW)
 async def count_instances(body: Count, client: CurrentClient) -> JSONResponse:
     """Count instances by groups: name, version, queue, status, held, or label:KEY."""
-    return answer(await client.count_instances(body.selection.selection(), group_by=body.group_by))
+    return answer(
+        await client.count_instances(
+            body.selection.selection(), group_by=body.group_by, at_most=body.at_most
+        )
+    )
 
 
 @routes.route("POST", "/instances", InstanceInfo, 201)

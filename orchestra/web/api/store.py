@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from orchestra.client import Client
 from orchestra.client.audit import OperationPage
 from orchestra.client.info import NodeInfo
+from orchestra.client.summaries import StoreSummary
 from orchestra.web.access import CurrentClient
 from orchestra.web.answers import Routes, answer
 from orchestra.web.cursors import cursor_of, page_of
@@ -33,6 +34,12 @@ class Health:
 async def list_nodes(client: CurrentClient) -> JSONResponse:
     """Return the nodes that work on the store."""
     return answer(await client.list_nodes())
+
+
+@routes.route("GET", "/summary", StoreSummary)
+async def summarize_store(client: CurrentClient) -> JSONResponse:
+    """Return what the store holds, in numbers. The cost does not grow with what waits."""
+    return answer(await client.summarize_store())
 
 
 @routes.route("GET", "/operations", OperationPage)

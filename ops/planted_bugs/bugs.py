@@ -618,7 +618,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/operations/rewind.py",
-                "        restored=messages,\n        uncancels=True,\n",
+                "        restored=inbox.restored,\n        uncancels=True,\n",
                 "        uncancels=True,\n",
             ),
         ),
@@ -633,11 +633,26 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/operations/rewind.py",
-                "    if any(one.request_id is not None for one in rows[1:]):\n",
+                "    if record.status is Status.OPEN and any(row.request_id is not None for row in rows[1:]):\n",
                 "    if not rows:\n",
             ),
         ),
         (Tests(("tests/runtime/test_control.py", "-k", "second_rewind")), Simulated("memory")),
+    ),
+    Bug(
+        "a rewind that leads back and reads twice",
+        "31: an earlier rewind has put back what the state of an execution that it undid had read",
+        (
+            Edit(
+                "orchestra/operations/rewind.py",
+                "        read = read_by(led, begun)\n",
+                "",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_rewinds_and_holds.py", "-k", "undone and memory")),
+            Tests(("tests/engine/test_rewinds_and_holds.py", "-k", "any_order and memory")),
+        ),
     ),
     Bug(
         "a release that forgets a due timer",

@@ -7,6 +7,7 @@ execution on exactly one version; the version changes only at the lap's end.
 
 from orchestra import sync as sync
 from orchestra.activities import Activity, ActivityContext, activity, activity_context
+from orchestra.children import ChildHandle
 from orchestra.client import (
     BackfillReport,
     BoundariesDue,
@@ -122,6 +123,7 @@ from orchestra.errors import (
     SessionLost,
     SessionTimeout,
     StaleAttempt,
+    StaleChildHandle,
     StartRefused,
     StoreAliased,
     StoreBusy,
@@ -199,6 +201,7 @@ __all__ = [
     "BulkReport",
     "Cancelled",
     "ChildFailed",
+    "ChildHandle",
     "ChildInfo",
     "Client",
     "CodeChanged",
@@ -322,6 +325,7 @@ __all__ = [
     "Spec",
     "SqliteProvider",
     "StaleAttempt",
+    "StaleChildHandle",
     "Start",
     "StartRefused",
     "StoreAliased",

@@ -26,6 +26,7 @@ from typing import (
 from typing_extensions import TypeForm
 
 from orchestra.activities import Activity, PlainFunction, as_activity
+from orchestra.children import ChildHandle
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
 from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, gather, race, wait
@@ -45,6 +46,7 @@ from orchestra.versions import parse_version
 
 __all__ = [
     "BoundaryRequest",
+    "ChildHandle",
     "Condition",
     "Limits",
     "Lock",
@@ -83,7 +85,9 @@ completed.
 
 
 class DetachedOptions(TypedDict, total=False):
-    """The keyword arguments of :meth:`OrchestrationContext.start_detached`."""
+    """The keyword arguments of :meth:`OrchestrationContext.start_detached` and
+    :meth:`OrchestrationContext.start_background_child`.
+    """
 
     instance_id: str | None
     version: str | None
@@ -99,7 +103,7 @@ class ChildOptions(DetachedOptions, total=False):
 
 
 _PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {
-    kind.name.lower(): kind for kind in OnParentClose
+    kind.name.lower(): kind for kind in OnParentClose if kind is not OnParentClose.KEEP
 }
 _ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {
     None: OnCancel.AS_FITS,
@@ -215,6 +219,18 @@ class Machine(Protocol):
         labels: Mapping[str, str] = ...,
         if_ended: str | None = None,
     ) -> DurableFuture[Any]: ...
+    def start_background_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        payload: Payload,
+        result: Decoder[Any],
+        queue: str | None = None,
+        labels: Mapping[str, str] = ...,
+        if_ended: str | None = None,
+    ) -> ChildHandle[Any]: ...
+    def wait_for_child(self, handle: ChildHandle[Any]) -> DurableFuture[Any]: ...
     def start_detached(
         self,
         name: str,
@@ -738,7 +754,8 @@ class OrchestrationContext:
         future cancels the child and drops its end: the loser of a race, a cancelled branch, a
         cancel while it is awaited. Use :meth:`start_detached` for an instance that must outlive
         this. A boundary gives up nothing: only the execution that started the child gets its end,
-        and ``on_parent_close`` decides what the child does afterwards.
+        and ``on_parent_close`` decides what the child does afterwards. Use
+        :meth:`start_background_child` for a child whose end a later lap awaits.
 
         Args:
             orchestration: a registered function, or the name of an orchestration.
@@ -779,6 +796,116 @@ class OrchestrationContext:
         return self._machine.start_child(
             name, version, instance_id, close, payload, result, queue, dict(labels or {}), if_ended
         )
+
+    @overload
+    def start_background_child(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: type[T],
+        **options: Unpack[DetachedOptions],
+    ) -> ChildHandle[T]: ...
+    @overload
+    def start_background_child(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: TypeForm[T],
+        **options: Unpack[DetachedOptions],
+    ) -> ChildHandle[T]: ...
+    @overload
+    def start_background_child(
+        self, orchestration: str, input: Any = None, **options: Unpack[DetachedOptions]
+    ) -> ChildHandle[Any]: ...
+    @overload
+    def start_background_child(
+        self,
+        orchestration: Callable[[OrchestrationContext, S], Awaitable[R]],
+        input: S,
+        **options: Unpack[DetachedOptions],
+    ) -> ChildHandle[R]: ...
+    @overload
+    def start_background_child(
+        self,
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
+        **options: Unpack[DetachedOptions],
+    ) -> ChildHandle[R]: ...
+    def start_background_child(
+        self,
+        orchestration: str | Callable[[Any, Any], Awaitable[Any]],
+        input: Any = None,  # noqa: A002 - the term of the client's start
+        *,
+        returns: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        if_ended: IfEndedAgain | None = None,
+    ) -> ChildHandle[Any]:
+        """Start a child that goes on over boundaries of this instance, and return its handle at
+        once.
+
+        The handle may stand in the state. :meth:`wait_for_child` in this lap or in any later one
+        gives the child's end, which waits in the inbox until then; it does not count against the
+        inbox's limits. Await each handle at some time, or use :meth:`start_detached`: an end that
+        no code awaits stays there until this instance ends.
+
+        Nothing but the child's own end, or a cancel of it, stops it: neither giving up a wait, nor
+        a boundary, nor the end of this instance. To stop it, call
+        ``ctx.cancel(handle.instance_id)``.
+
+        A start that is refused is told by :meth:`wait_for_child`, as ``ChildFailed``. The arguments
+        are those of :meth:`start_child`.
+
+        Raises:
+            UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError,
+                PayloadTooLarge: as for :meth:`start_child`.
+        """
+        name, payload, result = self._started(orchestration, input, instance_id, version, queue)
+        if result is None or returns is not None:
+            result = decoder(Any if returns is None else returns)
+        check_labels(labels)
+        _check_if_ended(if_ended)
+        return self._machine.start_background_child(
+            name, version, instance_id, payload, result, queue, dict(labels or {}), if_ended
+        )
+
+    def wait_for_child(
+        self, handle: ChildHandle[R], *, timeout: timedelta | None = None
+    ) -> DurableFuture[R]:
+        """Wait for the end of a background child, which this lap or an earlier one has started.
+
+        The result is read by the annotation of the handle: that of the child's function in the lap
+        that starts it, ``ChildHandle[int]`` in the state afterwards. The lap that receives the end
+        may await it again; later laps may not, so keep the result and drop the handle. Giving up
+        the wait leaves the child alone, and another wait may take its end.
+
+        Args:
+            handle: what :meth:`start_background_child` has returned.
+            timeout: after this time the wait ends. It is a timer of this execution.
+
+        Raises:
+            InvalidArgument: it is no handle, or ``timeout`` is no timedelta, or a negative one.
+            ChildFailed: (at the await) the child did not complete, or could not be started.
+            DecodeError: (at the await) its result does not fit.
+            StaleChildHandle: (at the await) another instance has started the child, or an earlier
+                life of this one.
+            EventTimeout: (at the await) it has not ended in time. It is a ``TimeoutError``.
+        """
+        self._machine.check()
+        if not isinstance(handle, ChildHandle):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(
+                f"ctx.wait_for_child takes a handle, not {handle!r}; "
+                "ctx.start_background_child returns one"
+            )
+        if timeout is None:
+            return self._machine.wait_for_child(handle)
+        due = self._due_in(timeout, f"the timeout of child {handle.instance_id!r}")
+        wait = self._machine.wait_for_child(handle)
+        timed_out = EventTimeout(handle.instance_id, timeout, "end of child")
+        return self._timed(wait, due, timed_out)
 
     @overload
     def start_detached(

@@ -669,6 +669,25 @@ class ChildFailed(OrchestrationError):
 _PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was terminated"}
 
 
+class StaleChildHandle(OrchestrationError):
+    """The handle of a background child was awaited where its end does not come: by another instance
+    than its parent, or in a later life of it (a restart, a rewind after the end). The child itself
+    may still run.
+
+    ``orchestration`` and ``child_id`` name the child, ``link`` the command that has started it.
+    """
+
+    def __init__(self, orchestration: str, child_id: str, link: str) -> None:
+        super().__init__(
+            f"the end of child {child_id!r} ({orchestration}) does not come here: another life of "
+            f"an instance has started it ({link}). Await a handle in the life that has started its "
+            "child; to stop the child, use ctx.cancel(handle.instance_id)"
+        )
+        self.orchestration = orchestration
+        self.child_id = child_id
+        self.link = link
+
+
 class EventTimeout(OrchestrationError, TimeoutError):
     """The awaited event or request did not come in time. The wait has ended: it takes no later
     one. ``event`` is its name.

@@ -32,7 +32,9 @@ __all__ = [
     "BoundaryRequested",
     "CancelRequested",
     "CancelSent",
+    "ChildAwaited",
     "ChildCompleted",
+    "ChildEnded",
     "ChildFailedEvent",
     "ChildStarted",
     "CommandCancelled",
@@ -83,6 +85,8 @@ class OnParentClose(IntEnum):
     ABANDON = 0
     CANCEL = 1
     TERMINATE = 2
+    KEEP = 3
+    """It goes on, and its end goes to the instance, whichever execution that has then."""
 
 
 class OnCancel(IntEnum):
@@ -129,6 +133,8 @@ class EventKind(IntEnum):
     CANCEL_SENT = 32
     SEND_DELIVERED = 33
     SEND_REFUSED = 34
+    CHILD_AWAITED = 35
+    CHILD_ENDED = 36
 
 
 _LEVELS: Final[Mapping[Stored, int]] = {
@@ -141,6 +147,8 @@ _LEVELS: Final[Mapping[Stored, int]] = {
     EventKind.CANCEL_SENT.value: 3,
     EventKind.SEND_DELIVERED.value: 3,
     EventKind.SEND_REFUSED.value: 3,
+    EventKind.CHILD_AWAITED.value: 3,
+    EventKind.CHILD_ENDED.value: 3,
 }
 """The levels of the kinds that came after the first library."""
 
@@ -325,6 +333,36 @@ class ChildFailedEvent(InputEvent):
     source: int
     status: str
     cause: ErrorInfo
+
+
+@frozen
+class ChildAwaited(CommandEvent):
+    """The code waits for the end of a background child, which this execution or an earlier one has
+    started. ``link`` is the command that did, ``name`` the child's orchestration.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.CHILD_AWAITED
+    name: str
+    child_id: str
+    link: str
+
+
+@frozen
+class ChildEnded(InputEvent):
+    """The end of a background child was given to the wait ``source``.
+
+    ``status`` is completed, failed, cancelled or terminated; message ``sequence`` of the inbox has
+    told it. Or it is ``lost``, without a message: the child belongs to another life.
+    """
+
+    kind: ClassVar[EventKind] = EventKind.CHILD_ENDED
+    source: int
+    child_id: str
+    link: str
+    status: str
+    sequence: int
+    result: Payload | None = None
+    cause: ErrorInfo | None = None
 
 
 @frozen
@@ -610,7 +648,9 @@ class EventForms:
             "on_cancel", {kind.value: kind for kind in OnCancel}
         )
         self.on_parent_close: Kinds[OnParentClose] = on_parent_close or Kinds(
-            "on_parent_close", {kind.value: kind for kind in OnParentClose}
+            "on_parent_close",
+            {kind.value: kind for kind in OnParentClose},
+            {OnParentClose.KEEP.value: 3},
         )
         self._levels = self.kinds.later_levels
         self._writers: dict[tuple[int, int], EventWriter] = {}
@@ -770,6 +810,19 @@ def _later_kind(event: Event) -> tuple[dict[str, Any], Payload | None]:
                 "request": event.request_id,
             }
             return envelope, event.payload
+        case ChildAwaited():
+            return {"name": event.name, "child": event.child_id, "link": event.link}, None
+        case ChildEnded():
+            ended: dict[str, Any] = {
+                "source": event.source,
+                "child": event.child_id,
+                "link": event.link,
+                "status": event.status,
+                "sequence": event.sequence,
+            }
+            if event.cause is not None:
+                ended["cause"] = error_to_wire(event.cause)
+            return ended, event.result
         case _:
             return _form_of_send(event)
 
@@ -932,6 +985,8 @@ def _read(
             | EventKind.CHILD_COMPLETED
             | EventKind.CHILD_FAILED
             | EventKind.DETACHED_STARTED
+            | EventKind.CHILD_AWAITED
+            | EventKind.CHILD_ENDED
         ):
             return _read_of_child(kind, record, envelope, forms)
         case EventKind.BOUNDARY_REQUESTED:
@@ -1016,6 +1071,26 @@ def _read_of_child(
             cause = error_from_wire(envelope["cause"])
             return ChildFailedEvent(
                 number, at, _field(envelope, "source", int), _field(envelope, "status", str), cause
+            )
+        case EventKind.CHILD_AWAITED:
+            return ChildAwaited(
+                number,
+                at,
+                _field(envelope, "name", str),
+                _field(envelope, "child", str),
+                _field(envelope, "link", str),
+            )
+        case EventKind.CHILD_ENDED:
+            return ChildEnded(
+                number,
+                at,
+                _field(envelope, "source", int),
+                _field(envelope, "child", str),
+                _field(envelope, "link", str),
+                _field(envelope, "status", str),
+                _field(envelope, "sequence", int),
+                record.payload,
+                error_from_wire(envelope["cause"]) if "cause" in envelope else None,
             )
         case _:
             return DetachedStarted(

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from orchestra.codec import Packed, pack_value, unpack
 from orchestra.events import (
     ActivityScheduled,
+    ChildAwaited,
     ChildStarted,
     CommandEvent,
     EventAwaited,
@@ -54,7 +55,7 @@ class Tried(NamedTuple):
 class WaitEntry(NamedTuple):
     """One pending command. Instants are microseconds; ``until`` is set for timers.
 
-    ``child`` is a child's id, and the version that the call named.
+    ``child`` is a child's id, and the version that the call named, where this lap has started it.
     """
 
     kind: str
@@ -83,9 +84,10 @@ _KINDS: Final[Mapping[int, str]] = {
     EventKind.EVENT_AWAITED: "event",
     EventKind.CHILD_STARTED: "child",
     EventKind.REQUEST_AWAITED: "request",
+    EventKind.CHILD_AWAITED: "child",
 }
 
-_NAMED: Final = (ActivityScheduled, EventAwaited, ChildStarted, RequestAwaited)
+_NAMED: Final = (ActivityScheduled, EventAwaited, ChildStarted, RequestAwaited, ChildAwaited)
 
 
 def write_summary(
@@ -119,7 +121,12 @@ def write_summary(
         entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
         if isinstance(event, ChildStarted):
             entries[-1].append([event.child_id, event.version])
+        elif isinstance(event, ChildAwaited):
+            entries[-1].append([event.child_id, None])
     numbers = {_KINDS[kind]: count for kind, count in counts.items() if count}
+    if counts.get(EventKind.CHILD_AWAITED):  # children of both ways are shown as one kind
+        ordinary = counts.get(EventKind.CHILD_STARTED, 0)
+        numbers["child"] = counts[EventKind.CHILD_AWAITED] + ordinary
     if boundary_awaited_since is not None:
         numbers[BOUNDARY_REQUEST] = 1
         entries[_CAP - 1 :] = [[BOUNDARY_REQUEST, "", boundary_awaited_since, None, 0, None]]

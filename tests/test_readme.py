@@ -55,6 +55,7 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "True",
         "o-2 delivered",
         "not delivered: ValueError",
+        "report of shift 1",
         "1.0.0",
         "['completed']",
         "pending",

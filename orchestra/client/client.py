@@ -735,8 +735,9 @@ class Client:
     async def list_messages(
         self, instance_id: str, *, after: int = 0, limit: int = 1000
     ) -> tuple[UnreadMessage, ...]:
-        """Return the unread events and the open requests of an instance, in the order of their
-        arrival, beginning behind number ``after``. Code may have a request in hand already.
+        """Return the unread events, the open requests and the unread ends of background children of
+        an instance, in the order of their arrival, beginning behind number ``after``. Code may have
+        a request in hand already.
 
         Among them are those that were set aside, with the reason: the code awaited them and could
         not decode them. The newest 1,000 of these are kept, of 16 MiB in all, until the end.
@@ -756,8 +757,9 @@ class Client:
         reason: str = "",
         by: str = "",
     ) -> int:
-        """Remove unread events, those included that were set aside, and open requests: those of a
-        name, or those with these ids, or both conditions together. Return how many were removed.
+        """Remove unread events, those included that were set aside, open requests, and unread ends
+        of background children: those of a name, or those with these ids, or both conditions
+        together. Return how many were removed.
 
         The sender of a dropped request gets ``RequestRejected`` with the reason. An event that the
         instance has received already is not touched. Sending a removed one again, with its message
@@ -937,9 +939,10 @@ class Client:
         began with.
 
         The id stays. The executions are numbered on, and the history shows the rewind. Events that
-        were received since that boundary are unread again, in their order. A cancel request is
-        removed, and what held the instance by a fault is over. An instance that has ended begins a
-        new life, without its parent.
+        were received since that boundary are unread again, in their order, and so are the ends of
+        background children that its state has handles of. A cancel request is removed, and what
+        held the instance by a fault is over. An instance that has ended begins a new life, without
+        its parent: its background children that still run have no one to tell.
 
         To name an execution that an earlier rewind has undone is allowed: what its state has read
         is read again, and all that came since is unread.

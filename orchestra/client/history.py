@@ -17,7 +17,9 @@ from orchestra.events import (
     BoundaryRequested,
     CancelRequested,
     CancelSent,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
@@ -71,6 +73,8 @@ class HistoryEvent:
     child_started         name, version, instance_id, queue, on_parent_close, input
     child_completed       source, result
     child_failed          source, status, error
+    child_awaited         name, instance_id
+    child_ended           source, instance_id, status, sequence, result or error
     detached_started      name, version, instance_id, queue, input
     command_cancelled     source
     cancel_requested      reason
@@ -239,6 +243,18 @@ def _later_details(event: Event) -> dict[str, Any]:
             return {"version": event.version, "state": shown(event.state)}
         case ExecutionRewound():
             return {"to": event.to, "by": event.by, "reason": event.reason}
+        case ChildAwaited():
+            return {"name": event.name, "instance_id": event.child_id}
+        case ChildEnded():
+            ended: dict[str, Any] = {
+                "source": event.source,
+                "instance_id": event.child_id,
+                "status": event.status,
+                "sequence": event.sequence,
+            }
+            if event.result is not None:
+                return {**ended, "result": shown(event.result)}
+            return ended if event.cause is None else {**ended, "error": event.cause}
         case RequestReceived():
             received = {"source": event.source, "name": event.name, "sequence": event.sequence}
             return {**received, "request_id": event.request_id, "payload": shown(event.payload)}

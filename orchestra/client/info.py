@@ -57,7 +57,7 @@ class WaitingOn:
     """One thing that an instance waits for: ``kind`` is activity, timer, event, request, child,
     or boundary_request; ``until`` is a timer's due time.
 
-    ``instance_id`` is the child's.
+    ``instance_id`` is the child's; a background child is a ``child`` too.
     """
 
     kind: str
@@ -264,9 +264,9 @@ class PurgeReport:
 class RewindInfo:
     """The result of a rewind: the execution that begins, and its version.
 
-    ``events_restored`` is how many events are unread again; 0 where the same request had done it
-    before. Retention had deleted the histories of ``executions_without_history``, so that events
-    which those received stay read.
+    ``events_restored`` is how many events and ends of background children are unread again; 0 where
+    the same request had done it before. Retention had deleted the histories of
+    ``executions_without_history``, so that events which those received stay read.
     """
 
     instance_id: str
@@ -337,8 +337,12 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, slots=True)
 class UnreadMessage:
-    """An event or a request that waits in an inbox, or an event that was set aside. ``payload`` is
-    a plain JSON value, or :class:`~orchestra.Unreadable`; ``size`` is its bytes.
+    """An event, a request or the end of a background child that waits in an inbox, or an event that
+    was set aside. ``payload`` is a plain JSON value, or :class:`~orchestra.Unreadable`; ``size`` is
+    its bytes.
+
+    For the end of a background child, ``name`` and ``sender`` are its id, ``message_id`` is the
+    :attr:`~orchestra.ChildHandle.link` of its handle, and ``payload`` its result, or its error.
     """
 
     sequence: int
@@ -353,8 +357,10 @@ class UnreadMessage:
     set_aside: str | None = None
     """Why it was set aside: the code that awaited it could not decode it. ``None``: it waits."""
     set_aside_at: datetime | None = None
-    kind: Literal["event", "request"] = "event"
-    """A request stays until it is answered, also while code has it in hand."""
+    kind: Literal["event", "request", "child"] = "event"
+    """A request stays until it is answered, also while code has it in hand; the end of a background
+    child (``child``) until code awaits it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

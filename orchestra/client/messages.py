@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_author, check_id, check_name, check_reason, check_text
@@ -12,6 +12,7 @@ from orchestra.client.values import shown
 from orchestra.clock import from_micros, new_id
 from orchestra.codec import UserText, encode
 from orchestra.errors import InvalidArgument
+from orchestra.levels import Unknown
 from orchestra.operations.messages import drop_messages
 from orchestra.options import check_count
 from orchestra.store.audit import Record
@@ -23,6 +24,12 @@ from orchestra.store.receipts import refusal_error
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Messages"]
+
+_SHOWN_KIND: Final[Mapping[MessageKind | Unknown, Literal["event", "request", "child"]]] = {
+    MessageKind.EVENT: "event",
+    MessageKind.REQUEST: "request",
+    MessageKind.BACKGROUND_CHILD_ENDED: "child",
+}
 
 
 class Messages:
@@ -70,7 +77,7 @@ class Messages:
                 sender=row.sender,
                 size=len(row.payload.data),
                 set_aside=row.aside,
-                kind="event" if row.kind is MessageKind.EVENT else "request",
+                kind=_SHOWN_KIND[row.kind],
                 set_aside_at=None if row.aside is None else from_micros(row.aside_at),
             )
             for row in rows

@@ -146,7 +146,7 @@ def _removal(
         consumed=tuple(
             message.sequence
             for message in messages
-            if message.aside is None and message.kind is MessageKind.EVENT
+            if message.aside is None and message.kind is not MessageKind.REQUEST
         ),
         answers=tuple(
             RequestAnswer(message.message_id, message.sequence, rejection=UserText(why), at=now)

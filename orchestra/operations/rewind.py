@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from orchestra.codec import UserText
+from orchestra.codec import Payload, UserText
 from orchestra.errors import InvalidArgument, NewerLibraryNeeded, OutcomeUnknown
 from orchestra.events import (
     FORMAT,
+    ChildEnded,
     EventReceived,
     EventRecord,
     ExecutionRewound,
     UnknownEvent,
+    error_to_bytes,
     from_record,
     to_record,
 )
@@ -323,13 +325,15 @@ def _inbox(
     """Return what has to change, so that exactly what the state has not read is unread."""
     read: set[int] = set()
     undone = {row.number for row in rows}
+    led, earliest = set(range(1, asked.execution)), 1
     if any(row.rewind is not None for row in rows[1:]):
         # An earlier rewind has left a way, and this one may lead back to it.
         kept = yield from _executions(asked.instance_id, 1)
         begun = [row for row in kept if row.request_id is not None]
-        led = lineage(asked.execution, begun, kept[0].number)
+        earliest = kept[0].number
+        led = lineage(asked.execution, begun, earliest)
         current = record.row.execution
-        undone = {current} | lineage(current, begun, kept[0].number) - led
+        undone = {current} | lineage(current, begun, earliest) - led
         read = read_by(led, begun)
         rows = [row for row in kept if row.number >= asked.execution or row.number in undone]
     unread: list[MessageRow] = []
@@ -341,7 +345,9 @@ def _inbox(
         message.sequence: message
         for messages in received.values()
         for message in messages
-        if message.sequence not in read and message.sequence not in here
+        if message.sequence not in read
+        and message.sequence not in here
+        and _may_be_awaited(message, led, earliest)
     }
     return _Inbox(
         restored=tuple(restored[sequence] for sequence in sorted(restored)),
@@ -349,7 +355,7 @@ def _inbox(
             message.sequence
             for message in unread
             if message.sequence in read
-            and message.kind is MessageKind.EVENT
+            and message.kind is not MessageKind.REQUEST
             and message.aside is None
         ),
         undone=tuple(
@@ -368,9 +374,9 @@ def _received_since(
     catalogue: Catalogue,
     library: Library,
 ) -> Operation[tuple[dict[int, list[MessageRow]], tuple[int, ...]]]:
-    """Return the events that each of these executions has received, as messages that are unread
-    again, and the executions whose histories are gone, or are in a format that no library here
-    reads.
+    """Return the events and the ends of background children that each of these executions has
+    received, as messages that are unread again, and the executions whose histories are gone, or are
+    in a format that no library here reads.
     """
     received: dict[int, list[MessageRow]] = {}
     lost: list[int] = []
@@ -385,9 +391,11 @@ def _received_since(
             records = ()
         if not records:
             lost.append(row.number)
+        seen: set[int] = set()
         for stored in records:
             message = _received(stored, asked, library)
-            if message is not None:
+            if message is not None and message.sequence not in seen:
+                seen.add(message.sequence)  # a lap may await an end more than once
                 received.setdefault(row.number, []).append(message)
     return received, tuple(lost)
 
@@ -412,6 +420,8 @@ def _received(record: EventRecord, asked: Rewinding, library: Library) -> Messag
             "nothing was changed. Do it with that library",
             instance_id=asked.instance_id,
         )
+    if isinstance(event, ChildEnded):
+        return _end_received(event)
     if not isinstance(event, EventReceived):
         return None
     # Its sender's id stays with the tombstone, so that a repeated send still has no effect.
@@ -423,6 +433,38 @@ def _received(record: EventRecord, asked: Rewinding, library: Library) -> Messag
         event.at,
         sender=asked.by,
     )
+
+
+def _end_received(event: ChildEnded) -> MessageRow | None:
+    if not event.sequence:
+        return None  # no message has told it
+    payload = event.result
+    if payload is None:
+        payload = Payload(b"" if event.cause is None else error_to_bytes(event.cause))
+    return MessageRow(
+        event.sequence,
+        event.link,
+        event.child_id,
+        payload,
+        event.at,
+        MessageKind.BACKGROUND_CHILD_ENDED,
+        Status[event.status.upper()].value,
+        sender=event.child_id,
+    )
+
+
+def _may_be_awaited(message: MessageRow, led: set[int], earliest: int) -> bool:
+    """Return whether the state that begins again may read a message. It has a handle of a
+    background child only if an execution that led to it has started the child.
+
+    Args:
+        led: the executions that led to the state, as far as they are known.
+        earliest: the first of those that could be known.
+    """
+    if message.kind is not MessageKind.BACKGROUND_CHILD_ENDED:
+        return True
+    execution = int(message.message_id.rsplit("/", 2)[1])
+    return execution in led or execution < earliest
 
 
 def _children_since(row: InstanceRow, asked: Rewinding) -> Operation[tuple[ChildCancel, ...]]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestra.activities import Activity
+from orchestra.children import ChildHandle, result_of
 from orchestra.clock import from_micros
 from orchestra.codec import Decoder, Payload
 from orchestra.context import BoundaryRequest, Limits
@@ -29,7 +30,9 @@ from orchestra.events import (
     ActivityScheduled,
     BoundaryRequested,
     CancelSent,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
@@ -56,6 +59,7 @@ from orchestra.frames import is_user, place, place_in
 from orchestra.futures import DurableFuture, Future, Seal, Unawaited
 from orchestra.ids import MOST_LABELS, child_id
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
+from orchestra.replay.background import BackgroundChildren, handle_for
 from orchestra.replay.boundary import Boundary
 from orchestra.replay.failing import place_of
 from orchestra.replay.gathered import Gathered
@@ -97,6 +101,7 @@ Answer = (
     | RequestReceived
     | SendDelivered
     | SendRefused
+    | ChildEnded
 )
 """An event that completes a command."""
 
@@ -115,6 +120,8 @@ def _answers(event: InputEvent, command: CommandEvent) -> bool:
             return True
         case (EventReceived(), EventAwaited()) | (RequestReceived(), RequestAwaited()):
             return event.name == command.name
+        case ChildEnded(), ChildAwaited():
+            return event.link == command.link
         case _:
             return False
 
@@ -146,6 +153,7 @@ class Commands:
         "_definition",
         "_patches",
         "_random",
+        "background",
         "boundary",
         "children",
         "counts",
@@ -226,6 +234,8 @@ class Commands:
         self.open_turn: Gathered | None = None
         self.requests: Requests | None = None
         """The requests that its code awaits, and has in hand; ``None``: it has never asked."""
+        self.background: BackgroundChildren | None = None
+        """The background children that its code awaits; ``None``: it has never asked."""
         self._boundary = Boundary()
         self._patches: dict[str, bool] | None = None
         """The answers that the code got about its patches."""
@@ -406,6 +416,24 @@ class Commands:
         if_ended: str | None = None,
     ) -> DurableFuture[Any]:
         """Start a child."""
+        event = self._start_child(
+            name, version, instance_id, on_parent_close, payload, queue, labels, if_ended
+        )
+        return self._open(
+            event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}"
+        )
+
+    def _start_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        on_parent_close: OnParentClose,
+        payload: Payload,
+        queue: str | None,
+        labels: Mapping[str, str],
+        if_ended: str | None,
+    ) -> ChildStarted:
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self.record(
@@ -425,9 +453,33 @@ class Commands:
         self.children += 1
         if not self.journal.replaying:
             self.gathered.started.append(event)
-        return self._open(
-            event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}"
+        return event
+
+    def start_background_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        payload: Payload,
+        result: Decoder[Any],
+        queue: str | None = None,
+        labels: Mapping[str, str] = _NO_LABELS,
+        if_ended: str | None = None,
+    ) -> ChildHandle[Any]:
+        """Start a child whose end goes to the instance. Return its handle."""
+        self.require_kind(EventKind.CHILD_AWAITED, f"background child {name!r}")
+        event = self._start_child(
+            name, version, instance_id, OnParentClose.KEEP, payload, queue, labels, if_ended
         )
+        return handle_for(event, self.identity, result)
+
+    def wait_for_child(self, handle: ChildHandle[Any]) -> DurableFuture[Any]:
+        """Wait for the end of a background child."""
+        if self.background is None:
+            self.background = BackgroundChildren(self)
+        event = self.background.wait(handle)
+        subject = f"result of child {event.child_id!r} in {self.name!r}"
+        return self._open(event, f"child {event.name!r}", result_of(handle), subject)
 
     def start_detached(
         self,
@@ -612,6 +664,9 @@ class Commands:
             self.waits.close(event.name, source)
         elif isinstance(event, RequestAwaited):
             self.waits.close(RequestName(event.name), source)
+        elif isinstance(event, ChildAwaited):
+            assert self.background is not None
+            self.background.close(event)
         elif isinstance(event, ActivityScheduled):
             self.gathered.completed.append(source)
 

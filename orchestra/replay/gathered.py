@@ -12,6 +12,7 @@ from orchestra.events import (
     DetachedStarted,
     EventRecord,
     EventSent,
+    OnParentClose,
     TerminalEvent,
 )
 from orchestra.replay.turns import LogEntry, SetAside, Turn
@@ -95,7 +96,9 @@ class Gathered:
             started = [
                 event
                 for event in started
-                if isinstance(event, DetachedStarted) or event.id in pending
+                if isinstance(event, DetachedStarted)
+                or event.on_parent_close is OnParentClose.KEEP
+                or event.id in pending
             ]
         return Turn(
             events=events,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from orchestra.store.messages import InboxPage, MessageRow, QueueName, Unread
+from orchestra.store.messages import EndName, InboxPage, MessageRow, QueueName, Unread
 
 __all__ = ["Inbox"]
 
@@ -59,6 +59,8 @@ class Inbox:
         """The ends of children, the next one first. Most instances have none, and no queue for
         them.
         """
+        self.ends: dict[EndName, MessageRow] | None = None
+        """The ends of background children. They cross boundaries, and all of them are here."""
         self._count = 0
         self._bytes = 0
         # Of a name without a queue, every unread event up to the first is read already, and others
@@ -67,12 +69,14 @@ class Inbox:
         self._left_to = 0
         for message in messages:
             name = message.queue
-            if name is not None:
+            if name is None:
+                self._add_report(message)
+            elif isinstance(name, EndName):
+                self._add_end(name, message)
+            else:
                 queue = self._queues.setdefault(name, _Queue(0))
                 queue.whole_to = message.sequence
                 self._add(queue, message)
-            else:
-                self._add_report(message)
         self._whole_to = up_to if whole_to is None else whole_to
         if self._whole_to < up_to:
             self._left_to = up_to
@@ -92,6 +96,8 @@ class Inbox:
 
     def head(self, name: QueueName) -> MessageRow | None:
         """Return the next message of a name, if it is in memory."""
+        if isinstance(name, EndName):
+            return self.ends.get(name) if self.ends else None
         queue = self._queues.get(name)
         return queue.messages[0] if queue is not None and queue.messages else None
 
@@ -100,6 +106,8 @@ class Inbox:
 
         It must be read before anything is taken.
         """
+        if isinstance(name, EndName):
+            return False
         queue = self._queues.get(name)
         if queue is None:
             return self._whole_to < self._left_to
@@ -119,6 +127,9 @@ class Inbox:
 
     def take(self, name: QueueName) -> MessageRow:
         """Take the next message of a name."""
+        if isinstance(name, EndName):
+            assert self.ends
+            return self.ends.pop(name)
         queue = self._queues[name]
         message = queue.messages.popleft()
         self._count -= 1
@@ -143,10 +154,12 @@ class Inbox:
         """Take in new messages. The events among them are all there are up to ``whole_to``."""
         for message in messages:
             name = message.queue
-            if name is not None:
-                self._arrive(name, message)
-            else:
+            if name is None:
                 self._add_report(message)
+            elif isinstance(name, EndName):
+                self._add_end(name, message)
+            else:
+                self._arrive(name, message)
         if whole_to < up_to:
             self._left_to = max(self._left_to, up_to)
 
@@ -228,6 +241,11 @@ class Inbox:
         queue.messages.append(message)
         self._count += 1
         self._bytes += len(message.payload.data)
+
+    def _add_end(self, name: EndName, message: MessageRow) -> None:
+        if self.ends is None:
+            self.ends = {}
+        self.ends[name] = message
 
     def _drop(self, queue: _Queue) -> None:
         queue.left_to = max(queue.left_to, queue.whole_to)

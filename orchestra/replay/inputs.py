@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from orchestra.codec import JSON, UserText
 from orchestra.error_info import storable
-from orchestra.errors import ActivityFailed, ChildFailed, ErrorInfo, PayloadError, SessionLost
+from orchestra.errors import ActivityFailed, ChildFailed, PayloadError, SessionLost
 from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandEvent,
@@ -29,9 +31,9 @@ from orchestra.events import (
     SendDelivered,
     SendRefused,
     TimerFired,
-    error_from_bytes,
 )
 from orchestra.futures import DurableFuture
+from orchestra.replay.background import deliver_end, end_event, failure_of
 from orchestra.replay.commands import Answer, Commands
 from orchestra.replay.mail import Mail
 from orchestra.replay.sends import receipt_event, refuse
@@ -44,7 +46,7 @@ from orchestra.replay.turns import (
     SetAside,
 )
 from orchestra.store.kinds import MessageKind, Status
-from orchestra.store.messages import MessageRow, RequestName
+from orchestra.store.messages import EndName, MessageRow, RequestName
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import node_of
 
@@ -67,6 +69,11 @@ def next_input(
     time, pending = commands.time, commands.pending
     timer = time.next_timer if time.timers else None
     number = commands.journal.next_id
+    background = commands.background
+    if background is not None and background.ready:
+        end = background.next_end(mail, number, time.now)
+        if end is not None:
+            return end
     while ends and ends[0].source not in pending:
         ends.popleft()  # late: it was cancelled, or has ended already (I5)
     if timer is None and not mail:
@@ -99,6 +106,9 @@ def next_input(
             source = commands.waits.first(queue)
             if isinstance(queue, RequestName):
                 return _request_event(commands, message, source, mail)
+            if isinstance(queue, EndName):
+                _consume(commands, message, mail)
+                return end_event(message, source, number, time.now)
             aside = _unfit(commands, message, source, may_hold)
             if aside is not None:
                 mail.take(message)
@@ -196,6 +206,11 @@ def deliver(commands: Commands, event: Answer) -> None:
                 commands.gathered.unreadable[error] = commands.gathered.received[-1]
         case RequestReceived():
             _deliver_request(commands, event, future)
+        case ChildEnded():
+            assert commands.background is not None
+            assert isinstance(command.event, ChildAwaited)
+            commands.background.learn(event)
+            deliver_end(event, command.event, future)
         case ChildFailedEvent():
             assert isinstance(command.event, ChildStarted)
             future.fail(
@@ -258,9 +273,4 @@ def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     # An instance with messages of unknown kinds makes no turn.
     assert isinstance(report.kind, MessageKind), report.kind
     status = Status(report.kind.value).name.lower()
-    cause = (
-        error_from_bytes(report.payload.data)
-        if report.payload.data
-        else ErrorInfo(f"orchestra.{status}", "")
-    )
-    return ChildFailedEvent(number, now, report.source, status, cause)
+    return ChildFailedEvent(number, now, report.source, status, failure_of(report, status))

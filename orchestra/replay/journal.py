@@ -10,6 +10,7 @@ from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, NondeterminismE
 from orchestra.events import (
     ActivityScheduled,
     CancelSent,
+    ChildAwaited,
     ChildStarted,
     CommandCancelled,
     CommandEvent,
@@ -24,6 +25,7 @@ from orchestra.events import (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
+    OnParentClose,
     Patched,
     RequestAwaited,
     TerminalEvent,
@@ -203,12 +205,22 @@ def _difference(asked: Event, recorded: Event) -> str | None:
             return None if asked.name == recorded.name else "another event name"
         case RequestAwaited(), RequestAwaited():
             return None if asked.name == recorded.name else "another request name"
-        case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
+        case ChildStarted(), ChildStarted() if _is_kept(asked) != _is_kept(recorded):
+            return "another way to start a child"
+        case (
+            (ChildStarted(), ChildStarted())
+            | (DetachedStarted(), DetachedStarted())
+            | (ChildAwaited(), ChildAwaited())
+        ):
             return None if asked.name == recorded.name else "another orchestration"
         case CommandCancelled(), CommandCancelled():
             return None if asked.source == recorded.source else "another command"
         case _:
             return None
+
+
+def _is_kept(started: ChildStarted) -> bool:
+    return started.on_parent_close is OnParentClose.KEEP
 
 
 def _drift(asked: Event, recorded: Event) -> str | None:
@@ -224,6 +236,10 @@ def _drift(asked: Event, recorded: Event) -> str | None:
             )
         case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
             return _start_drift(asked, recorded)
+        case ChildAwaited(), ChildAwaited():
+            if asked.link == recorded.link:
+                return None
+            return f"child {asked.child_id!r} instead of {recorded.child_id!r}"
         case EventSent(), EventSent():
             if asked.target != recorded.target:
                 return f"instance {asked.target!r} instead of {recorded.target!r}"
@@ -274,7 +290,10 @@ def describe(event: Event) -> str:
         case RequestAwaited():
             return f"a wait for request {event.name!r}"
         case ChildStarted():
-            return f"child {event.name!r} {event.child_id!r}"
+            kind = "background child" if _is_kept(event) else "child"
+            return f"{kind} {event.name!r} {event.child_id!r}"
+        case ChildAwaited():
+            return f"a wait for child {event.name!r} {event.child_id!r}"
         case DetachedStarted():
             return f"a detached start of {event.name!r} {event.child_id!r}"
         case EventSent():

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from orchestra.replay.inbox import Inbox
-from orchestra.store.messages import MessageRow, QueueName
+from orchestra.store.messages import EndName, MessageRow, QueueName
 
 __all__ = ["Mail", "Waits"]
 
@@ -80,7 +80,7 @@ class Mail:
         if not awaited:
             return  # most turns are woken by an activity or a timer
         if inbox.is_whole and len(inbox.names) < len(awaited):
-            for name in tuple(inbox.names):
+            for name in (*inbox.names, *inbox.ends) if inbox.ends else tuple(inbox.names):
                 if name in waits:
                     self._look(name)
         else:
@@ -94,6 +94,10 @@ class Mail:
     def report(self) -> MessageRow | None:
         """The next end of a child, whether it is awaited or not."""
         return self._inbox.report
+
+    def has(self, name: EndName) -> bool:
+        """Return whether the end of a background child waits in the inbox."""
+        return self._inbox.head(name) is not None
 
     def to_read(self) -> tuple[QueueName, ...]:
         """Return the awaited names that must be read from the store before the next message is

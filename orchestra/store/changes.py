@@ -133,6 +133,8 @@ class ChildStart:
     parent: ParentLink
     start: Start | None
     refusal: Packed | None
+    keeps: bool = False
+    """Whether it is a background child: the parent's instance gets the refusal, in any lap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +228,8 @@ class Write:
     may have children (``ExecutionDelta.children``, and always when an operator writes). Their
     unread ends are removed in the write itself, and open children get the mark of their
     ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
-    execution that asked for it is open. The inbox's limit does not count for it. Otherwise the end
-    is dropped.
+    execution that asked for it is open; a background child sends it as long as that life of its
+    parent is open. The inbox's limit does not count for it. Otherwise the end is dropped.
 
     ``due`` is what a boundary that was due does to the instance: it is nudged, or gets the cancel
     mark if it has none, or an operator's hold if it has none.

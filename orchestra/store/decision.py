@@ -430,14 +430,10 @@ class _Deciding:
             return True
         if child.refusal is None:
             return False
-        self._tell(
-            child.parent,
-            child.child_id,
-            MessageKind.CHILD_FAILED,
-            Payload(child.refusal),
-            None,
-            arrivals,
-        )
+        on_close = OnParentClose.KEEP if child.keeps else OnParentClose.ABANDON
+        link = ChildLink(child.parent, on_close)
+        refusal = Payload(child.refusal)
+        self._tell_end(link, child.child_id, Status.FAILED, refusal, None, arrivals)
         return True
 
     def _send(self, send: Send, arrivals: list[tuple[str, Appended]]) -> RefusedSend | None:
@@ -493,15 +489,32 @@ class _Deciding:
             return
         completed = closed.end is ExecutionEnd.COMPLETED
         payload = closed.output if completed else Payload(closed.error or b"")
-        kind = MessageKind(write.state.status.value)
-        self._tell(
-            link.parent,
+        self._tell_end(
+            link,
             write.instance_id,
-            kind,
+            write.state.status,
             payload or Payload(b"null"),
             self._trace_of(write),
             arrivals,
         )
+
+    def _tell_end(
+        self,
+        link: ChildLink,
+        child_id: str,
+        status: Status,
+        payload: Payload,
+        trace: str | None,
+        arrivals: list[tuple[str, Appended]],
+    ) -> None:
+        """Send a child's end to the execution that has asked for it; that of a background child to
+        the life of the instance.
+        """
+        kind, keeps = MessageKind(status.value), link.on_close is OnParentClose.KEEP
+        if keeps:
+            kind = MessageKind.BACKGROUND_CHILD_ENDED
+        source = status.value if keeps else None
+        self._tell(link.parent, child_id, kind, payload, trace, arrivals, source)
 
     def _trace_of(self, write: Write) -> str | None:
         """Return the trace of the execution that a write ends."""
@@ -522,15 +535,20 @@ class _Deciding:
         payload: Payload,
         trace: str | None,
         arrivals: list[tuple[str, Appended]],
+        status: int | None = None,
     ) -> bool:
         """Send a child's end, or a receipt, to the execution that asked for it. Return whether that
         is open.
+
+        With a ``status`` it is the end of a background child: it goes to any execution of that
+        life.
         """
         row = self._reachable(parent.instance_id)
         if (
             row is None
             or not row.is_open
-            or (row.incarnation, row.execution) != (parent.incarnation, parent.execution)
+            or row.incarnation != parent.incarnation
+            or (status is None and row.execution != parent.execution)
         ):
             return False
         now = self._now
@@ -541,7 +559,7 @@ class _Deciding:
             payload,
             now,
             kind,
-            parent.event_id,
+            parent.event_id if status is None else status,
             trace,
             child_id,
         )

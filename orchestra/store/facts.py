@@ -250,7 +250,7 @@ class Needs:
                 len(append.payload.data)
             )
         for instance_id, message in self.restored:
-            if instance_id in coming:
+            if instance_id in coming and message.is_sent:
                 coming[instance_id] = coming[instance_id].plus(len(message.payload.data))
         return coming
 

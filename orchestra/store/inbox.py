@@ -82,6 +82,8 @@ class Inbox:
     def restore(self, messages: Sequence[MessageRow], row: HotRow) -> None:
         """Count messages that an operator's write puts back. The row's bounds count them too."""
         for message in messages:
+            if not message.is_sent:
+                continue  # the end of a background child
             size = len(message.payload.data)
             self._count(message.name, Waiting(1, size))
             if row.most is not None:

@@ -109,7 +109,8 @@ class MessageKind(IntEnum):
     """The kind of a message: an event, the end of a child, a request, or the receipt of a send.
 
     Ends of children are those of :class:`Status`. Such an end, and a receipt, belongs to one
-    execution: it is stored only while that is open, and deleted with it.
+    execution: it is stored only while that is open, and deleted with it. The end of a background
+    child belongs to one life of its instance.
     """
 
     EVENT = 0
@@ -123,6 +124,8 @@ class MessageKind(IntEnum):
     """What the instance has sent to another one is stored there."""
     SEND_REFUSED = 7
     """It was refused, and why."""
+    BACKGROUND_CHILD_ENDED = 8
+    """A background child has ended. It belongs to the instance, and crosses boundaries."""
 
 
 RECEIPTS: Final = (MessageKind.SEND_DELIVERED, MessageKind.SEND_REFUSED)
@@ -138,7 +141,9 @@ REPORTS: Final = (
 """What answers commands of an execution. It is deleted with the execution that has asked."""
 
 
-_MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind}, {5: 3, 6: 3, 7: 3})
+_MESSAGES: Final = Kinds(
+    "message", {kind.value: kind for kind in MessageKind}, {5: 3, 6: 3, 7: 3, 8: 3}
+)
 _HOLDS: Final = Kinds(
     "hold",
     {kind.value: kind for kind in HoldKind},
@@ -200,8 +205,8 @@ class Library:
 THIS_LIBRARY: Final = Library(level=3, writes=3, lowest_readers={1: 1, 2: 2, 3: 3})
 """This library. Level 2 brings the holds for a state that does not migrate, and what operators
 control: a library that knows nothing of their holds would release them. Level 3 brings requests,
-streams, schedules and what instances send each other: an older library would leave their rows
-behind when it deletes an instance.
+streams, schedules, what instances send each other, and background children: an older library would
+leave their rows behind when it deletes an instance.
 """
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "KEPT_ASIDE",
     "NAMES_SHOWN",
     "Aside",
+    "EndName",
     "InboxPage",
     "MessageRow",
     "QueueName",
@@ -28,8 +29,16 @@ class RequestName(NamedTuple):
     name: str
 
 
-QueueName = str | RequestName
-"""What code waits for: events of a name, or requests of a name."""
+class EndName(NamedTuple):
+    """The queue of the end of one background child, by the command that started it. All of it is
+    always in memory.
+    """
+
+    link: str
+
+
+QueueName = str | RequestName | EndName
+"""What code waits for: events of a name, requests of a name, or the end of a background child."""
 
 
 @frozen
@@ -40,7 +49,8 @@ class MessageRow:
     ``sender`` is the node whose client sent it, or the name of a stand-alone client.
 
     For the end of a child, ``name`` and ``sender`` are its id, ``payload`` its output or error, and
-    ``source`` the event that started it.
+    ``source`` the event that started it. For that of a background child, ``message_id`` is the
+    command that started it, and ``source`` the stored :class:`~orchestra.store.kinds.Status`.
 
     ``aside`` says why the message was set aside, at ``aside_at``; ``None``: it waits.
     """
@@ -59,10 +69,18 @@ class MessageRow:
 
     @property
     def queue(self) -> QueueName | None:
-        """The queue in which it waits for code; ``None``: it is no message of a sender."""
+        """The queue in which it waits for code; ``None``: it answers a command of one execution."""
         if self.kind is MessageKind.EVENT:
             return self.name
-        return RequestName(self.name) if self.kind is MessageKind.REQUEST else None
+        if self.kind is MessageKind.REQUEST:
+            return RequestName(self.name)
+        is_end = self.kind is MessageKind.BACKGROUND_CHILD_ENDED
+        return EndName(self.message_id) if is_end else None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether a sender has sent it: it counts against the inbox, and is read by pages."""
+        return self.kind is MessageKind.EVENT or self.kind is MessageKind.REQUEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ from orchestra.events import (
     BoundaryRequested,
     CancelRequested,
     CancelSent,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
@@ -46,6 +48,7 @@ from orchestra.events import (
     ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
+    OnParentClose,
     Patched,
     RequestAwaited,
     RequestReceived,
@@ -71,6 +74,7 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.store.routes import Kind
 from orchestra.summary import BOUNDARY_REQUEST, read_summary
+from orchestra.testing.background_checks import background_problems
 from orchestra.testing.request_checks import request_problems
 from orchestra.testing.schedule_checks import find_schedule_faults
 from orchestra.testing.stream_checks import find_left_journals, find_stream_faults
@@ -105,7 +109,14 @@ _ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
     ContinuedAsNew: ExecutionEnd.CONTINUED_AS_NEW,
 }
 
-_PENDING: Final = (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted, RequestAwaited)
+_PENDING: Final = (
+    ActivityScheduled,
+    TimerCreated,
+    EventAwaited,
+    ChildStarted,
+    RequestAwaited,
+    ChildAwaited,
+)
 """The commands that wait for an end."""
 
 _GOES_ON: Final = (ExecutionEnd.CONTINUED_AS_NEW, ExecutionEnd.REWOUND)
@@ -423,6 +434,10 @@ class _Inspection:
             self._directory, instance.record, histories
         ):
             found.add(invariant, problem, number, event_id)
+        for invariant, problem, number, event_id in background_problems(
+            self._directory, instance.record, histories, quiescent=self._quiescent
+        ):
+            found.add(invariant, problem, number, event_id)
         _check_activities(instance, histories, found)
         for fault in find_stream_faults(self._directory, instance_id, quiescent=self._quiescent):
             found.add("I16", fault)
@@ -479,7 +494,11 @@ class _Inspection:
         to come.
         """
         record = instance.record
-        asked = {event.id: event for event in events or () if isinstance(event, ChildStarted)}
+        asked = {
+            event.id: event
+            for event in events or ()
+            if isinstance(event, ChildStarted) and not is_background(event)
+        }
         waiting = {
             event.id for event in pending_commands(events or ()) if isinstance(event, ChildStarted)
         }
@@ -531,6 +550,8 @@ class _Inspection:
         if not isinstance(command, ChildStarted) or command.child_id != child.row.instance_id:
             found.add("I5", f"its parent has not asked for it with event {link.event_id}")
             return
+        if is_background(command):
+            return  # its end goes to the instance, in any lap
         answers = [event for event in events.values() if _source(event) == link.event_id]
         for answer in answers:
             match answer:
@@ -833,6 +854,8 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
                 )
         case (EventReceived(), EventAwaited()) | (RequestReceived(), RequestAwaited()):
             fits = event.name == command.name
+        case ChildEnded(), ChildAwaited():
+            fits = event.link == command.link
         case _:
             fits = False
     if not fits:
@@ -1012,6 +1035,7 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
         EventAwaited: "event",
         ChildStarted: "child",
         RequestAwaited: "request",
+        ChildAwaited: "child",
     }
     expected = Counter(kinds[type(event)] for event in pending)
     named = dict(read_summary(record.summary).counts)
@@ -1044,18 +1068,27 @@ def _source(event: Event) -> int | None:
             return event.source
         case ChildCompleted() | ChildFailedEvent() | SendDelivered() | SendRefused():
             return event.source
+        case ChildEnded():
+            return event.source
         case _:
             return None
 
 
 def pending_commands(
     events: Sequence[Event],
-) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted | RequestAwaited]:
-    """Yield the commands that have no end yet."""
+) -> Iterator[
+    ActivityScheduled | TimerCreated | EventAwaited | ChildStarted | RequestAwaited | ChildAwaited
+]:
+    """Yield the commands that have no end yet. No code awaits the start of a background child."""
     over = {_source(event) for event in events}
     for event in events:
-        if isinstance(event, _PENDING) and event.id not in over:
+        if isinstance(event, _PENDING) and event.id not in over and not is_background(event):
             yield event
+
+
+def is_background(event: Event) -> bool:
+    """Return whether an event starts a background child."""
+    return isinstance(event, ChildStarted) and event.on_parent_close is OnParentClose.KEEP
 
 
 def pending_sends(events: Sequence[Event]) -> set[int]:

@@ -29,7 +29,9 @@ from orchestra.events import (
     BoundaryRequested,
     CancelRequested,
     CancelSent,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
@@ -130,6 +132,17 @@ EVENTS = [
     (
         DetachedStarted(1, AT, "ship", "1.0.0", "two", VALUE, "slow"),
         {"name": "ship", "version": "1.0.0", "instance_id": "two", "queue": "slow", "input": READ},
+    ),
+    (ChildAwaited(1, AT, "ship", "two", "one/a/1/2"), {"name": "ship", "instance_id": "two"}),
+    (
+        ChildEnded(1, AT, 2, "two", "one/a/1/2", "completed", 7, VALUE),
+        {
+            "source": 2,
+            "instance_id": "two",
+            "status": "completed",
+            "sequence": 7,
+            "result": READ,
+        },
     ),
     (RequestAwaited(1, AT, "add"), {"name": "add"}),
     (

@@ -12,6 +12,7 @@ from orchestra.events import (
     EVENTS,
     ActivityScheduled,
     CancelSent,
+    ChildAwaited,
     ChildStarted,
     CommandCancelled,
     CommandEvent,
@@ -28,7 +29,7 @@ from orchestra.events import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
-from orchestra.store.kinds import THIS_LIBRARY, MessageKind
+from orchestra.store.kinds import THIS_LIBRARY, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.receipts import DELIVERED, refusal_payload
 
@@ -200,6 +201,23 @@ class Drive:
         self.put_end(self.child(name), value, kind)
         return self.turn()
 
+    def put_background_end(self, link, value=None, status=Status.COMPLETED):
+        """A background child ends, and nobody looks yet. ``value`` is as in ``put_end``."""
+        if status is Status.COMPLETED:
+            payload = encode(value, subject="output")
+        else:
+            payload = Payload(pack({"error": error_to_wire(ErrorInfo("ValueError", value))}))
+        self.sent += 1
+        kind = MessageKind.BACKGROUND_CHILD_ENDED
+        self.inbox.append(
+            MessageRow(self.sent, link, "kid-1", payload, self.now, kind, status.value)
+        )
+
+    def background_ended(self, link, value=None, status=Status.COMPLETED):
+        """A background child ends."""
+        self.put_background_end(link, value, status)
+        return self.turn()
+
     def cancel(self, reason="enough"):
         """The instance is cancelled."""
         return self.turn(cancel=reason)
@@ -292,6 +310,8 @@ def words(event):
             return f"request {event.name}"
         case ChildStarted():
             return f"child {event.name}"
+        case ChildAwaited():
+            return f"end of {event.child_id}"
         case DetachedStarted():
             return f"detached {event.name}"
         case EventSent():

@@ -85,9 +85,9 @@ def cross_boundary(
     )
     assert not isinstance(resolution.how, Unknown)
     # What was written at a higher level ends with its execution, unless it waits in the inbox.
-    unread = (
-        instance.kind.level if len(instance.inbox) or not instance.inbox.is_whole else BASE_LEVEL
-    )
+    inbox = instance.inbox
+    has_unread = len(inbox) or inbox.ends or not inbox.is_whole
+    unread = instance.kind.level if has_unread else BASE_LEVEL
     level = max(unread, resolution_level(catalogue, resolution.how))
     floating = resolution.how is ResolvedBy.POLICY
     instance.kind = kind_of(

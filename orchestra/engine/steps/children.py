@@ -56,7 +56,8 @@ def child_start(
             f"no living node has registered orchestration {event.name!r}; start a runtime that "
             "has it"
         )
-        return ChildStart(event.child_id, link, None, _error(UnknownOrchestration, reason))
+        refusal = _error(UnknownOrchestration, reason)
+        return ChildStart(event.child_id, link, None, refusal, _is_kept(event))
     version = version or LOWEST_VERSION
     how = ResolvedBy.POLICY if event.version is None else ResolvedBy.EXPLICIT
     resolution = Resolution(how, node, policy_of(catalogue, event.name)[1])
@@ -103,9 +104,12 @@ def child_start(
         f"instance {event.child_id!r} exists: it still runs, or another start made it; choose "
         "another id"
     )
-    return ChildStart(
-        event.child_id, link, start, _error(InstanceExists, taken) if attached else None
-    )
+    refusal = _error(InstanceExists, taken) if attached else None
+    return ChildStart(event.child_id, link, start, refusal, _is_kept(event))
+
+
+def _is_kept(event: ChildStarted | DetachedStarted) -> bool:
+    return isinstance(event, ChildStarted) and event.on_parent_close is OnParentClose.KEEP
 
 
 def _if_ended(event: ChildStarted | DetachedStarted) -> IfEnded:

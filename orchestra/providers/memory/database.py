@@ -300,7 +300,7 @@ class Database:
         messages = self.messages_of(instance_id, dialect)
         aside = self.aside_of(instance_id)
         names = Counter(message.name for message in aside)
-        names.update(message.name for message in messages if message.queue is not None)
+        names.update(message.name for message in messages if message.is_sent)
         most = sorted(names.items(), key=lambda named: (-named[1], named[0]))[:NAMES_SHOWN]
         unread_at_end = values["unread_at_end"]
         return InstanceRecord(
@@ -313,7 +313,7 @@ class Database:
             created_at=created_at,
             updated_at=row.updated_at,
             created_by=values["created_by"],
-            unread_messages=sum(message.queue is not None for message in messages),
+            unread_messages=sum(message.is_sent for message in messages),
             unread_at_end={} if unread_at_end is None else unpack(unread_at_end),
             labels={key: value for _, key, value in self.labels.of(instance_id)},
             activities=tuple(self.activities_of(instance_id)),

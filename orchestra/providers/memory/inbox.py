@@ -65,7 +65,7 @@ def page_of(
     found: list[MessageRow] = []
     whole_to, events, size = up_to, 0, 0
     for message in messages:
-        if message.queue is not None:
+        if message.is_sent:
             if whole_to < up_to:
                 continue
             size += len(message.payload.data)

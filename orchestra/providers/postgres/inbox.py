@@ -54,7 +54,9 @@ def read_unread(
     """
     share = page.share(len(after))
     events = {name: number for name, number in after.items() if isinstance(name, str)}
-    requests = {name.name: number for name, number in after.items() if not isinstance(name, str)}
+    requests = {
+        name.name: number for name, number in after.items() if isinstance(name, RequestName)
+    }
     asked = ((sql.READ_UNREAD, events), (sql.READ_UNREAD_REQUESTS, requests))
     bounds = (up_to, share.messages + 1, share.bytes)
     reads = [

@@ -718,7 +718,8 @@ READ_UNREAD: Final = _unread(0)
 READ_UNREAD_REQUESTS: Final = _unread(5)
 LIST_MESSAGES: Final = f"""
     SELECT {_M_COLUMNS} FROM @message m
-    WHERE m.instance_id = $1::text AND (m.kind < 1 OR m.kind = 5) AND m.sequence > $2::bigint ORDER BY m.sequence LIMIT $3::bigint"""
+    WHERE m.instance_id = $1::text AND (m.kind < 1 OR m.kind = 5 OR m.kind = 8) AND m.sequence > $2::bigint
+    ORDER BY m.sequence LIMIT $3::bigint"""
 LIST_ASIDE: Final = f"""
     SELECT {tables.SET_ASIDE.without("instance_id").listed("a")} FROM @set_aside a
     WHERE a.instance_id = $1::text AND a.sequence > $2::bigint ORDER BY a.sequence LIMIT $3::bigint"""
@@ -963,8 +964,8 @@ WAITING_SESSIONS: Final = _waiting_routes(
     f"a.queue >= chr({ord(SESSION_QUEUES[0])}) AND a.queue < chr({ord(SESSION_QUEUES[1])})"
 )
 LIST_REPORTS: Final = (
-    "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 AND source > 0 "
-    "ORDER BY source"
+    "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 AND kind <> 8 "
+    "AND source > 0 ORDER BY source"
 )
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM @execution x

@@ -385,7 +385,7 @@ READ_INBOX: Final = f"""
 
 LIST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
-    WHERE instance_id = ? AND kind IN (0, 5) AND sequence > ? ORDER BY sequence LIMIT ?"""
+    WHERE instance_id = ? AND kind IN (0, 5, 8) AND sequence > ? ORDER BY sequence LIMIT ?"""
 LIST_ASIDE: Final = f"""
     SELECT {tables.SET_ASIDE.without("instance_id").listed()} FROM set_aside
     WHERE instance_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
@@ -558,7 +558,7 @@ NEXT_WAITING_ROUTE: Final = f"""
     ORDER BY a.queue, a.name LIMIT 1"""
 LIST_REPORTS: Final = (
     "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 "
-    "AND source > 0 ORDER BY source"
+    "AND kind <> 8 AND source > 0 ORDER BY source"
 )
 LIST_EXECUTIONS: Final = f"""
     SELECT {EXECUTION_COLUMNS} FROM execution x

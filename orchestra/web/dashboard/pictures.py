@@ -126,6 +126,7 @@ _BEGINS: Final = {
     "event_awaited": "event",
     "request_awaited": "request",
     "child_started": "child",
+    "child_awaited": "child",
 }
 _ENDS: Final = {
     "activity_completed": "completed",
@@ -135,6 +136,7 @@ _ENDS: Final = {
     "request_received": "received",
     "child_completed": "completed",
     "child_failed": "failed",
+    "child_ended": "ended",
     "command_cancelled": "cancelled",
 }
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from tests.support.contract.ages import AgeTests
 from tests.support.contract.asides import AsideTests
 from tests.support.contract.audit import AuditTests
+from tests.support.contract.background import BackgroundChildTests
 from tests.support.contract.cancels import CancelTests
 from tests.support.contract.children import ChildTests
 from tests.support.contract.claims import ClaimTests
@@ -69,6 +70,7 @@ class ProviderContract(
     ExecutionTests,
     CancelTests,
     ChildTests,
+    BackgroundChildTests,
     HoldTests,
     HoldByOperatorTests,
     BeginAgainTests,

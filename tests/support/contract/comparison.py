@@ -636,7 +636,7 @@ class ComparedWithModel(RuleBasedStateMachine):
     def child(self, data: some.DataObject, row: InstanceRow) -> ChildStart:
         child_id, link = data.draw(_instances), self.link(data, row)
         if not data.draw(_mostly):
-            return ChildStart(child_id, link, None, b"hopeless")
+            return ChildStart(child_id, link, None, b"hopeless", data.draw(some.booleans()))
         self.made += 1
         start = a_start(child_id, f"incarnation {self.made}", str(link), data.draw(_kinds))
         if not data.draw(_mostly):
@@ -653,6 +653,7 @@ class ComparedWithModel(RuleBasedStateMachine):
                 if_ended=data.draw(some.sampled_from((IfEnded.LEAVE, IfEnded.RESTART_OWN))),
             ),
             b"taken",
+            close is OnParentClose.KEEP,
         )
 
     def link(self, data: some.DataObject, row: InstanceRow) -> ParentLink:

@@ -15,7 +15,7 @@ from orchestra.store.catalogue import Catalogue, PolicyRow
 from orchestra.store.census import Census, OpenCode, SeenCode, in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY, Pin
-from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, Status
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.queries import (
     Counted,
@@ -110,7 +110,8 @@ class ModelDirectory:
         if instance is None:
             return []
         found = [read_message(message, self._dialect) for message in instance.messages]
-        unread = [one for one in found if one.kind in SENT and one.sequence > after]
+        shown = (*SENT, MessageKind.BACKGROUND_CHILD_ENDED)
+        unread = [one for one in found if one.kind in shown and one.sequence > after]
         unread += [one for one in instance.aside if one.sequence > after]
         return sorted(unread, key=lambda one: one.sequence)[:limit]
 

@@ -663,13 +663,10 @@ class Group:
                 if change.state.status is Status.COMPLETED
                 else Payload(closed.error or b"")
             )
-            kind = MessageKind(change.state.status.value)
-            message = (
-                kind,
-                output or Payload(b"null"),
-                instance.executions[instance.row.execution].traceparent,
-            )
-            self._report(instance.row.parent, change.instance_id, message, arrivals)
+            trace = instance.executions[instance.row.execution].traceparent
+            keeps = instance.on_parent_close is OnParentClose.KEEP
+            end = change.state.status, output or Payload(b"null"), trace
+            self._tell_end(instance.row.parent, change.instance_id, end, arrivals, keeps=keeps)
         if change.restart is not None:
             self._kinds.setdefault(change.restart.kind)
             self._begin_again(change.restart, self._instances[change.instance_id])
@@ -688,13 +685,32 @@ class Group:
                 return True
         if child.refusal is None:
             return False
-        self._report(
-            child.parent,
-            child.child_id,
-            (MessageKind.CHILD_FAILED, Payload(child.refusal), None),
-            arrivals,
-        )
+        end = Status.FAILED, Payload(child.refusal), None
+        self._tell_end(child.parent, child.child_id, end, arrivals, keeps=child.keeps)
         return True
+
+    def _tell_end(
+        self,
+        link: ParentLink,
+        child_id: str,
+        end: tuple[Status, Payload, str | None],
+        arrivals: list[tuple[str, Appended]],
+        *,
+        keeps: bool,
+    ) -> None:
+        """Tell an execution that its child has ended, or any execution of that life if it keeps the
+        child in the background.
+        """
+        status, payload, trace = end
+        if not keeps:
+            kind = MessageKind(status.value)
+            self._report(link, child_id, (kind, payload, trace), arrivals)
+            return
+        parent = self._instances.get(link.instance_id)
+        if parent is not None and parent.row.incarnation == link.incarnation:
+            kind = MessageKind.BACKGROUND_CHILD_ENDED
+            now = replace(link, execution=parent.row.execution)
+            self._report(now, child_id, (kind, payload, trace), arrivals, str(link), status.value)
 
     def _cancel_child(self, cancel: ChildCancel, arrivals: list[tuple[str, Appended]]) -> None:
         child = self._instances.get(cancel.child_id)
@@ -714,7 +730,7 @@ class Group:
             and (parent.instance_id, parent.incarnation, parent.execution)
             == (write.instance_id, write.incarnation, execution)
             and child.status is Status.OPEN
-            and child.on_parent_close is not OnParentClose.ABANDON
+            and child.on_parent_close in (OnParentClose.CANCEL, OnParentClose.TERMINATE)
         ]
         for _, key in sorted(bound):
             child = self._instances[key]
@@ -753,6 +769,8 @@ class Group:
         child_id: str,
         end: tuple[MessageKind, Payload, str | None],
         arrivals: list[tuple[str, Appended]],
+        message_id: str | None = None,
+        source: int | None = None,
     ) -> None:
         parent = self._instances.get(link.instance_id)
         if parent is None or parent.status is not Status.OPEN:
@@ -763,12 +781,12 @@ class Group:
         kind, payload, traceparent = end
         message = MessageRow(
             row.inbox_seq,
-            str(link),
+            message_id or str(link),
             child_id,
             payload,
             self._now,
             kind,
-            link.event_id,
+            source or link.event_id,
             traceparent,
             child_id,
         )

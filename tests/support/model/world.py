@@ -111,7 +111,11 @@ class ModelInstance:
             activities=tuple(self.activities[key] for key in sorted(self.activities)),
             expires_at=self.expires_at,
             reports=tuple(
-                sorted(message.source for message in self.messages if message.kind not in SENT)
+                sorted(
+                    message.source
+                    for message in self.messages
+                    if message.kind not in (*SENT, MessageKind.BACKGROUND_CHILD_ENDED)
+                )
             ),
             set_aside=len(self.aside),
             unread_by_name=dict(self.names[:16]),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, Never, TypedDict, assert_never, assert_type
 
 from orchestra import (
+    ChildHandle,
     DurableFuture,
     Future,
     OrchestrationContext,
@@ -150,6 +151,22 @@ async def children(ctx: OrchestrationContext) -> None:
     assert_type(await ctx.start_child("child", Paid(1)), Any)
     assert_type(await ctx.start_child("child", Paid(1), returns=Refused), Refused)
     assert_type(await ctx.start_child("child", Paid(1), returns=Refused | None), Refused | None)
+    handle = ctx.start_background_child(child, Paid(1))
+    assert_type(handle, ChildHandle[Refused | None])
+    assert_type(ctx.wait_for_child(handle), DurableFuture[Refused | None])
+    assert_type(await ctx.wait_for_child(handle, timeout=timedelta(1)), Refused | None)
+    assert_type(ctx.start_background_child(childless), ChildHandle[float])
+    assert_type(ctx.start_background_child("child", Paid(1)), ChildHandle[Any])
+    assert_type(ctx.start_background_child("child", returns=Refused), ChildHandle[Refused])
+    assert_type(
+        ctx.start_background_child("child", 1, returns=int | None, labels={"a": "b"}),
+        ChildHandle[int | None],
+    )
+    won = await ctx.race(ctx.wait_for_child(handle), ctx.wait_for_event("x", Paid))
+    assert_type(won, RaceResult[Refused | None | Paid])
+    wider: ChildHandle[Refused | str | None] = handle
+    print(wider.link, won.index)
+    assert_type(handle.instance_id, str)
     assert_type(ctx.start_detached(child, Paid(1)), str)
     assert_type(ctx.start_detached("child", Paid(1)), str)
 
@@ -179,6 +196,10 @@ async def mistakes(ctx: OrchestrationContext) -> None:
     ctx.start_child(child, Paid(1), labels=7)  # type: ignore[call-overload]
     ctx.start_child(child, Paid(1), if_ended="again")  # type: ignore[call-overload]
     ctx.start_detached("child", on_parent_close="cancel")  # type: ignore[call-overload]
+    ctx.start_background_child(child, Refused("x"))  # type: ignore[arg-type]
+    ctx.start_background_child(child, Paid(1), on_parent_close="cancel")  # type: ignore[call-overload]
+    ctx.start_child(child, Paid(1), on_parent_close="keep")  # type: ignore[call-overload]
+    ctx.wait_for_child("child")  # type: ignore[arg-type]
     ctx.start_child(probe, Paid(1))  # type: ignore[arg-type]
     ctx.start_detached(child, 7)  # type: ignore[arg-type]
     ctx.schedule_timer(5)  # type: ignore[arg-type]

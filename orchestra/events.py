@@ -1081,15 +1081,16 @@ def _read_of_child(
                 _field(envelope, "link", str),
             )
         case EventKind.CHILD_ENDED:
+            status = _field(envelope, "status", str)
             return ChildEnded(
                 number,
                 at,
                 _field(envelope, "source", int),
                 _field(envelope, "child", str),
                 _field(envelope, "link", str),
-                _field(envelope, "status", str),
+                status,
                 _field(envelope, "sequence", int),
-                record.payload,
+                _payload(record) if status == "completed" else None,
                 error_from_wire(envelope["cause"]) if "cause" in envelope else None,
             )
         case _:

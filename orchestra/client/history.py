@@ -74,7 +74,7 @@ class HistoryEvent:
     child_completed       source, result
     child_failed          source, status, error
     child_awaited         name, instance_id
-    child_ended           source, instance_id, status, sequence, result or error
+    child_ended           source, instance_id, status, sequence, result, error
     detached_started      name, version, instance_id, queue, input
     command_cancelled     source
     cancel_requested      reason
@@ -246,15 +246,14 @@ def _later_details(event: Event) -> dict[str, Any]:
         case ChildAwaited():
             return {"name": event.name, "instance_id": event.child_id}
         case ChildEnded():
-            ended: dict[str, Any] = {
+            return {
                 "source": event.source,
                 "instance_id": event.child_id,
                 "status": event.status,
                 "sequence": event.sequence,
+                "result": shown(event.result),
+                "error": event.cause,
             }
-            if event.result is not None:
-                return {**ended, "result": shown(event.result)}
-            return ended if event.cause is None else {**ended, "error": event.cause}
         case RequestReceived():
             received = {"source": event.source, "name": event.name, "sequence": event.sequence}
             return {**received, "request_id": event.request_id, "payload": shown(event.payload)}

@@ -142,6 +142,7 @@ EVENTS = [
             "status": "completed",
             "sequence": 7,
             "result": READ,
+            "error": None,
         },
     ),
     (RequestAwaited(1, AT, "add"), {"name": "add"}),

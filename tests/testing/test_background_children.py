@@ -171,6 +171,7 @@ async def test_what_an_instance_waits_for_is_shown_and_can_be_selected():
             "status": "completed",
             "sequence": 1,
             "result": {"day": 1, "lines": 10},
+            "error": None,
         }
 
 

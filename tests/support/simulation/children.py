@@ -142,9 +142,11 @@ class WatchedChildren:
                 if instance.status is Status.COMPLETED
                 else Payload(error or b"")
             )
-            self._tell(
-                instance.parent, instance.instance_id, MessageKind(instance.status.value), end
-            )
+            if instance.on_parent_close is OnParentClose.KEEP:
+                self._tell_life(instance.parent, instance.instance_id, instance.status, end)
+            else:
+                kind = MessageKind(instance.status.value)
+                self._tell(instance.parent, instance.instance_id, kind, end)
         elsewhere = tuple(one for one in granted.arrivals if one[1].activity is None)
         told = elsewhere, granted.taken, granted.refused
         assert told == (tuple(self._arrivals), tuple(taken), refused), (
@@ -226,7 +228,11 @@ class WatchedChildren:
             self._counts["detached, the id was taken"] += 1
             return False
         self._counts["children refused"] += 1
-        self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal))
+        refusal = Payload(child.refusal)
+        if child.keeps:
+            self._tell_life(child.parent, child.child_id, Status.FAILED, refusal)
+        else:
+            self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, refusal)
         return True
 
     def _close(self, instance: WatchedInstance, execution: int) -> None:
@@ -237,7 +243,7 @@ class WatchedChildren:
             if link is not None and (link.instance_id, link.incarnation, link.execution) == closed:
                 bound.append((link.event_id, child))
         for _, child in sorted(bound, key=lambda pair: pair[0]):
-            if child.on_parent_close is not OnParentClose.ABANDON:
+            if child.on_parent_close in (OnParentClose.CANCEL, OnParentClose.TERMINATE):
                 self._counts[f"children to {child.on_parent_close.name.lower()}"] += (
                     child.status is Status.OPEN
                 )
@@ -294,6 +300,38 @@ class WatchedChildren:
         )
         return True
 
+    def _tell_life(self, link: ParentLink, child_id: str, status: Status, payload: Payload) -> None:
+        """Tell a life of an instance of the end of its background child, in whichever execution it
+        is.
+        """
+        parent = self._instances.get(link.instance_id)
+        current = None if parent is None else (parent.incarnation, parent.status)
+        if parent is None or current != (link.incarnation, Status.OPEN):
+            self._counts["background ends that nobody waits for"] += 1
+            return
+        self._counts["background ends told"] += 1
+        if parent.number != link.execution:
+            self._counts["background ends told to a later lap"] += 1
+        received = [one for ends in parent.ends_in.values() for one in ends.values()]
+        assert all(one.message_id != str(link) for one in (*parent.ends.values(), *received)), (
+            f"I5: {link} is told twice"
+        )
+        parent.inbox_seq += 1
+        end = MessageRow(
+            parent.inbox_seq,
+            str(link),
+            child_id,
+            payload,
+            self._now,
+            MessageKind.BACKGROUND_CHILD_ENDED,
+            status.value,
+            sender=child_id,
+        )
+        parent.ends[end.sequence] = end
+        self._arrivals.append(
+            (link.instance_id, Appended(end.sequence, parent.owner, fresh=True, message=end))
+        )
+
 
 def _check_start(event: ChildStarted | DetachedStarted, child: ChildStart, start: Start) -> None:
     place = f"{child.parent} starts {child.child_id}"
@@ -310,6 +348,7 @@ def _check_start(event: ChildStarted | DetachedStarted, child: ChildStart, start
     )
     close = event.on_parent_close if isinstance(event, ChildStarted) else OnParentClose.ABANDON
     assert start.on_parent_close is close, f"rule 20: {place}, to {start.on_parent_close.name} it"
+    assert child.keeps == (close is OnParentClose.KEEP), f"rule 20: {place}, and keeps it wrongly"
     assert attached == (child.refusal is not None), (
         f"rule 20: {place}, and nobody is told when that cannot be"
     )

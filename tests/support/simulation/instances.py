@@ -38,6 +38,12 @@ class WatchedInstance:
     """The executions that led to the state of each."""
     reports: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
     """Ends of children that have come and are not told yet."""
+    ends: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
+    """Ends of background children that have come, and that no code has awaited yet."""
+    ends_in: dict[int, dict[int, MessageRow]] = field(
+        default_factory=dict[int, dict[int, MessageRow]]
+    )
+    """Those that each execution has received, of all lives."""
     parent: ParentLink | None = None
     root: str | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
@@ -110,6 +116,7 @@ class WatchedInstance:
             delivered_in=self.delivered_in,
             delivered_before=self.delivered_before,
             led_by=self.led_by,
+            ends_in=self.ends_in,
             lives={**self.lives, self.incarnation: self.began},
             began=self.number + 1,
             rewinds=self.rewinds,
@@ -133,17 +140,34 @@ class WatchedInstance:
             if number > self.histories_gone and (number >= former or number in left)
             for message in messages
         ]
-        return {
+        back = {
             message.sequence: message
             for message in since
             if message.sequence not in self.inbox and message.sequence not in read
         }
+        led = self.led_by.get(former, frozenset())
+        for number, ends in self.ends_in.items():
+            if number > self.histories_gone and (number >= former or number in left):
+                for sequence, message in ends.items():
+                    # Its state has a handle only if an execution that led to it has made that.
+                    made_in = int(message.message_id.split("/")[-2])
+                    if sequence in self.ends or sequence in self._ends_read(former):
+                        continue
+                    if made_in in led or made_in <= self.rows_gone:
+                        back[sequence] = message
+        return back
+
+    def _ends_read(self, former: int) -> set[int]:
+        """Return the numbers of the ends that the state of an execution has received."""
+        led = self.led_by.get(former, frozenset())
+        return {sequence for number in led for sequence in self.ends_in.get(number, ())}
 
     def read_again(self, former: int) -> set[int]:
         """Return the unread messages that the state of an execution has read already."""
         read = {message.sequence for message in self.delivered_before.get(former, [])}
-        return {
+        again = {
             sequence
             for sequence, message in self.inbox.items()
             if sequence in read and message.kind is MessageKind.EVENT
         }
+        return again | (self._ends_read(former) & self.ends.keys())

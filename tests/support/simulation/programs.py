@@ -17,16 +17,19 @@ from random import Random
 from typing import Any, Final
 
 from orchestra.activities import Activity
+from orchestra.children import ChildHandle
 from orchestra.context import OrchestrationContext
 from orchestra.errors import (
     ActivityFailed,
     Cancelled,
     ChildFailed,
+    EventTimeout,
     Failure,
     InboxFull,
     InstanceError,
     SessionLost,
     SessionTimeout,
+    StaleChildHandle,
 )
 from orchestra.futures import DurableFuture
 from orchestra.registry import OrchestrationRegistry
@@ -598,6 +601,61 @@ async def _meet(ctx: OrchestrationContext, kid: Any) -> str:
     return "completed"
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What :func:`_keeper` has started, and still awaits."""
+
+    laps: int
+    kids: list[Any]
+    open: list[ChildHandle[Any]] = field(default_factory=list[ChildHandle[Any]])
+
+
+async def _keeper(ctx: OrchestrationContext, state: Keeping) -> Any:
+    """Starts a background child in each lap, and reads what has ended of those of former laps."""
+    kid = state.kids[state.laps % len(state.kids)]
+    waiting = [*state.open]
+    waiting.append(
+        ctx.start_background_child(
+            kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"]
+        )
+    )
+    _linger()
+    if state.laps % 3 == 2:
+        ctx.continue_as_new(Keeping(state.laps - 1, state.kids, waiting))
+    first = waiting[0]
+    try:
+        came = await ctx.race(
+            ctx.wait_for_child(first),
+            ctx.schedule_timer(timedelta(seconds=15)),
+            ctx.wait_for_event("poke"),
+        )
+        if came.index == 0:
+            await ctx.wait_for_child(waiting.pop(0))
+    except ChildFailed:
+        waiting.remove(first)
+    except StaleChildHandle:
+        waiting.remove(first)
+    _linger()
+    if state.laps:
+        ctx.continue_as_new(Keeping(state.laps - 1, state.kids, waiting))
+    return await ctx.gather(*(_known_end(ctx, handle) for handle in waiting))
+
+
+async def _known_end(ctx: OrchestrationContext, handle: ChildHandle[Any]) -> str:
+    """Return how a background child has ended. A rewind may have lost the history that had received
+    its end; so nobody waits for ever.
+    """
+    try:
+        await ctx.wait_for_child(handle, timeout=timedelta(seconds=60))
+    except ChildFailed as error:
+        return error.status
+    except StaleChildHandle:
+        return "lost"
+    except EventTimeout:
+        return "late"
+    return "completed"
+
+
 async def _answering(ctx: OrchestrationContext, left: Any) -> Any:
     """Answers requests at once, or late, or in the next lap."""
     first = ctx.wait_for_request("ask", str)
@@ -710,6 +768,13 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         versioned=True,
     ),
     "talker": Program(_everywhere(_talker), talks=True),
+    "keeper": Program(
+        _everywhere(_keeper),
+        has_children=True,
+        right=lambda output, _: (
+            set(output) <= {"completed", "failed", "cancelled", "terminated", "lost", "late"}
+        ),
+    ),
     "speaking": Program(_everywhere(_speaking)),
     "answering": Program(
         _everywhere(_answering),

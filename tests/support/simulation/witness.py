@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
@@ -22,7 +23,9 @@ from orchestra.events import (
     BoundaryRequested,
     CancelRequested,
     CancelSent,
+    ChildAwaited,
     ChildCompleted,
+    ChildEnded,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
@@ -34,6 +37,7 @@ from orchestra.events import (
     EventSent,
     ExecutionRewound,
     ExecutionStarted,
+    OnParentClose,
     RequestAwaited,
     RequestReceived,
     SendDelivered,
@@ -94,6 +98,7 @@ from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import node_of
 from orchestra.store.snapshots import Snapshot
 from tests.support.simulation.ages import Ages
+from tests.support.simulation.background import take_ends
 from tests.support.simulation.children import WatchedChildren, take_reports
 from tests.support.simulation.handed_out import HandedOutActivities
 from tests.support.simulation.instances import WatchedInstance
@@ -308,6 +313,7 @@ class Witness:
                     message.message_id
                 ]  # it was not read, and whoever sends it again is told so (rule 19)
             instance.inbox.clear()
+            instance.ends.clear()
 
     def _deliver(self, instance: WatchedInstance, write: Write, now: int) -> None:
         """Messages are delivered once, in order within a name, and none is passed over (I1, I8)."""
@@ -324,6 +330,7 @@ class Witness:
             self._read_again(instance, write.record, consumed, now)
             consumed = set[int]()
         assert read <= consumed, "I8: delivered is what was not removed"
+        read |= take_ends(instance, placed, consumed)
         take_reports(instance, write, events, consumed - read)
         begun = [delta.number for delta in write.executions if delta.create is not None]
         for number, event in placed:
@@ -360,6 +367,8 @@ class Witness:
             f"{instance.read_again(former)}; {removed} are read again"
         )
         for sequence in removed:
+            if instance.ends.pop(sequence, None) is not None:
+                continue
             message = instance.inbox.pop(sequence)
             instance.known[message.message_id] = sequence, now
             self.counts["messages read again"] += 1
@@ -430,6 +439,13 @@ class Witness:
             assert (message.name, message.payload) == (was.name, was.payload), (
                 f"rule 31: {was} came back as {message}"
             )
+            if message.kind is MessageKind.BACKGROUND_CHILD_ENDED:
+                assert replace(message, sent_at=was.sent_at, traceparent=was.traceparent) == was, (
+                    f"rule 31: {was} came back as {message}"
+                )
+                instance.ends[message.sequence] = message
+                self.counts["background ends put back"] += 1
+                continue
             instance.inbox[message.sequence] = message
             instance.known[message.message_id] = message.sequence, None
             self.counts["messages put back"] += 1
@@ -706,7 +722,7 @@ class Witness:
         whole_to = row.inbox_seq if snapshot.whole_to is None else snapshot.whole_to
         events = {sequence for sequence in instance.inbox if sequence <= whole_to}
         sequences = [message.sequence for message in snapshot.messages]
-        assert sequences == sorted(events | instance.reports.keys()), (
+        assert sequences == sorted(events | instance.reports.keys() | instance.ends.keys()), (
             "I1: other messages than were sent"
         )
         assert (row.cancel is not None) == instance.cancelled, "I1: a cancel mark came or went"
@@ -1029,8 +1045,12 @@ class Witness:
                 | EventAwaited()
                 | ChildStarted()
                 | RequestAwaited()
+                | ChildAwaited()
             ):
-                instance.commands[event.id] = event
+                if not (
+                    isinstance(event, ChildStarted) and event.on_parent_close is OnParentClose.KEEP
+                ):  # no code waits for the start of a background child
+                    instance.commands[event.id] = event
             case EventSent() | CancelSent():
                 instance.commands[event.id] = event
             case ActivityCompleted() | ActivityFailedEvent():
@@ -1065,6 +1085,10 @@ class Witness:
             case ChildCompleted() | ChildFailedEvent():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, ChildStarted), f"I5: {place}: it answers {command}"
+            case ChildEnded():
+                command = instance.commands.pop(event.source, None)
+                assert isinstance(command, ChildAwaited), f"I5: {place}: it answers {command}"
+                assert command.link == event.link, f"I5: {place}: it is of {event.link}"
             case SendDelivered() | SendRefused():
                 command = instance.commands.pop(event.source, None)
                 assert isinstance(command, EventSent | CancelSent), (

@@ -1019,6 +1019,24 @@ BUGS: Final = (
         ),
     ),
     Bug(
+        "a background child tells only the lap that has started it",
+        "20: the end of a background child goes to the life of the instance, in whichever execution it is",
+        (
+            Edit(
+                _DECISION,
+                "            or (status is None and row.execution != parent.execution)\n",
+                "            or row.execution != parent.execution\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "also_in_a_later_lap")),
+            Tests(
+                ("tests/testing/test_background_children.py", "-k", "started_laps_ago and asyncio")
+            ),
+            Simulated("memory"),
+        ),
+    ),
+    Bug(
         "items of a lost reply are stored twice",
         "34: a change of items that was committed stores nothing when it comes once more",
         (

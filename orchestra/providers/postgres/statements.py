@@ -196,7 +196,8 @@ LOCK_FAMILIES: Final = f"""
         UNION SELECT d.parent_id FROM @instance_detail d WHERE d.instance_id = ANY($2::text[]) AND d.parent_id IS NOT NULL
         UNION SELECT d.instance_id
         FROM unnest($3::text[], $4::bigint[]) AS u (instance_id, execution)
-        JOIN @instance_detail d ON d.parent_id = u.instance_id AND d.parent_execution = u.execution AND d.on_parent_close <> 0))
+        JOIN @instance_detail d ON d.parent_id = u.instance_id AND d.parent_execution = u.execution
+            AND d.on_parent_close NOT IN (0, 3)))
     ORDER BY i.instance_id FOR UPDATE OF i"""
 # Their parents, and the traces of executions that may end.
 READ_LINKS: Final = """
@@ -206,7 +207,7 @@ READ_LINKS: Final = """
         UNION SELECT c.instance_id
         FROM unnest($2::text[], $3::bigint[]) AS u (instance_id, execution)
         JOIN @instance_detail c ON c.parent_id = u.instance_id AND c.parent_execution = u.execution
-        WHERE c.on_parent_close <> 0))"""
+        WHERE c.on_parent_close NOT IN (0, 3)))"""
 READ_TRACES: Final = f"""
     SELECT x.instance_id, x.traceparent FROM {given(tables.EXECUTION_ID)}
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""

@@ -299,7 +299,8 @@ READ_LINK: Final = f"""
     SELECT {tables.DETAIL.only("parent_id", "parent_incarnation", "parent_execution", "parent_event").listed()}, on_parent_close
     FROM instance_detail WHERE instance_id = ? AND parent_id IS NOT NULL"""
 LIST_BOUND: Final = """
-    SELECT instance_id FROM instance_detail WHERE parent_id = ? AND parent_execution = ? AND on_parent_close <> 0"""
+    SELECT instance_id FROM instance_detail
+    WHERE parent_id = ? AND parent_execution = ? AND on_parent_close NOT IN (0, 3)"""
 READ_TRACE: Final = "SELECT traceparent FROM execution WHERE instance_id = ? AND execution = ?"
 
 # --- claims -----------------------------------------------------------------------------------

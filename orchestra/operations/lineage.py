@@ -28,6 +28,9 @@ def lineage(number: int, begun: Sequence[ExecutionRow], earliest: int) -> set[in
         if not before or before[-1].rewind is None:
             break
         number = before[-1].rewind.to
+    first = min(led, default=number)
+    if first == earliest > 1 and all(row.number != earliest for row in begun):
+        led.add(earliest - 1)  # its row is gone, and yet it is known: nothing came between
     return led
 
 

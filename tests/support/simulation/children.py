@@ -110,6 +110,8 @@ class WatchedChildren:
         self._begin_again = begin_again
         self._counts = counts
         self._commands: set[ParentLink] = set()
+        self._former: dict[tuple[str, str], tuple[ParentLink | None, OnParentClose]] = {}
+        """The parents of lives that have ended, and that were begun again since."""
         self._now = 0
         self._arrivals: list[tuple[str, Appended]] = []
         self._sends = WatchedSends(instances, counts, self._tell, self._mark, forms)
@@ -131,7 +133,10 @@ class WatchedChildren:
         for delta in write.executions:
             if delta.closed is not None and not write.leaves_children:
                 self._close(instance, delta.number)
-        if instance.status is not Status.OPEN and instance.parent is not None and write.executions:
+        life = write.instance_id, write.incarnation
+        parent, on_close = self._former.pop(life, (instance.parent, instance.on_parent_close))
+        status = write.state.status
+        if status is not Status.OPEN and parent is not None and write.executions:
             closed = write.executions[-1].closed
             assert closed is not None, (
                 f"I4: {instance.instance_id} has ended, and its execution has not"
@@ -139,14 +144,14 @@ class WatchedChildren:
             output, error = closed.output, closed.error
             end = (
                 (output or Payload(b"null"))
-                if instance.status is Status.COMPLETED
+                if status is Status.COMPLETED
                 else Payload(error or b"")
             )
-            if instance.on_parent_close is OnParentClose.KEEP:
-                self._tell_life(instance.parent, instance.instance_id, instance.status, end)
+            if on_close is OnParentClose.KEEP:
+                self._tell_life(parent, instance.instance_id, status, end)
             else:
-                kind = MessageKind(instance.status.value)
-                self._tell(instance.parent, instance.instance_id, kind, end)
+                kind = MessageKind(status.value)
+                self._tell(parent, instance.instance_id, kind, end)
         elsewhere = tuple(one for one in granted.arrivals if one[1].activity is None)
         told = elsewhere, granted.taken, granted.refused
         assert told == (tuple(self._arrivals), tuple(taken), refused), (
@@ -213,8 +218,11 @@ class WatchedChildren:
     def _start(self, child: ChildStart) -> bool:
         instance: WatchedInstance | None = None
         if child.start is not None:
-            is_new = child.child_id not in self._instances
-            instance = (self._begin if is_new else self._begin_again)(child.start)
+            former = self._instances.get(child.child_id)
+            instance = (self._begin if former is None else self._begin_again)(child.start)
+            if former is not None and instance is not None:
+                life = former.instance_id, former.incarnation
+                self._former[life] = former.parent, former.on_parent_close
         if child.start is not None and instance is not None:
             instance.parent, instance.on_parent_close = (
                 child.start.parent,

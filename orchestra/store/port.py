@@ -93,9 +93,9 @@ class Store(Protocol):
         """
         ...
 
-    def next_tick(self) -> int | None:
-        """Return when the first schedule is due; ``None``: never. The cost does not depend on how
-        many wait.
+    def next_tick(self, after: int = -1) -> int | None:
+        """Return when the first schedule is due that is not due by ``after`` already; ``None``:
+        never. The cost does not depend on how many wait.
         """
         ...
 

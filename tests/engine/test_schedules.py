@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 import pytest
 
 from orchestra.codec import Payload
+from orchestra.engine.schedules import Schedules
 from orchestra.operations.scheduling import definition_of, first_row
+from orchestra.providers.memory import MemoryProvider
 from orchestra.schedules import Event, Every, Schedule, Start
 from orchestra.store.changes import ScheduleWrite
-from orchestra.store.kinds import Status
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.kinds import SCHEDULE_LEVEL, THIS_LIBRARY, Status
 from orchestra.store.outcomes import Refused, ScheduleWritten
+from orchestra.telemetry import Recorder
+from orchestra.testing import ManualClock
+from tests.support.contract.shorthand import a_node
 from tests.support.harness import check_rest, registry, several
 
 LOST = pytest.mark.parametrize("lost", ["lost before", "lost after"])
@@ -81,6 +89,61 @@ def test_of_two_nodes_that_tick_at_once_one_wins_and_the_other_reads_again(any_w
     assert outcomes.count(ScheduleWritten) == 5
     assert set(outcomes) <= {ScheduleWritten, Refused}
     check_rest(any_world, [nodes[0].registry])
+
+
+def lateness(world, schedule_id="s"):
+    """Return by how many seconds the slots of a schedule have fired late."""
+    return [(slot.at - slot.slot) / 1e6 for slot in fired(world, schedule_id)]
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_of_any_number_of_nodes_one_writes_for_a_slot_at_once_and_the_others_find_it_taken(
+    any_world, number
+):
+    nodes = [any_world.node(registry(quick)) for _ in range(number)]
+    any_world.run(2)  # all have read the catalogue
+    names = ("a", "b", "c", "d")
+    for name in names:
+        make(any_world, minutely(name))
+    any_world.run(4 * MINUTE)
+    written = [outcome for node in nodes for outcome in _outcomes(node)]
+    assert written == [ScheduleWritten] * 16, "a write a slot, and none that is refused"
+    alone = 1.0  # that is what a single node may need: it polls
+    assert max(late for name in names for late in lateness(any_world, name)) <= alone
+    if number > 1:
+        assert sum(bool(ticks(node)) for node in nodes) > 1, "they share the schedules"
+    check_rest(any_world, [nodes[0].registry])
+
+
+def test_if_the_first_node_is_dead_the_next_one_ticks_a_moment_later_and_none_waits_for_its_lease(
+    any_world,
+):
+    nodes = [any_world.node(registry(quick)) for _ in range(3)]
+    any_world.run(2)
+    make(any_world, minutely())
+    any_world.run(MINUTE)
+    (first,) = [node for node in nodes if ticks(node)]
+    first.crash()
+    any_world.run(MINUTE)
+    assert len(fired(any_world)) == 2
+    late = lateness(any_world)
+    assert max(late) - min(late) <= 2 * 0.2 + 0.1, late
+
+
+def test_a_node_that_lets_another_one_tick_misses_no_schedule_that_is_due_meanwhile(any_world):
+    """It asks when the next one is due, and does not wait for its poll."""
+    nodes = [any_world.node(registry(quick)) for _ in range(2)]
+    any_world.run(2)
+    step = timedelta(milliseconds=50)
+    anchor = datetime(2020, 1, 1, tzinfo=UTC)
+    for number in range(20):
+        every = Every(timedelta(seconds=MINUTE), anchor=anchor + number * step)
+        make(any_world, Schedule(f"s{number}", every, Start("job")))
+    any_world.run(2 * MINUTE)
+    late = [one for number in range(20) for one in lateness(any_world, f"s{number}")]
+    assert len(late) == 40
+    assert max(late) <= 1.0, late
+    assert len([outcome for node in nodes for outcome in _outcomes(node)]) == 40
 
 
 def _outcomes(node):
@@ -164,3 +227,77 @@ def test_schedules_that_wait_are_not_read_and_nothing_is_written(world):
     assert node.store.calls["due_schedules"] == 0
     assert node.store.calls["next_tick"] <= MINUTE + 1, "once a poll"
     assert node.store.changes == []
+
+
+class Simultaneous:
+    """Nodes that all look at the same instant, before any of them writes."""
+
+    def __init__(self, number):
+        self.clock = ManualClock()
+        self.provider = MemoryProvider(clock=self.clock)
+        self.provider.open()
+        store = self.provider.store
+        store.raise_level(THIS_LIBRARY.target(SCHEDULE_LEVEL))
+        self.nodes = []
+        self.living = [f"node-{place}" for place in range(number)]
+        self.writes = []
+        for name in self.living:
+            level = THIS_LIBRARY.level
+            store.join(replace(a_node(name), reads=level, writes=level))
+            self.nodes.append(
+                Schedules(
+                    store,
+                    name,
+                    self.writes.append,
+                    Recorder(),
+                    InboxLimits(),
+                    THIS_LIBRARY,
+                )
+            )
+
+    def run(self, seconds):
+        """Let time pass; return how many writes were granted, and how many refused."""
+        store, granted, refused = self.provider.store, 0, 0
+        for step in range(seconds * 100):
+            self.clock.advance(timedelta(milliseconds=10))
+            for name in self.living if step % 1_000 == 0 else ():
+                store.renew(name, 3)
+            catalogue, now = store.catalogue(), self.clock.now()
+            for node in self.nodes:
+                node.serve(catalogue)
+                node.next_due(now)
+                node.step(catalogue, now)
+            writes, self.writes[:] = [*self.writes], []
+            for write in writes:
+                (outcome,) = store.commit([write]).outcomes
+                granted += isinstance(outcome, ScheduleWritten)
+                refused += isinstance(outcome, Refused)
+            for node in self.nodes:
+                for write in writes:
+                    node.answered(write)
+        return granted, refused
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+def test_nodes_that_look_at_the_same_instant_make_one_write_for_a_slot(number):
+    nodes = Simultaneous(number)
+    for name in ("a", "b", "c"):
+        make(nodes, minutely(name, overlap="allow_all"))
+    assert nodes.run(3 * MINUTE) == (9, 0)
+    for name in ("a", "b", "c"):
+        assert len(fired(nodes, name)) == 3
+        assert max(lateness(nodes, name)) <= 0.02, "the first node ticks at once"
+
+
+def test_where_the_first_nodes_live_and_do_not_tick_the_others_tick_in_their_order():
+    nodes = Simultaneous(4)
+    make(nodes, minutely(overlap="allow_all"))
+    nodes.run(MINUTE)
+    (slot,) = fired(nodes)
+    order = sorted(nodes.nodes, key=lambda node: crc32(f"s/{node.node_id}".encode()))
+    for away in (1, 2):
+        nodes.nodes = [node for node in nodes.nodes if node not in order[:away]]
+        assert nodes.run(MINUTE) == (1, 0)
+        assert lateness(nodes)[0] == pytest.approx(away * 0.2, abs=0.05)
+    assert lateness(nodes)[-1] <= 0.02
+    assert slot.outcome == "fired"

@@ -103,9 +103,9 @@ class MemoryStore:
             firsts = [queue.first() for some in queues for queue in some]
         return min((first[0][0] for first in firsts if first is not None), default=None)
 
-    def next_tick(self) -> int | None:
+    def next_tick(self, after: int = -1) -> int | None:
         with self._database.guard:
-            first = self._database.due_schedules.first()
+            first = self._database.due_schedules.after(after)
         return None if first is None else first[0]
 
     def due_schedules(

@@ -166,6 +166,15 @@ class Queue(Generic[K]):
             heapq.heappop(self._entries)
         return None
 
+    def after(self, place: Any) -> tuple[Any, K] | None:
+        """Return the first place behind a place, and its key."""
+        passed: list[tuple[Any, K]] = []
+        while (first := self.first()) is not None and first[0] <= place:
+            passed.append(heapq.heappop(self._entries))
+        for entry in passed:
+            heapq.heappush(self._entries, entry)
+        return first
+
     def up_to(self, place: Any, limit: int) -> list[K]:
         """Return the first keys, at most a number, up to a place."""
         found: dict[K, Any] = {}

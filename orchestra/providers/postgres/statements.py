@@ -1084,7 +1084,7 @@ PRUNE_SLOTS: Final = f"""
             ORDER BY s.slot DESC LIMIT 1 OFFSET {KEPT_SLOTS - 1}) AS last
         FROM unnest($1::text[]) AS u (schedule_id)) AS p
     WHERE t.schedule_id = p.schedule_id AND NOT t.follows AND t.slot < p.last"""
-NEXT_TICK: Final = "SELECT min(next_at) FROM @schedule WHERE next_at IS NOT NULL"
+NEXT_TICK: Final = "SELECT min(next_at) FROM @schedule WHERE next_at > $1::bigint"
 FIND_DUE_SCHEDULES: Final = f"""
     SELECT {tables.SCHEDULE.listed()} FROM @schedule
     WHERE next_at <= $1::bigint AND (next_at, schedule_id) > ($2::bigint, $3::text)

@@ -118,8 +118,8 @@ class PostgresStore:
             sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes)
         )[0][0]
 
-    def next_tick(self) -> int | None:
-        return self._calls.read(sql.NEXT_TICK)[0][0]
+    def next_tick(self, after: int = -1) -> int | None:
+        return self._calls.read(sql.NEXT_TICK, after)[0][0]
 
     def due_schedules(
         self, now: int, limit: int, after: tuple[int, str] | None = None

@@ -643,7 +643,7 @@ PRUNE_SLOTS: Final = f"""
     DELETE FROM schedule_slot WHERE schedule_id = ?1 AND follows = 0 AND slot < (
         SELECT slot FROM schedule_slot WHERE schedule_id = ?1 AND follows = 0
         ORDER BY slot DESC LIMIT 1 OFFSET {KEPT_SLOTS - 1})"""
-NEXT_TICK: Final = "SELECT min(next_at) FROM schedule WHERE next_at IS NOT NULL"
+NEXT_TICK: Final = "SELECT min(next_at) FROM schedule WHERE next_at > ?"
 FIND_DUE_SCHEDULES: Final = f"""
     SELECT {tables.SCHEDULE.listed()} FROM schedule
     WHERE next_at <= ? AND (next_at, schedule_id) > (?, ?) ORDER BY next_at, schedule_id LIMIT ?"""

@@ -102,9 +102,9 @@ class SqliteStore:
             waiting = next_task(reading.connection, routes)
         return min(earliest if waiting is None else [*earliest, waiting], default=None)
 
-    def next_tick(self) -> int | None:
+    def next_tick(self, after: int = -1) -> int | None:
         with self._writer.reading() as reading:
-            return reading.connection.execute(sql.NEXT_TICK).fetchone()[0]
+            return reading.connection.execute(sql.NEXT_TICK, (after,)).fetchone()[0]
 
     def due_schedules(
         self, now: int, limit: int, after: tuple[int, str] | None = None

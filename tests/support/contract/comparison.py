@@ -759,6 +759,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: list(provider.store.due_schedules(now, 1)))
         self.both(lambda provider: list(provider.store.due_schedules(now, 5, (5, "p"))))
         self.both(lambda provider: provider.store.next_tick())
+        self.both(lambda provider: provider.store.next_tick(5))
         for node in _NODES:
             self.both(lambda provider, key=node: provider.store.news(key))
             self.both(lambda provider, key=node: provider.store.owned(key))

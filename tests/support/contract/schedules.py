@@ -274,6 +274,7 @@ class ScheduleTests(ContractBase):
         for name, next_at in (("a", 30), ("b", None), ("c", 10), ("d", 10)):
             granted(provider, a_schedule_write(0, a_row(name, next_at=next_at), name))
         assert provider.store.next_tick() == 10
+        assert [provider.store.next_tick(after) for after in (9, 10, 29, 30)] == [10, 30, 30, None]
         assert [due.row.schedule_id for due in provider.store.due_schedules(29, 10)] == ["c", "d"]
         assert provider.store.due_schedules(9, 10) == []
         first = provider.store.due_schedules(30, 2)

@@ -137,9 +137,10 @@ class ModelStore:
             default=None,
         )
 
-    def next_tick(self) -> int | None:
+    def next_tick(self, after: int = -1) -> int | None:
         rows = self._world.schedules.values()
-        return min((row.next_at for row in rows if row.next_at is not None), default=None)
+        found = [row.next_at for row in rows if row.next_at is not None and row.next_at > after]
+        return min(found, default=None)
 
     def due_schedules(
         self, now: int, limit: int, after: tuple[int, str] | None = None

@@ -191,8 +191,8 @@ class Link:
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         return self._read(lambda: self._store.next_wake(kinds, routes))
 
-    def next_tick(self) -> int | None:
-        return self._read(self._store.next_tick)
+    def next_tick(self, after: int = -1) -> int | None:
+        return self._read(lambda: self._store.next_tick(after))
 
     def due_schedules(
         self, now: int, limit: int, after: tuple[int, str] | None = None

@@ -5,70 +5,42 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
-import socket
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import anyio
 import anyio.from_thread
 import pytest
-import uvicorn
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from ops.look import browser
 from ops.look.demo import build
 from orchestra import Client, Runtime, SqliteProvider
-from orchestra.web import create_app
 from tests.browser.screen import Screen
 
-INSTALL = "apt-get install -y --no-install-recommends chromium chromium-driver"
+HERE = Path(__file__).parent
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """A browser needs seconds to start. Its tests share one a worker."""
     for item in items:
-        if "browser" in item.path.parts:
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(300))
 
 
-def programs():
-    """Return where the browser and its driver are.
-
-    Without them the tests are skipped, but on CI they fail.
-    """
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if browser and driver:
-        return browser, driver
-    missing = f"these tests need Debian's chromium and chromedriver: {INSTALL}"
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(missing)
-    return pytest.skip(missing)
-
-
 @pytest.fixture(scope="session")
 def chrome(tmp_path_factory):
-    browser, driver = programs()
-    options = ChromeOptions()
-    options.binary_location = browser
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # root has no sandbox; the pages are our own
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-        "--no-proxy-server",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = Chrome(options, ChromeService(driver))
-    chrome.set_page_load_timeout(60)
-    chrome.set_script_timeout(60)
+    """The worker's browser. Without one the tests are skipped, but on CI they fail."""
+    running = browser.chrome(tmp_path_factory.mktemp("profile"))
+    try:
+        chrome = running.__enter__()
+    except browser.NoBrowser as missing:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            raise
+        pytest.skip(str(missing))
     yield chrome
-    chrome.quit()
+    running.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -78,18 +50,6 @@ def screen(chrome):
     screen.forget()
     yield screen
     screen.forget()
-
-
-@asynccontextmanager
-async def serving(client, **options):
-    """Serve the dashboard of a client; yield its address."""
-    app = create_app(client, **options)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        async with anyio.create_task_group() as group:
-            group.start_soon(server.serve, [listening])  # who connects meanwhile waits
-            yield "http://{}:{}".format(*listening.getsockname())
-            server.should_exit = True
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +76,7 @@ def demo(demo_store):
 
     @asynccontextmanager
     async def opened():
-        async with Client(SqliteProvider(demo_store)) as client, serving(client) as address:
+        async with Client(SqliteProvider(demo_store)) as client, browser.serving(client) as address:
             yield address
 
     with (
@@ -151,7 +111,7 @@ def service(tmp_path):
             provider = SqliteProvider(tmp_path / "store.db", durability="relaxed")
             async with (
                 Runtime(provider, registry, **options) as runtime,
-                serving(runtime.client, registry=registry) as address,
+                browser.serving(runtime.client, registry=registry) as address,
             ):
                 yield runtime, address
 

@@ -12,6 +12,8 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 from selenium_axe_python import Axe
 
+from ops.look import browser
+
 __all__ = ["Screen"]
 
 PATIENCE = 60
@@ -112,17 +114,11 @@ class Screen:
     # --- how it looks ---
 
     def size(self, width, height=900):
-        self.chrome.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-        )
+        browser.size(self.chrome, width, height)
 
     def prefer(self, scheme):
         """Let the reader's system be light or dark."""
-        self.chrome.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia",
-            {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-        )
+        browser.prefer(self.chrome, scheme)
 
     def open(self, address):
         self.chrome.get(urljoin(self.chrome.current_url, address))

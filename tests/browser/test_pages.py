@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 
 DETAILS = {
-    "/instances": "main td a[href^='/instances/']",
-    "/schedules": "main td a[href^='/schedules/']",
+    "/instances": "main table a[href^='/instances/']",
+    "/schedules": "main table a[href^='/schedules/']",
 }
 MORE = (
     "/instances?held=any",

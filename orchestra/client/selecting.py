@@ -69,6 +69,8 @@ _CHANGED: Final = (OrderBy.LATEST_CHANGE, OrderBy.EARLIEST_CHANGE)
 _TALLIED: Final = frozenset({"name", "version", "queue"})
 """What the store's own tally can be grouped by."""
 _MOST_GROUPS: Final = 1_000
+_FEW: Final = 5_000
+"""So many instances are sorted sooner than a tenth of a million is searched for them."""
 _WAITS: Final = get_args(WaitKind)
 
 _FIELDS: Final = {
@@ -150,9 +152,13 @@ class Selecting:
 
         def read(directory: Directory) -> list[InstanceRecord]:
             query = make(catalogue, directory.waiting_routes())
-            return directory.list(
-                replace(query, order=_ORDERS[order], limit=limit + 1, after=after)
-            )
+            query = replace(query, order=_ORDERS[order], limit=limit + 1, after=after)
+            if _is_tallied(query):
+                number = _tallied(directory.tally(), query)
+                if not number:
+                    return []  # without a look at the others, however many there are
+                query = replace(query, few=number <= _FEW)
+            return directory.list(query)
 
         records = await self._access.read(read)
         items = tuple(instance_info(record, catalogue) for record in records[:limit])
@@ -199,6 +205,27 @@ class Selecting:
 
 def _tallied_part(selection: Selection) -> Selection:
     return Selection(name=selection.name, version=selection.version, queue=selection.queue)
+
+
+def _is_tallied(query: InstanceQuery) -> bool:
+    """Whether the store's tally bounds how many instances a query finds."""
+    named = (query.name, query.version, query.queue)
+    return any(one is not None for one in named) or (
+        query.statuses is not None and not query.other_statuses
+    )
+
+
+def _tallied(rows: Sequence[TallyRow], query: InstanceQuery) -> int:
+    """Return how many instances at most a query finds."""
+    statuses = None if query.other_statuses else query.statuses
+    return sum(
+        row.number
+        for row in rows
+        if query.name in (None, row.kind.name)
+        and query.version in (None, row.kind.version)
+        and query.queue in (None, row.kind.queue)
+        and (statuses is None or row.status in statuses or isinstance(row.status, Unknown))
+    )
 
 
 def _count_tally(rows: Sequence[TallyRow], selection: Selection, keys: Sequence[str]) -> Counted:

@@ -84,8 +84,8 @@ class Selection:
 
 
 class OrderBy(StrEnum):
-    """The order of a list. Lists by the moment of the last write are sorted at each call; the
-    others are read from an index.
+    """The order of a list. Lists by the moment of the last write look at each instance that meets
+    the selection, at each call; the others are read from an index.
     """
 
     NEWEST = "newest"

@@ -291,6 +291,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_crashing",
             "instance_boundary_kind",
             "instance_pinned",
+            "instance_status",
+            "instance_kind",
         ):
             connection.execute(f"DROP INDEX {index}")
         for gone in (

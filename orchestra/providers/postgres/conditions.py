@@ -58,6 +58,7 @@ _PINNED_UNTIL: Final = f"({_json('d.pin')} ->> 'until')::bigint"
 _SUMMARY: Final = f"""
     CASE WHEN octet_length(i.summary) > 1 AND get_byte(i.summary, 0) = 123
     THEN {_json("i.summary")} -> 'w' ELSE '[]'::json END"""
+_SORTED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
 _NEEDS_DETAIL: Final = re.compile(r"\bd\.")
 
 
@@ -78,10 +79,19 @@ class Statement:
         direction = " DESC" if query.order.is_descending else ""
         instant = _ORDERED_BY.get(query.order)
         order = "" if instant is None else f"{instant}{direction}, "
-        self.text = (
-            f"{columns}{self._where()} ORDER BY {order}i.instance_id{direction} LIMIT "
-            f"{self._value('bigint', query.limit)}"
-        )
+        where, limit = self._where(), self._value("bigint", query.limit)
+        ordered = f" ORDER BY {order}i.instance_id{direction} LIMIT {limit}"
+        if query.few:
+            # Found by their kinds, and sorted: an expression keeps the planner from an index that
+            # has the order, along which it would look for them through the whole store.
+            ordered = ordered.replace(_ORDERED_BY[Order.NEWEST], "(i.created_at + 0)")
+            if instant is None:
+                ordered = ordered.replace("i.instance_id", "(i.instance_id || '')")
+        if query.order in _SORTED:
+            # No index has this order: sort the ids alone, and read the rest of few instances.
+            tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(where) else sql.FROM_HOT_ROWS
+            where = f" WHERE i.instance_id IN (SELECT i.instance_id{tables}{where}{ordered})"
+        self.text = f"{columns}{where}{ordered}"
         return self
 
     @classmethod
@@ -145,7 +155,13 @@ class Statement:
         if query.queue is not None:
             yield f"k.queue = {self._value('text', stored_queue(query.queue))}"
         if query.statuses is not None:
-            among = f"i.status = ANY({self._stored(query.statuses)})"
+            forms = self._dialect.statuses_of(query.statuses)
+            # As an equality the index on statuses has the order of the list.
+            among = (
+                f"i.status = {self._value('bigint', int(forms[0]))}"
+                if len(forms) == 1
+                else f"i.status = ANY({self._stored(query.statuses)})"
+            )
             yield (
                 f"({among} OR i.status <> ALL({self._stored(Status)}))"
                 if query.other_statuses

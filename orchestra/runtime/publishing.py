@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 from orchestra.codec import Payload
@@ -53,13 +53,22 @@ class Publisher:
         self._number = begin
         self._on_the_way: deque[tuple[int, int, int]] = deque()
         """The counts, bytes and last numbers of batches that are not acknowledged."""
+        self._sent = 0
+        """How many items these batches have."""
         self._stored = begin
         """The number of the last item that is stored."""
         self._closed: OrchestraError | None = None
         self._waiting: list[Signal] = []
 
-    async def publish(self, stream: str, payload: Payload) -> None:
-        """Add an item; wait for room."""
+    def publish(self, stream: str, payload: Payload) -> Awaitable[None]:
+        """Add an item: at once if there is room, and else when the result is awaited."""
+        with self._lock:
+            if self._has_room:
+                self._add(stream, payload)
+                return DONE
+        return self._publish_later(stream, payload)
+
+    async def _publish_later(self, stream: str, payload: Payload) -> None:
         while True:
             with self._lock:
                 if self._has_room:
@@ -103,7 +112,8 @@ class Publisher:
         """Take in that the first batch on the way is stored, or why not."""
         with self._lock:
             if self._on_the_way:
-                _, size, last = self._on_the_way.popleft()
+                count, size, last = self._on_the_way.popleft()
+                self._sent -= count
                 self._bytes -= size
                 if not message.is_stale and message.error is None:
                     self._stored = last
@@ -133,10 +143,9 @@ class Publisher:
 
     @property
     def _has_room(self) -> bool:
-        on_the_way = sum(count for count, _, _ in self._on_the_way)
-        return self._closed is not None or (
-            len(self._items) + on_the_way < _MOST_ITEMS and self._bytes < _MOST_BYTES
-        )
+        return (
+            len(self._items) + self._sent < _MOST_ITEMS and self._bytes < _MOST_BYTES
+        ) or self._closed is not None
 
     def _add(self, stream: str, payload: Payload) -> int:
         if self._closed is not None:
@@ -153,6 +162,7 @@ class Publisher:
         items, self._items = tuple(self._items), []
         request, size = self._request, sum(len(payload.data) for _, payload, _ in items)
         self._on_the_way.append((len(items), size, items[-1][2]))
+        self._sent += len(items)
         self._report(PublishItems(request.key, request.attempt, request.orchestration, items))
 
     def _refuse(self, error: OrchestraError) -> None:

@@ -156,6 +156,7 @@ def last_cut(
         last: its last offset, which stays in any case.
         size: the bytes of all its items.
         oldest: offsets, sizes and times of its oldest items, in order; at most :data:`AT_ONCE`.
+            They are read as far as needed.
     """
     cut = gone = passed = 0
     for offset, item_size, at in oldest:
@@ -166,6 +167,8 @@ def last_cut(
             or (bounds.bytes is not None and size - passed > bounds.bytes)
             or (bounds.age is not None and at < now - bounds.age)
         )
+        if not goes and bounds.age is None:
+            break  # none behind it goes; by their age some may, for clocks of nodes differ
         passed += item_size
         if goes:
             cut, gone = offset, passed

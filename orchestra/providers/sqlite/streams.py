@@ -53,8 +53,9 @@ def _append(
         [stream_item_values(instance_id, begin + place, item) for place, item in enumerate(items)],
     )
     if not name.startswith(JOURNAL) and is_over(bounds, last - first + 1, size, first_at, now):
-        oldest = connection.execute(sql.READ_OLDEST_ITEMS, (instance_id, name)).fetchall()
+        oldest = connection.execute(sql.READ_OLDEST_ITEMS, (instance_id, name))
         cut, gone = last_cut(bounds, last, size, now, oldest)
+        oldest.close()
         if cut:
             connection.execute(sql.CUT_ITEMS, (instance_id, name, cut))
             connection.execute(sql.MOVE_CUT, (instance_id, name, cut, gone))

@@ -34,7 +34,7 @@ class HintedWatch:
         self._instance_id = instance_id
         self._is_told = False
         self._signal = Signal()
-        self.was_told = False
+        self.was_told: bool = False
         """Whether the last wait ended with a hint."""
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class HintedWatch:
         """Return after a hint since the last wait, or after so many seconds."""
         with anyio.move_on_after(seconds):
             await self._signal.wait()
-        self.was_told = self._is_told
+        self.was_told: bool = self._is_told
         if self._is_told:
             self._signal = Signal()
             self._is_told = False  # what is published from now on is not in the next read

@@ -126,6 +126,37 @@ def test_the_python_blocks_of_the_guide_to_the_http_api_run(tmp_path: Path) -> N
     assert output_of(tmp_path / "service.py", "\n".join(blocks)) == "/orchestra\n"
 
 
+SIGNED_IN = """
+import anyio, httpx
+
+async def look() -> None:
+    async with lifespan(service):
+        transport = httpx.ASGITransport(service, client=("10.0.0.9", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            refused = await http.get("/orchestra/")
+            print(refused.status_code, refused.headers["www-authenticate"])
+            print((await http.get("/orchestra/", auth=("ann", "wrong"))).status_code)
+            shown = await http.get("/orchestra/start?name=watch", auth=("ann", "correct horse"))
+            print(shown.status_code, 'name="field.value"' in shown.text)
+            request = Request({"type": "http", "client": ("10.0.0.2", 1), "headers": [(b"x-auth-request-email", b"eve")]})
+            print(sorted((await by_header(request)).granted))
+
+anyio.run(look)
+"""
+
+
+@pytest.mark.slow
+def test_the_python_blocks_of_the_guide_to_the_dashboard_make_a_service(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "dashboard.md").read_text(encoding="utf-8"))
+    output = output_of(tmp_path / "service.py", "\n".join([*blocks, SIGNED_IN]))
+    assert output.splitlines() == [
+        '401 Basic realm="orchestra"',
+        "401",
+        "200 True",
+        "['view']",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", ["testing.md", "versioning.md"])
 def test_the_python_blocks_of_a_guide_on_virtual_time_make_one_test_module(

@@ -517,9 +517,9 @@ class Client:
                 while True:
                     told = await watch.wait()      # False: only the time is over
 
-        Changes by this process, and in the file of a SQLite store by others, are told at once; not
-        those of other nodes on PostgreSQL. So look after ``longest`` as well, which bounds each
-        wait. It waits in real time, also for a test runtime.
+        Changes by this process are told at once, and those of others in the file of a SQLite store
+        within half a second; not those of other nodes on PostgreSQL. So look after ``longest`` as
+        well, which bounds each wait. It waits in real time, also for a test runtime.
 
         Raises:
             InvalidArgument: ``longest`` is no positive duration.

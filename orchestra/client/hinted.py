@@ -70,13 +70,14 @@ class ChangeWatch(HintedWatch):
     Implements :class:`~orchestra.client.port.StreamWatch`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_is_patient",)
 
-    def __init__(self, hints: StreamHints) -> None:
+    def __init__(self, hints: StreamHints, *, is_patient: bool = False) -> None:
         super().__init__(hints, "")
+        self._is_patient = is_patient
 
     def __enter__(self) -> Self:
-        self._hints.watch(self._told)
+        self._hints.watch(self._told, is_patient=self._is_patient)
         return self
 
     def _told(self, instance_ids: Collection[str] | None) -> None:  # noqa: ARG002 - any may be it
@@ -94,7 +95,7 @@ class StoreWatch:
     __slots__ = ("_longest", "_watch")
 
     def __init__(self, hints: StreamHints, longest: float) -> None:
-        self._watch = ChangeWatch(hints)
+        self._watch = ChangeWatch(hints, is_patient=True)
         self._longest = longest
 
     def __enter__(self) -> Self:

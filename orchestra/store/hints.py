@@ -26,6 +26,8 @@ class StreamHints:
         self._listeners: tuple[Listener, ...] = ()
         self._watchers: tuple[Listener, ...] = ()
         """Listeners that also hear of other changes."""
+        self._patient: tuple[Listener, ...] = ()
+        """Those of them that may hear of other processes late."""
         self.on_listening: Callable[[bool], None] | None = None
         """Is called as the first listener comes, and as the last one goes. It must not block."""
 
@@ -41,16 +43,26 @@ class StreamHints:
             if len(self._listeners) == 1 and self.on_listening is not None:
                 self.on_listening(True)
 
-    def watch(self, listener: Listener) -> None:
-        """Add a listener that hears of all changes."""
+    @property
+    def are_patient(self) -> bool:
+        """Whether all listeners may hear of other processes a part of a second late."""
+        return len(self._patient) == len(self._listeners)
+
+    def watch(self, listener: Listener, *, is_patient: bool = False) -> None:
+        """Add a listener that hears of all changes; a patient one of those of other processes
+        later, which costs less.
+        """
         with self._guard:
             self._watchers = (*self._watchers, listener)
+            if is_patient:
+                self._patient = (*self._patient, listener)
         self.add(listener)
 
     def remove(self, listener: Listener) -> None:
         """Remove a listener."""
         with self._guard:
             self._watchers = tuple(one for one in self._watchers if one != listener)
+            self._patient = tuple(one for one in self._patient if one != listener)
             self._listeners = tuple(one for one in self._listeners if one != listener)
             if not self._listeners and self.on_listening is not None:
                 self.on_listening(False)

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from orchestra.client import Client
+from orchestra.errors import InvalidArgument
 from orchestra.operations.bulk import Bulk
 from orchestra.options import check_count
 from orchestra.registry import OrchestrationRegistry
@@ -54,6 +55,7 @@ def create_app(
     auth: Auth | None = None,
     base_path: str = "",
     body_limit: int = BODY_LIMIT,
+    trace_url: str | None = None,
 ) -> FastAPI:
     """Return an ASGI application over a client: the dashboard at ``/``, and the API at
     ``/api/v1/...``, with ``/openapi.json``.
@@ -67,11 +69,18 @@ def create_app(
             request. Without it the application answers this machine alone, with all roles.
         base_path: where a proxy publishes it, if the proxy strips that from paths.
         body_limit: bytes that the body of a request may have; more is refused with 413.
+        trace_url: where the traces of a lap are shown, for a link: an http address in which
+            ``{instance_id}``, ``{execution_id}``, ``{name}``, ``{version}``, ``{from_ms}`` and
+            ``{to_ms}`` stand for those of the lap.
 
     Raises:
-        InvalidArgument: the limit is no whole number, or less than 1.
+        InvalidArgument: the limit is no whole number, or less than 1; or the address is none.
     """
     check_count(body_limit, "body_limit")
+    if trace_url is not None and not trace_url.startswith(("https://", "http://")):
+        raise InvalidArgument(
+            f"trace_url is {trace_url!r}; give an address with https:// or http://"
+        )
     app = FastAPI(
         title="orchestra",
         version=library_version(),
@@ -81,6 +90,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.client, app.state.auth, app.state.registry = client, auth, registry
+    app.state.trace_url = trace_url
     app.add_middleware(WholeSegments)
     problems.register(app)
     for group in _GROUPS:

@@ -152,7 +152,9 @@ async def _typed(_request: Request, error: Exception) -> JSONResponse:
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+    answer = problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+    answer.headers.update(error.headers or {})  # such as the scheme by which to sign in
+    return answer
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

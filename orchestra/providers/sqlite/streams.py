@@ -28,6 +28,8 @@ __all__ = ["ChangeWatch", "publish_all", "read_page", "read_streams"]
 
 _INTERVAL: Final = 0.01
 """Seconds between two looks whether another process has written, while a reader listens."""
+_PATIENT_INTERVAL: Final = 0.5
+"""... while only patient ones listen, such as the pages of a dashboard."""
 
 
 def publish_all(connection: sqlite3.Connection, publications: Sequence[Publication]) -> None:
@@ -111,7 +113,7 @@ class ChangeWatch:
 
     def _watch(self, stop: threading.Event) -> None:
         seen: int | None = None
-        while not stop.wait(_INTERVAL):
+        while not stop.wait(_PATIENT_INTERVAL if self._hints.are_patient else _INTERVAL):
             try:
                 with self._writer.reading() as reading:
                     # The writer's own connection: SQLite reports the commits of all others.

@@ -1,0 +1,53 @@
+"""The parts that pictures are made of. Colours are classes: the style sheet decides, in light and
+dark. Each picture has a text that says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from markupsafe import Markup
+
+__all__ = ["group", "line", "picture", "rect", "text"]
+
+_ALTERNATIVE: Final = 2_000
+"""How many characters of a text alternative are kept."""
+
+_RECT: Final = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"{}/>')
+_TEXT: Final = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
+_LINE: Final = Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+_GROUP: Final = Markup("<g><title>{}</title>{}</g>")
+_PICTURE: Final = Markup(
+    '<svg class="picture {}" role="img" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
+    'height="{:.0f}" aria-label="{}">{}</svg>'
+)
+_ROUND: Final = Markup(' rx="2"')
+
+
+def rect(
+    kind: str, x: float, y: float, width: float, height: float, *, is_round: bool = True
+) -> Markup:
+    """Return a rectangle of a class."""
+    return _RECT.format(kind, x, y, width, height, _ROUND if is_round else "")
+
+
+def text(words: str, x: float, y: float, kind: str = "") -> Markup:
+    """Return a text whose baseline begins at a point."""
+    return _TEXT.format(kind, x, y, words)
+
+
+def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    """Return a line of a class."""
+    return _LINE.format(kind, x1, y1, x2, y2)
+
+
+def group(title: str, *parts: Markup) -> Markup:
+    """Return parts with a title, which a pointer shows."""
+    return _GROUP.format(title, Markup("").join(parts))
+
+
+def picture(kind: str, width: float, height: float, words: str, parts: Iterable[Markup]) -> Markup:
+    """Return a whole picture with its text alternative."""
+    said = words if len(words) <= _ALTERNATIVE else f"{words[:_ALTERNATIVE]}…"
+    return _PICTURE.format(kind, width, height, width, height, said, Markup("").join(parts))

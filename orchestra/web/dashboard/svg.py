@@ -19,7 +19,7 @@ _TEXT: Final = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
 _LINE: Final = Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
 _GROUP: Final = Markup("<g><title>{}</title>{}</g>")
 _PICTURE: Final = Markup(
-    '<svg class="picture {}" role="img" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
+    '<svg class="picture {}" role="{}" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
     'height="{:.0f}" aria-label="{}">{}</svg>'
 )
 _ROUND: Final = Markup(' rx="2"')
@@ -50,4 +50,6 @@ def group(title: str, *parts: Markup) -> Markup:
 def picture(kind: str, width: float, height: float, words: str, parts: Iterable[Markup]) -> Markup:
     """Return a whole picture with its text alternative."""
     said = words if len(words) <= _ALTERNATIVE else f"{words[:_ALTERNATIVE]}…"
-    return _PICTURE.format(kind, width, height, width, height, said, Markup("").join(parts))
+    drawn = Markup("").join(parts)
+    role = "group" if "<a " in drawn else "img"  # an image has no links for those who cannot see it
+    return _PICTURE.format(kind, role, width, height, width, height, said, drawn)

@@ -69,8 +69,6 @@ _CHANGED: Final = (OrderBy.LATEST_CHANGE, OrderBy.EARLIEST_CHANGE)
 _TALLIED: Final = frozenset({"name", "version", "queue"})
 """What the store's own tally can be grouped by."""
 _MOST_GROUPS: Final = 1_000
-_FEW: Final = 5_000
-"""So many instances are sorted sooner than a tenth of a million is searched for them."""
 _WAITS: Final = get_args(WaitKind)
 
 _FIELDS: Final = {
@@ -153,11 +151,8 @@ class Selecting:
         def read(directory: Directory) -> list[InstanceRecord]:
             query = make(catalogue, directory.waiting_routes())
             query = replace(query, order=_ORDERS[order], limit=limit + 1, after=after)
-            if _is_tallied(query):
-                number = _tallied(directory.tally(), query)
-                if not number:
-                    return []  # without a look at the others, however many there are
-                query = replace(query, few=number <= _FEW)
+            if _is_tallied(query) and not _tallied(directory.tally(), query):
+                return []  # without a look at the others, however many there are
             return directory.list(query)
 
         records = await self._access.read(read)

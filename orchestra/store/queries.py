@@ -121,10 +121,6 @@ class InstanceQuery:
     """Only the runs of this schedule."""
     most: int | None = None
     """A count without groups goes no further than this number."""
-    few: bool = False
-    """The store's tally says that few instances have this name, version, queue and status: a list
-    is better found by these than along its order. A hint.
-    """
 
 
 class GroupBy(StrEnum):

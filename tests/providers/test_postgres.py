@@ -390,7 +390,6 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")
     for index in (
         "execution_failed", "instance_crashing", "instance_pinned", "instance_status",
-        "instance_kind",
     ):  # fmt: skip
         other.execute(f"DROP INDEX {index}")
     for table, columns in {

@@ -292,7 +292,6 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_boundary_kind",
             "instance_pinned",
             "instance_status",
-            "instance_kind",
         ):
             connection.execute(f"DROP INDEX {index}")
         for gone in (

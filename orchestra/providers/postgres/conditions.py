@@ -81,12 +81,6 @@ class Statement:
         order = "" if instant is None else f"{instant}{direction}, "
         where, limit = self._where(), self._value("bigint", query.limit)
         ordered = f" ORDER BY {order}i.instance_id{direction} LIMIT {limit}"
-        if query.few:
-            # Found by their kinds, and sorted: an expression keeps the planner from an index that
-            # has the order, along which it would look for them through the whole store.
-            ordered = ordered.replace(_ORDERED_BY[Order.NEWEST], "(i.created_at + 0)")
-            if instant is None:
-                ordered = ordered.replace("i.instance_id", "(i.instance_id || '')")
         if query.order in _SORTED:
             # No index has this order: sort the ids alone, and read the rest of few instances.
             tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(where) else sql.FROM_HOT_ROWS
@@ -156,12 +150,10 @@ class Statement:
             yield f"k.queue = {self._value('text', stored_queue(query.queue))}"
         if query.statuses is not None:
             forms = self._dialect.statuses_of(query.statuses)
-            # As an equality the index on statuses has the order of the list.
-            among = (
-                f"i.status = {self._value('bigint', int(forms[0]))}"
-                if len(forms) == 1
-                else f"i.status = ANY({self._stored(query.statuses)})"
-            )
+            among = f"i.status = ANY({self._stored(query.statuses)})"
+            if len(forms) == 1 and Status.OPEN not in query.statuses:
+                # The index on ends has the order of the list.
+                among = f"(i.status = {self._value('bigint', int(forms[0]))} AND i.status <> 0)"
             yield (
                 f"({among} OR i.status <> ALL({self._stored(Status)}))"
                 if query.other_statuses

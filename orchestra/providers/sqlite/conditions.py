@@ -39,8 +39,6 @@ _ORDERED_BY: Final = {
     Order.EARLIEST_CHANGE: "i.updated_at",
 }
 
-# `+i.status`: the plus keeps the planner from the index on statuses, in which most of a store is open.
-
 _SORTED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
 
 _NEEDS_DETAIL: Final = re.compile(r"\bd\.")
@@ -56,12 +54,8 @@ def list_statement(query: InstanceQuery, dialect: Dialect) -> _Part:
     direction = " DESC" if query.order.is_descending else ""
     instant = _ORDERED_BY.get(query.order)
     order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
-    if query.few:
-        # Found by their kinds, and sorted: the plus keeps the planner from an index that has the
-        # order, along which it would look for them through the whole store.
-        order = order.replace("i.", "+i.")
     columns = f"{sql.RECORD_COLUMNS}, {unserved}{sql.FROM_RECORDS}"
-    if query.order in _SORTED or query.few or query.held or query.holds or query.pinned:
+    if query.order in _SORTED or query.held or query.holds or query.pinned:
         # They are found in another order: sort the ids alone, and read the rest of one page.
         tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(where) else sql.FROM_HOT_ROWS
         where = (
@@ -70,8 +64,6 @@ def list_statement(query: InstanceQuery, dialect: Dialect) -> _Part:
         )
         conditions = [*conditions, query.limit]
     statement = f"{columns}{where} ORDER BY {order} LIMIT ?"
-    if query.few:
-        statement = statement.replace(*sql.FROM_FEW)
     return statement, [*values, *conditions, query.limit]
 
 
@@ -140,14 +132,9 @@ def _of_kind_and_status(query: InstanceQuery, dialect: Dialect) -> Iterator[_Par
         yield "k.queue = ?", [stored_queue(query.queue)]
     if query.statuses is not None:
         asked, known = dialect.statuses_of(query.statuses), dialect.statuses_of(Status)
-        # The index on statuses lists those of one end in the order of their making. The unary plus
-        # keeps the planner from it where it would read most of the store, or sort it.
-        is_narrow = (
-            asked != dialect.statuses_of((Status.OPEN,))
-            and len(asked) == 1
-            and not (query.parent or query.schedule or query.id_prefix or query.labels)
-        )
-        among = f"{'' if is_narrow or query.few else '+'}i.status IN ({_placeholders(asked)})"
+        among = f"i.status IN ({_placeholders(asked)})"
+        if len(asked) == 1 and Status.OPEN not in query.statuses:
+            among += " AND i.status <> 0"  # the index on ends has the order of the list
         if query.other_statuses:
             among = f"({among} OR i.status NOT IN ({_placeholders(known)}))"
         yield among, [*asked, *(known if query.other_statuses else ())]
@@ -178,14 +165,14 @@ def _of_future(query: InstanceQuery) -> Iterator[_Part]:
     if query.overdue is not None:
         # As a set of ids, so that it is found by the index, whatever the order of the list.
         overdue = (
-            "+i.status = 0 AND i.instance_id IN "
+            "i.status = 0 AND i.instance_id IN "
             "(SELECT b.instance_id FROM instance b WHERE b.boundary_due <= ?)"
         )
         # The unary plus keeps the planner from the index where nearly all rows are asked for.
-        other = "NOT (+i.status = 0 AND coalesce(+i.boundary_due <= ?, 0))"
+        other = "NOT (i.status = 0 AND coalesce(+i.boundary_due <= ?, 0))"
         yield overdue if query.overdue else other, [query.now]
     if query.pinned is not None:
-        condition = f"(+i.status = 0 AND {_IS_PINNED})"
+        condition = f"(i.status = 0 AND {_IS_PINNED})"
         # As a set of ids as well, so that they are found by the index on pins.
         pins = (
             "i.instance_id IN (SELECT p.instance_id FROM instance_detail p WHERE p.pin IS NOT NULL)"
@@ -243,7 +230,7 @@ def _stands_still(query: InstanceQuery) -> _Part:
     kind, values = _of_kinds(query.unserved)
     waits, waiting = _waits_by(query.unserved_routes)
     causes = f"i.paused = 1 OR i.held = 1 OR {_IS_CRASHING} OR {kind} OR {waits}"
-    return f"(+i.status = 0 AND ({causes}))", [*values, *waiting]
+    return f"(i.status = 0 AND ({causes}))", [*values, *waiting]
 
 
 def _held_set(query: InstanceQuery) -> _Part:
@@ -260,7 +247,7 @@ def _held_set(query: InstanceQuery) -> _Part:
     if query.unserved_routes:
         among, values = _among(query.unserved_routes)
         sets.append(f"SELECT a.instance_id FROM activity a WHERE {sql.IS_WAITING} AND {among}")
-    return f"(+i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))", values
+    return f"(i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))", values
 
 
 def _hold(query: InstanceQuery) -> _Part:
@@ -353,7 +340,7 @@ def _leads_to(target: Target, now: int) -> _Part:
     kind, values = _of_kinds(target.kinds)
     pinned = f"{_PIN} <> k.version" if target.version is None else f"{_PIN} = ?"
     return (
-        f"(+i.status = 0 AND CASE WHEN {_IS_PINNED} THEN {pinned} ELSE {kind} END)",
+        f"(i.status = 0 AND CASE WHEN {_IS_PINNED} THEN {pinned} ELSE {kind} END)",
         [now, *([] if target.version is None else [target.version]), *values],
     )
 
@@ -375,7 +362,7 @@ def _waits(waiting: WaitCondition) -> _Part:
     summary = "CAST(i.summary AS TEXT)"
     entries = f"json_each(CASE WHEN json_valid({summary}) THEN {summary} ELSE '{{}}' END, '$.w') w"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"(+i.status = 0 AND EXISTS (SELECT 1 FROM {entries}{where}))", values
+    return f"(i.status = 0 AND EXISTS (SELECT 1 FROM {entries}{where}))", values
 
 
 def _placeholders(values: Sequence[Any]) -> str:

@@ -548,9 +548,7 @@ RECORD_COLUMNS: Final = f"""
         (SELECT count(*) FROM set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
 FROM_HOT_ROWS: Final = """
     FROM instance i
-    JOIN kind k ON k.kind_id = +i.kind"""  # the plus: a list is read in its order, and not by kinds
-FROM_FEW: Final = ("k.kind_id = +i.kind", "k.kind_id = i.kind")
-"""What is replaced, by what, where few instances are of the kinds that are asked for."""
+    JOIN kind k ON k.kind_id = i.kind"""
 FROM_INSTANCES: Final = f"""{FROM_HOT_ROWS}
     JOIN instance_detail d ON d.instance_id = i.instance_id"""
 FROM_RECORDS: Final = f"""{FROM_INSTANCES}

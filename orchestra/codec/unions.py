@@ -41,6 +41,7 @@ _FORMS: Final[dict[str, str]] = {
 @dataclass(slots=True, eq=False)
 class _Member:
     label: str
+    kind: str
     shape: Shape
     form: str | None
     cls: type | None
@@ -67,8 +68,10 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
     _number(members)
     objects = [member for member in members if member.form in {"object", None}]
     marks = len(objects) > 1 and not _are_discriminated(objects)
-    apart = _are_apart([member.form for member in members if member.form != "object"]) and (
-        len(objects) < 2 or not marks or all(member.cls for member in objects)
+    apart = (
+        _are_apart([member.form for member in members if member.form != "object"])
+        and not _take_numbers_of_enums(members)
+        and (len(objects) < 2 or not marks or all(member.cls for member in objects))
     )
     by_label: dict[str, list[_Member]] = {}
     for member in members:
@@ -143,7 +146,8 @@ def _member(builder: ShapeBuilder, choice: Any) -> _Member:
             if known
             else str(inner.get("cls_name") or getattr(cls, "__name__", inner["type"]))
         )
-    return _Member(label, shape, form, cls if is_object else None, _literals(builder, inner))
+    literals = _literals(builder, inner)
+    return _Member(label, inner["type"], shape, form, cls if is_object else None, literals)
 
 
 def _literals(builder: ShapeBuilder, inner: Any) -> dict[str, set[Any]]:
@@ -201,6 +205,13 @@ def _are_discriminated(members: list[_Member]) -> bool:
 
 def _are_apart(forms: list[str | None]) -> bool:
     return None not in forms and len(forms) == len(set(forms))
+
+
+def _take_numbers_of_enums(members: list[_Member]) -> bool:
+    """Return whether a member reads whole numbers, and another one is an enum that writes them."""
+    kinds = {member.kind for member in members}
+    numbers = any(member.kind == "enum" and member.form == "int" for member in members)
+    return numbers and not kinds.isdisjoint({"float", "decimal"})
 
 
 def _choose(members: list[_Member], value: Any) -> tuple[_Member, Any]:

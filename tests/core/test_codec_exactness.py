@@ -454,6 +454,34 @@ class Twin(Checked):
     pass
 
 
+class Numbered(enum.Enum):
+    NONE = 0
+    ONE = 1
+
+
+class Texts(enum.Enum):
+    AMOUNT = "1.5"
+    NUMBER = "1"
+    TRUTH = "true"
+    DAY = "2020-01-01"
+    SPAN = "P1D"
+
+
+@pytest.mark.parametrize(
+    "chosen", [Numbered, Level, Texts, Literal[0, 1], Literal["1.5", "1", "true"]]
+)
+@pytest.mark.parametrize(
+    "other", [float, int, bool, str, bytes, Decimal, date, datetime, time, timedelta, list[int]]
+)
+def test_a_choice_beside_what_reads_its_values_as_well_comes_back_as_the_choice(chosen, other):
+    choices = list(chosen) if isinstance(chosen, type) else chosen.__args__
+    for annotation in (chosen | other, other | chosen, chosen | other | None):
+        reader = decoder(annotation)
+        for choice in choices:
+            back = reader.decode(reader.encode(choice, subject="it"), subject="it")
+            assert (type(back), back) == (type(choice), choice)
+
+
 def test_models_with_functions_around_them_are_told_apart_in_a_union():
     for value in (Checked(order="o"), Twin(order="o")):
         payload = decoder(Checked | Twin).encode(value, subject="it")

@@ -139,7 +139,7 @@ async def look() -> None:
             shown = await http.get("/orchestra/start?name=watch", auth=("ann", "correct horse"))
             print(shown.status_code, 'name="field.value"' in shown.text)
             request = Request({"type": "http", "client": ("10.0.0.2", 1), "headers": [(b"x-auth-request-email", b"eve")]})
-            print(sorted((await by_header(request)).granted))
+            print(*sorted((await by_header(request)).granted))
 
 anyio.run(look)
 """
@@ -153,7 +153,7 @@ def test_the_python_blocks_of_the_guide_to_the_dashboard_make_a_service(tmp_path
         '401 Basic realm="orchestra"',
         "401",
         "200 True",
-        "['view']",
+        "view",
     ]
 
 

@@ -29,9 +29,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(300))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chrome(tmp_path_factory):
-    """The worker's browser. Without one the tests are skipped, but on CI they fail."""
+    """The worker's browser, until its last test here: an open one costs the other tests time. Without
+    one the tests are skipped, but on CI they fail.
+    """
     running = browser.chrome(tmp_path_factory.mktemp("profile"))
     try:
         chrome = running.__enter__()
@@ -70,7 +72,7 @@ def demo_store(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(demo_store):
     """The address of a dashboard of the demo store."""
 

@@ -296,7 +296,7 @@ def test_a_password_is_never_shown(dsn, schema_name, provider, capsys):
         assert main(["doctor", *form, "--schema", schema_name, "--store", store]) == 0
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
-    report = json.loads(shown.out[shown.out.index('{"') :])
+    report = json.loads(shown.out[shown.out.index("{\n") :])
     assert (report["readable"], report["exit_code"], report["verdict"]) == (True, 0, "ok")
     assert [check["name"] for check in report["checks"]] == NAMES + CONTENTS
 

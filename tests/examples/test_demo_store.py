@@ -71,7 +71,7 @@ async def test_the_demo_store_has_everything_and_is_the_same_each_time(tmp_path)
     assert {"healthy", "skipping", "paused", "never_ran"} <= set(found["verdicts"].values())
     assert {"fired", "skipped_overlap"} <= found["outcomes"]
     assert {"hold", "pin", "rewind", "release"} <= {action for action, _ in found["operations"]}
-    check_store(SqliteProvider(first)).raise_if_violated()
+    check_store(SqliteProvider(first), quiescent=False).raise_if_violated()
 
 
 async def test_a_demo_store_replaces_no_file(tmp_path):

@@ -26,10 +26,8 @@ LAPS = 6
 SIZE = 16_384
 """Characters of an item: all items together are much more than may be kept anywhere."""
 PER_LAP = 100
-MOST_HELD = 3 * 1024 * 1024
-"""A third of what is published: a page for the reader and a page on the way from the activity are
-far less.
-"""
+MOST_HELD = 5 * 1024 * 1024
+"""Half of what is published: pages for the reader and on the way from the activity are less."""
 
 
 def text_of(number: int) -> str:

@@ -150,10 +150,11 @@ class Statement:
             yield f"k.queue = {self._value('text', stored_queue(query.queue))}"
         if query.statuses is not None:
             forms = self._dialect.statuses_of(query.statuses)
-            among = f"i.status = ANY({self._stored(query.statuses)})"
             if len(forms) == 1 and Status.OPEN not in query.statuses:
                 # The index on ends has the order of the list.
                 among = f"(i.status = {self._value('bigint', int(forms[0]))} AND i.status <> 0)"
+            else:
+                among = f"i.status = ANY({self._stored(query.statuses)})"
             yield (
                 f"({among} OR i.status <> ALL({self._stored(Status)}))"
                 if query.other_statuses

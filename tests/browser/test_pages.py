@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.browser.screen import Screen
+
 DETAILS = {
     "/instances": "main table a[href^='/instances/']",
     "/schedules": "main table a[href^='/schedules/']",
@@ -26,19 +28,23 @@ MORE = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def paths(chrome, demo):
     """Return the paths of all pages that the navigation leads to, and of some of each kind below."""
-    chrome.get(demo)
-    links = chrome.find_elements("css selector", "nav a")
-    found = [urlsplit(link.get_attribute("href")).path for link in links]
+    screen = Screen(chrome)
+    found = [urlsplit(link).path for link in screen.open(demo).paths("nav a")]
     for listed, css in DETAILS.items():
         assert listed in found
-        chrome.get(demo + listed)
-        details = chrome.find_elements("css selector", css)
+        details = screen.open(demo + listed).paths(css)
         assert details, f"{listed} lists nothing"
-        found.append(urlsplit(details[0].get_attribute("href")).path)
+        found.append(urlsplit(details[0]).path)
     return [*dict.fromkeys((*found, *MORE))]
+
+
+@pytest.fixture(autouse=True)
+def _pages_stand_still(screen, demo):
+    """A page that refreshes itself takes away what a test has found on it."""
+    screen.open(demo).still()
 
 
 def check_each(paths, look):

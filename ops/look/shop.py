@@ -43,6 +43,7 @@ DAY: Final = timedelta(days=1)
 
 
 # --- what the activities are, and what stands in for them in virtual time ---
+# Their own bodies never run: `demo` gives the runtime a fake for each.
 
 
 def _tries(most: int, first: timedelta) -> RetryPolicy:

@@ -99,7 +99,7 @@ def _facts(info: InstanceInfo, now: datetime) -> Iterator[tuple[str, Text | str]
 
 def _waits(info: InstanceInfo, now: datetime) -> Iterator[tuple[str, str]]:
     for wait in info.waiting_on:
-        name = "" if wait.kind == wait.name else f" {wait.name}"
+        name = "" if wait.name in ("", wait.kind) else f" {wait.name}"
         until = "" if wait.until is None else f", until {instant(wait.until)}"
         child = "" if wait.instance_id is None else f" ({wait.instance_id})"
         yield "waits for", f"{wait.kind}{name}{child}, for {age(wait.since, now)}{until}"

@@ -6,7 +6,7 @@ parent. In both cases the executions are numbered on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -325,16 +325,17 @@ def _inbox(
     """Return what has to change, so that exactly what the state has not read is unread."""
     read: set[int] = set()
     undone = {row.number for row in rows}
-    led, earliest = set(range(1, asked.execution)), 1
+    led: Container[int] = range(1, asked.execution)
+    earliest = 1
     if any(row.rewind is not None for row in rows[1:]):
         # An earlier rewind has left a way, and this one may lead back to it.
         kept = yield from _executions(asked.instance_id, 1)
         begun = [row for row in kept if row.request_id is not None]
         earliest = kept[0].number
-        led = lineage(asked.execution, begun, earliest)
+        led = way = lineage(asked.execution, begun, earliest)
         current = record.row.execution
-        undone = {current} | lineage(current, begun, earliest) - led
-        read = read_by(led, begun)
+        undone = {current} | lineage(current, begun, earliest) - way
+        read = read_by(way, begun)
         rows = [row for row in kept if row.number >= asked.execution or row.number in undone]
     unread: list[MessageRow] = []
     if record.status is Status.OPEN and any(row.request_id is not None for row in rows[1:]):
@@ -453,7 +454,7 @@ def _end_received(event: ChildEnded) -> MessageRow | None:
     )
 
 
-def _may_be_awaited(message: MessageRow, led: set[int], earliest: int) -> bool:
+def _may_be_awaited(message: MessageRow, led: Container[int], earliest: int) -> bool:
     """Return whether the state that begins again may read a message. It has a handle of a
     background child only if an execution that led to it has started the child.
 

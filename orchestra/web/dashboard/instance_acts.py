@@ -43,11 +43,11 @@ MEANINGS: Final[dict[str, str]] = {
     "terminate": "It ends at once; its code does not run again.",
     "delete": "All of it goes, and nothing brings it back.",
 }
-"""What the acts do that need no more than a reason."""
+"""What the acts do whose forms ask for a reason alone."""
 
 
 def plain_acts_on(info: InstanceInfo) -> tuple[str, ...]:
-    """Return the acts on an instance as it stands that need no more than a reason."""
+    """Return the acts on an instance as it stands whose forms ask for a reason alone."""
     if info.status.is_final:
         return ("delete",)
     first = ("release", "hold") if info.hold is not None else ("hold", "release")

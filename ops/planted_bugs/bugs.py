@@ -645,7 +645,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/operations/rewind.py",
-                "        read = read_by(led, begun)\n",
+                "        read = read_by(way, begun)\n",
                 "",
             ),
         ),

@@ -410,6 +410,7 @@ class Client:
         order_by: OrderBy | str = OrderBy.NEWEST,
         limit: int = 100,
         page: str | None = None,
+        search_limit: int | None = None,
         **conditions: Unpack[Conditions],
     ) -> InstancePage:
         """Return instances, the newest first, or in another order.
@@ -419,13 +420,18 @@ class Client:
                 without a selection: ``list_instances(name="watch", held=True)``.
             limit: how many at most, 1 or more.
             page: ``next_page`` of the page before, of the same order.
+            search_limit: how many instances to look at, at most, where no index finds those that
+                meet the conditions: the page may then have fewer than ``limit``, or none, and
+                ``next_page`` goes on. By default all are looked at. 100,000 take some 100 ms.
 
         Raises:
             InvalidArgument: ``page`` is no page of this order, ``limit`` is below 1, a condition is
                 none or cannot hold (see :class:`Selection`), or a selection and keywords are both
                 given.
         """
-        return await self._selecting.find(selected(selection, conditions), order_by, limit, page)
+        return await self._selecting.find(
+            selected(selection, conditions), order_by, limit, page, search_limit
+        )
 
     def watch(self, instance_id: str) -> AsyncGenerator[InstanceInfo]:
         """Yield an instance as it is now, and again at each change that a reader can see: of its
@@ -471,6 +477,7 @@ class Client:
         *,
         group_by: Sequence[str] = (),
         at_most: int | None = None,
+        search_limit: int | None = None,
         **conditions: Unpack[Conditions],
     ) -> InstanceCounts:
         """Count instances in the store, by groups.
@@ -486,13 +493,18 @@ class Client:
                 returned.
             at_most: stop there: a total of this number means that there are at least so many.
                 Conditions that many instances meet are then counted at a bounded cost. Counts of
-                all, of names, versions and queues are numbers that the store keeps, and exact.
+                all, of names, versions and queues are numbers that the store keeps, and exact; with
+                them it counts by status and hold without a look at the others.
+            search_limit: how many instances to look at, at most, the newest, where no index finds
+                those that meet the conditions: ``searched`` then says that it has stopped there.
 
         Raises:
-            InvalidArgument: a key or a condition is none, or ``at_most`` is below 1, or was given
-                together with ``group_by``.
+            InvalidArgument: a key or a condition is none, ``at_most`` or ``search_limit`` below 1,
+                or ``at_most`` was given together with ``group_by``.
         """
-        return await self._selecting.count(selected(selection, conditions), group_by, at_most)
+        return await self._selecting.count(
+            selected(selection, conditions), group_by, at_most, search_limit
+        )
 
     async def summarize_store(self) -> StoreSummary:
         """Return what the store holds, in numbers: what lives, is held, drifts, has ended, and

@@ -243,10 +243,14 @@ class InstanceInfo:
 class InstancePage:
     """A page of a list. Give ``next_page`` back to get what follows; ``None``: this was the last
     one.
+
+    ``searched``: the search has ended after so many instances, its limit, before the page was full.
+    ``next_page`` goes on behind them, even where ``items`` is empty.
     """
 
     items: tuple[InstanceInfo, ...]
     next_page: str | None
+    searched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

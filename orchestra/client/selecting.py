@@ -28,6 +28,7 @@ from orchestra.client.selections import (
     WaitingFor,
     WaitKind,
 )
+from orchestra.client.standings import count_standings
 from orchestra.clock import to_micros
 from orchestra.errors import InvalidArgument
 from orchestra.levels import Unknown
@@ -39,6 +40,7 @@ from orchestra.store.kinds import HoldKind
 from orchestra.store.port import Directory
 from orchestra.store.queries import (
     GROUP_LABEL,
+    SET_SIZE,
     Counted,
     CountedGroup,
     GroupBy,
@@ -68,6 +70,8 @@ _ORDERS: Final = {
 _CHANGED: Final = (OrderBy.LATEST_CHANGE, OrderBy.EARLIEST_CHANGE)
 _TALLIED: Final = frozenset({"name", "version", "queue"})
 """What the store's own tally can be grouped by."""
+_STANDING: Final = _TALLIED | {"status", "held"}
+"""What can be counted from the tally and the few instances that are held or have not begun."""
 _MOST_GROUPS: Final = 1_000
 _WAITS: Final = get_args(WaitKind)
 
@@ -139,32 +143,54 @@ class Selecting:
         self._access = access
 
     async def find(
-        self, selection: Selection, order_by: str, limit: int, page: str | None
+        self,
+        selection: Selection,
+        order_by: str,
+        limit: int,
+        page: str | None,
+        search_limit: int | None = None,
     ) -> InstancePage:
         """Return a page of instances; see :meth:`Client.list_instances`."""
         make = query_maker(selection)
         check_limit(limit)
+        if search_limit is not None:
+            check_count(search_limit, "search_limit")
         order = _read_order(order_by)
         after = _read_place(page, order)
         catalogue = await self._access.catalogue(HELD_AGE)
 
-        def read(directory: Directory) -> list[InstanceRecord]:
+        def read(
+            directory: Directory,
+        ) -> tuple[list[InstanceRecord], tuple[int, str] | None]:
             query = make(catalogue, directory.waiting_routes())
             query = replace(query, order=_ORDERS[order], limit=limit + 1, after=after)
-            if _is_tallied(query) and not _tallied(directory.tally(), query):
-                return []  # without a look at the others, however many there are
-            return directory.list(query)
+            if _is_tallied(query):
+                number = _tallied(directory.tally(), query)
+                if not number:
+                    return [], None  # without a look at the others, however many there are
+                query = replace(query, few=number <= SET_SIZE)
+            end = None if search_limit is None else directory.search_end(query, search_limit)
+            return directory.list(replace(query, until=end)), end
 
-        records = await self._access.read(read)
+        records, end = await self._access.read(read)
         items = tuple(instance_info(record, catalogue) for record in records[:limit])
-        last = records[limit - 1] if len(records) > limit else None
-        return InstancePage(items, None if last is None else _place(last, order))
+        if len(records) > limit:
+            return InstancePage(items, _place(_place_of(records[limit - 1], order), order))
+        if end is not None:
+            return InstancePage(items, _place(end, order), search_limit)
+        return InstancePage(items, None)
 
     async def count(
-        self, selection: Selection, group_by: Sequence[str], at_most: int | None = None
+        self,
+        selection: Selection,
+        group_by: Sequence[str],
+        at_most: int | None = None,
+        search_limit: int | None = None,
     ) -> InstanceCounts:
         """Count instances by groups; see :meth:`Client.count_instances`."""
         make, keys = query_maker(selection), _read_keys(group_by)
+        if search_limit is not None:
+            check_count(search_limit, "search_limit")
         if at_most is not None:
             check_count(at_most, "at_most")
             if keys:
@@ -172,16 +198,23 @@ class Selecting:
         if _TALLIED.issuperset(keys) and selection == _tallied_part(selection):
             # The store keeps these numbers: however many instances there are, it reads a few rows.
             rows = await self._access.read(lambda directory: directory.tally())
-            counted = _count_tally(rows, selection, keys)
+            counted, is_whole = _count_tally(rows, selection, keys), True
         else:
             catalogue = await self._access.catalogue(HELD_AGE)
-            counted = await self._access.read(
-                lambda directory: directory.count(
-                    replace(make(catalogue, directory.waiting_routes()), most=at_most),
-                    keys,
-                    _MOST_GROUPS,
-                )
-            )
+
+            def read(directory: Directory) -> tuple[Counted, bool]:
+                query = make(catalogue, directory.waiting_routes())
+                if _STANDING.issuperset(keys) and selection == _tallied_part(selection):
+                    known = count_standings(directory, catalogue, query, keys, _MOST_GROUPS)
+                    return known, True
+                if _is_tallied(query):
+                    few = _tallied(directory.tally(), query) <= SET_SIZE
+                    query = replace(query, few=few)
+                end = None if search_limit is None else directory.search_end(query, search_limit)
+                query = replace(query, most=at_most, until=end)
+                return directory.count(query, keys, _MOST_GROUPS), end is None
+
+            counted, is_whole = await self._access.read(read)
         counts: dict[tuple[str | None, ...], int] = {}
         for group in counted.groups:
             values = tuple(map(_shown, keys, group.values))
@@ -195,6 +228,7 @@ class Selecting:
                 InstanceCount(dict(zip(keys, values, strict=True)), count)
                 for values, count in largest
             ),
+            None if is_whole else search_limit,
         )
 
 
@@ -347,10 +381,14 @@ def _read_order(order_by: object) -> OrderBy:
         ) from None
 
 
-def _place(record: InstanceRecord, order: OrderBy) -> str:
-    """Return the page behind an instance. It names its order, but for the one by default."""
+def _place_of(record: InstanceRecord, order: OrderBy) -> tuple[int, str]:
     instant = record.updated_at if order in _CHANGED else record.created_at
-    place = f"{instant}:{record.row.instance_id}"
+    return instant, record.row.instance_id
+
+
+def _place(at: tuple[int, str], order: OrderBy) -> str:
+    """Return the page behind a place. It names its order, but for the one by default."""
+    place = f"{at[0]}:{at[1]}"
     return place if order is OrderBy.NEWEST else f"{order}:{place}"
 
 

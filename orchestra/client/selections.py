@@ -84,8 +84,9 @@ class Selection:
 
 
 class OrderBy(StrEnum):
-    """The order of a list. Lists by the moment of the last write look at each instance that meets
-    the selection, at each call; the others are read from an index.
+    """The order of a list. It is read from an index; but on PostgreSQL a list by the moment of the
+    last write looks at each instance that meets the selection, at each call: such an index would
+    cost each step of each instance a write.
     """
 
     NEWEST = "newest"
@@ -111,8 +112,10 @@ class InstanceCount:
 class InstanceCounts:
     """How many instances a selection has, and its groups, the largest first.
 
-    ``groups`` may be cut at a limit; ``total`` counts all.
+    ``groups`` may be cut at a limit; ``total`` counts all. ``searched``: only so many instances
+    were looked at, the newest, and there are more.
     """
 
     total: int
     groups: tuple[InstanceCount, ...]
+    searched: int | None = None

@@ -9,21 +9,24 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from orchestra.client.access import HELD_AGE, Access
+from orchestra.client.standings import missing_activities
 from orchestra.client.version_reports import VersionInfo, read_report
 from orchestra.clock import from_micros, micros
 from orchestra.operations.holds import unserved_kinds
-from orchestra.operations.selecting import drifting, unserved_routes
+from orchestra.operations.selecting import drifting
 from orchestra.store.census import Census
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.port import Directory
-from orchestra.store.queries import Counted, GroupBy, InstanceQuery
+from orchestra.store.queries import Counted, InstanceQuery
 
-__all__ = ["MOST", "BoundariesDue", "StoreSummary", "read_store_summary"]
+__all__ = ["MOST", "SEARCHED", "BoundariesDue", "StoreSummary", "read_store_summary"]
 
 MOST: Final = 10_000
 """How far single instances are counted: a larger number says only that there are at least so
 many.
 """
+SEARCHED: Final = 100_000
+"""How many instances screens look at for one answer, where no index finds those that they show."""
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 
@@ -45,8 +48,8 @@ class StoreSummary:
 
     ``live`` counts the open instances; ``held`` those of them that cannot go on now. ``ended``
     counts the ended ones by their status. ``drifting`` counts the open instances whose policy gives
-    another version at the next boundary; pins are left out of account. ``held_by_kind`` counts up
-    to 10,000 held instances by the cause.
+    another version at the next boundary; pins are left out of account. ``held_by_kind`` counts the
+    held instances by the cause.
     """
 
     at: datetime
@@ -69,34 +72,31 @@ async def read_store_summary(access: Access) -> StoreSummary:
     catalogue, census, versions = await read_report(access, None, HELD_AGE)
     unserved = unserved_kinds(catalogue)
 
-    def read(directory: Directory) -> tuple[list[Counted], Counted]:
+    def read(directory: Directory) -> tuple[list[Counted], int]:
         moments = (catalogue.now, catalogue.now + micros(_HOUR), catalogue.now + micros(_DAY))
         due = [
             directory.count(InstanceQuery(overdue=True, now=moment, most=MOST))
             for moment in moments
         ]
-        routes = unserved_routes(directory.waiting_routes(), catalogue)
-        # Without the kinds that no node serves, which the tally counts: the rest is found by
-        # indexes.
-        held = directory.count(InstanceQuery(held=True, unserved_routes=routes), (GroupBy.HELD,))
-        return due, held
+        return due, missing_activities(directory, catalogue).total()
 
-    due, held = await access.read(read)
+    due, waiting = await access.read(read)
     open_by_kind = Counter[object]()
     for row in census.tally:
         if row.status is Status.OPEN:
             open_by_kind[row.kind] += row.number
-    by_kind = Counter({str(group.values[0]): group.count for group in held.groups})
-    missing = sum(
+    by_kind = Counter[str]()
+    for (_, cause), number in census.holds.items():
+        by_kind[str(cause)] += number
+    by_kind[HoldKind.VERSION_MISSING] += sum(
         row.number
         for row in census.tally
         if row.status is Status.OPEN and not row.held and row.kind in unserved
     )
-    if missing:
-        by_kind[HoldKind.VERSION_MISSING] += missing
-    lost = sum(number for kind, number in census.crashing.items() if kind in unserved)
-    if lost:  # counted twice: no node has their version either
-        by_kind[HoldKind.CRASHING] -= lost
+    by_kind[HoldKind.CRASHING] += sum(
+        number for kind, number in census.crashing.items() if kind not in unserved
+    )
+    by_kind[HoldKind.ACTIVITY_MISSING] += waiting
     overdue, hour, day = (one.total for one in due)
     return StoreSummary(
         at=from_micros(catalogue.now),

@@ -1,7 +1,8 @@
 """The census: what a version report knows of a store, read at one moment.
 
 Its cost depends on how many kinds, versions and codes there are, on how many instances nodes own
-now, and on how many were pinned, crash, or failed lately. Parked instances cost nothing.
+now, and on how many are held or pinned, crash, or failed lately: an entry of an index for each of
+these. Parked instances cost nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from orchestra.levels import Unknown
-from orchestra.store.kinds import ResolvedBy
+from orchestra.store.kinds import HoldKind, ResolvedBy
 from orchestra.store.routes import Kind
 from orchestra.store.tallies import TallyRow
 
@@ -58,7 +59,8 @@ class Census:
     """What a version report knows of a store.
 
     ``owned``: how many open instances nodes own, by kind; ``crashing``: how many wait after several
-    nodes were lost with them. ``boundaries``: when the last boundary is due. ``failed``: how many
+    nodes were lost with them; ``holds``: how many have a stored hold, by kind and cause.
+    ``boundaries``: when the last boundary is due. ``failed``: how many
     executions failed since a moment, by name and version. ``pins``: how many open instances are
     pinned to a version of a name.
     """
@@ -71,6 +73,9 @@ class Census:
     pins: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     open_code: tuple[OpenCode, ...] = ()
     seen: tuple[SeenCode, ...] = ()
+    holds: Mapping[tuple[Kind, HoldKind | Unknown], int] = field(
+        default_factory=dict[tuple[Kind, HoldKind | Unknown], int]
+    )
 
 
 def in_order(groups: Iterable[OpenCode]) -> tuple[OpenCode, ...]:

@@ -230,6 +230,14 @@ class Directory(Protocol):
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]: ...
 
+    def search_end(self, query: InstanceQuery, number: int) -> tuple[int, str] | None:
+        """Return the place in the order of a query where a list stops that looks at no more than
+        ``number`` instances, for the query's ``until``.
+
+        ``None``: the list needs no end. An index finds its instances, or there are fewer.
+        """
+        ...
+
     def count(
         self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
     ) -> Counted:

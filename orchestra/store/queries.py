@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from orchestra.store.tasks import ActivityRow
 
 __all__ = [
     "GROUP_LABEL",
+    "SET_SIZE",
     "Counted",
     "CountedGroup",
     "GroupBy",
@@ -121,6 +122,69 @@ class InstanceQuery:
     """Only the runs of this schedule."""
     most: int | None = None
     """A count without groups goes no further than this number."""
+    few: bool = False
+    """The tally says that few instances have this name, version, queue and status: find them as a
+    set, in whatever order the index has.
+    """
+    until: tuple[int, str] | None = None
+    """The last place of the order that a list looks at."""
+
+    @property
+    def has_key_set(self) -> bool:
+        """Whether a key of the instances themselves finds them: their parent, their schedule, a
+        boundary that is overdue, a pin.
+        """
+        return (
+            self.parent is not None
+            or self.schedule is not None
+            or bool(self.overdue or self.pinned)
+        )
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether instances are looked at one after the other for the query's conditions, labels
+        left out of account: no index finds those that meet them.
+        """
+        if self.few or self.has_key_set:
+            return False
+        if self.held is not False and (self.held or self.holds):
+            return bool(self.unserved) and (
+                self.holds is None or HoldKind.VERSION_MISSING in self.holds
+            )
+        is_by_making = self.order in {Order.NEWEST, Order.OLDEST}
+        if self.standings == (Standing.PENDING,) and self.statuses == (Status.OPEN,):
+            return False
+        plain = replace(
+            self.bounds_of_order(),
+            limit=self.limit,
+            unserved=self.unserved,
+            now=self.now,
+            unserved_routes=self.unserved_routes,
+            labels=self.labels,
+        )
+        if (
+            is_by_making
+            and self.statuses is not None
+            and len(self.statuses) == 1
+            and Status.OPEN not in self.statuses
+        ):
+            plain = replace(plain, statuses=self.statuses)
+        return plain != self
+
+    def bounds_of_order(self) -> InstanceQuery:
+        """Return a query of the part of this query's order that its own bounds leave."""
+        match self.order:
+            case Order.NEWEST | Order.OLDEST:
+                bounds = InstanceQuery(
+                    created_from=self.created_from, created_until=self.created_until
+                )
+            case Order.LATEST_CHANGE | Order.EARLIEST_CHANGE:
+                bounds = InstanceQuery(
+                    updated_from=self.updated_from, updated_until=self.updated_until
+                )
+            case Order.ID:
+                bounds = InstanceQuery(id_prefix=self.id_prefix)
+        return replace(bounds, order=self.order, after=self.after)
 
 
 class GroupBy(StrEnum):
@@ -135,6 +199,11 @@ class GroupBy(StrEnum):
 
 GROUP_LABEL: Final = "label:"
 """Precedes the key of a label that instances are counted by."""
+
+SET_SIZE: Final = 10_000
+"""A list finds up to so many instances as a set, by a label, a name or a status that few share, and
+sorts them; of more it looks at one after the other in the order of the list.
+"""
 
 
 @dataclass(frozen=True, slots=True)

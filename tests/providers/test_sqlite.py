@@ -32,8 +32,8 @@ from orchestra.errors import (
 )
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.conditions import count_statement, list_statement
 from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.providers.sqlite.selections import count_statement, list_statement
 from orchestra.store.changes import Append, Claim, Recover, Stop
 from orchestra.store.kinds import THIS_LIBRARY, Dialect, MessageKind, Status
 from orchestra.store.outcomes import Appended, Claimed, Started
@@ -283,6 +283,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.execute("DROP INDEX message_request")
         for what in ("new", "changed", "deleted"):
             connection.execute(f"DROP TRIGGER tally_of_{what}")
+        for what in ("changed", "detail"):
+            connection.execute(f"DROP TRIGGER hold_of_{what}")
         connection.execute("DROP TABLE tally")
         connection.execute("DROP TABLE code_seen")
         for index in (
@@ -292,6 +294,9 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_boundary_kind",
             "instance_pinned",
             "instance_status",
+            "instance_held",
+            "instance_hold",
+            "instance_changed",
         ):
             connection.execute(f"DROP INDEX {index}")
         for gone in (
@@ -307,13 +312,14 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         connection.execute("DROP INDEX operation_subject")
         connection.execute("DROP INDEX activity_claim")
         for table, columns in {
-            "instance": ("paused", "boundary_due", "not_before"),
+            "instance": ("paused", "boundary_due", "not_before", "hold_kind"),
             "instance_detail": ("operator_hold", "nudge"),
             "execution": ("request_id", "patches", "rewind"),
             "activity": ("paused",),
         }.items():
             for column in columns:
                 connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("CREATE INDEX instance_held ON instance (kind) WHERE held = 1")
         connection.execute(
             "CREATE INDEX activity_claim ON activity (queue, name, started_at) "
             "WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
@@ -745,6 +751,9 @@ def test_reads_go_by_their_index_and_sort_nothing(provider, statement, values, i
         (InstanceQuery(parent="i"), "INDEX instance_parent (parent_id=?)"),
         (InstanceQuery(id_prefix="i", order=Order.ID), "PRIMARY KEY (instance_id>? AND "),
         (InstanceQuery(order=Order.OLDEST), "INDEX instance_created"),
+        (InstanceQuery(held=True), "INDEX instance_hold"),
+        (InstanceQuery(few=True, name="rare"), "INDEX execution_open (name=?"),
+        (InstanceQuery(few=True, name="rare"), "COVERING INDEX instance_status"),
         (
             InstanceQuery(held=True, unserved_routes=(Route("q", "a"),)),
             "activity_claim (queue=? AND",
@@ -758,8 +767,24 @@ def test_selections_are_found_by_their_index_and_counted_by_it(provider, query, 
     assert any(index in step for step in steps), steps
     statement, values = count_statement(query, dialect, (), 10)
     steps = plan(provider, statement, *values)
-    assert any(index in step for step in steps) or query.order is Order.OLDEST, steps
+    held = query.held and "instance_hold" in index
+    assert any(index in step for step in steps) or query.order is Order.OLDEST or held, steps
     assert not any("SEARCH d " in step for step in steps), "a plain count reads no cold row"
+
+
+def test_a_list_by_the_last_change_looks_at_a_page_of_what_is_parked(provider):
+    query = InstanceQuery(order=Order.LATEST_CHANGE)
+    steps = plan(provider, list_statement(query, Dialect(THIS_LIBRARY))[0], *[10] * 5)
+    assert "SCAN i USING INDEX instance_changed" in steps
+    assert "SEARCH i USING INDEX instance_owner (owner>?)" in steps
+    assert not any(step.startswith("SCAN x") for step in steps), "what has not begun is probed for"
+
+
+def test_numbers_of_reports_are_read_from_indexes_alone(provider):
+    (failed, *_) = plan(provider, sql.COUNT_FAILED, 5)
+    assert failed == "SEARCH execution USING COVERING INDEX execution_failed (closed_at>?)"
+    (held,) = plan(provider, sql.COUNT_HOLDS)
+    assert held == "SCAN instance USING COVERING INDEX instance_held"
 
 
 def test_routes_of_waiting_activities_are_read_from_their_index_one_by_one(provider):

@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from orchestra import Failure, InvalidArgument, OrchestrationRegistry
+from orchestra import (
+    Failure,
+    InvalidArgument,
+    OrchestrationRegistry,
+    Runtime,
+    SqliteProvider,
+)
 from orchestra.testing import TestRuntime
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +72,54 @@ async def test_a_version_that_no_node_has_holds_what_needs_it():
         summary = await env.client.summarize_store()
         assert summary.held_by_kind == {"version_missing": 1}
         assert summary.held == (await env.client.count_instances(held=True)).total == 1
+
+
+async def test_counts_by_status_and_hold_are_made_of_the_numbers_that_the_store_keeps():
+    keys = ("name", "version", "status", "held")
+    async with TestRuntime(
+        registry("1.0.0", "1.1.0"), start=datetime(2026, 3, 1, tzinfo=UTC)
+    ) as env:
+        client = env.client
+        for number in range(5):
+            version = f"1.{number % 2}.0"
+            await client.start("waits", 1, instance_id=f"w-{number}", version=version)
+        for how in ("error", "failure", "end"):
+            await client.start("breaks", how, instance_id=how)
+        await client.start(
+            "waits", 1, instance_id="later", not_before=datetime(2026, 3, 2, tzinfo=UTC)
+        )
+        await env.run_until_idle()
+        await client.hold("w-0", reason="calm")
+        await env.upgrade(registry("1.0.0"))
+        counted = await client.count_instances(group_by=keys)
+        # This condition makes it look at the instances.
+        looked = await client.count_instances(
+            created_after=datetime(2020, 1, 1, tzinfo=UTC), group_by=keys
+        )
+        assert counted == looked
+        assert counted.total == 9
+        held = await client.count_instances(group_by=("held",), name="waits")
+        assert {group.values["held"]: group.count for group in held.groups} == {
+            None: 2, "version_missing": 3, "operator": 1,
+        }  # fmt: skip
+        assert held.total == 6
+
+
+async def test_a_search_has_a_limit(tmp_path):
+    async with Runtime(SqliteProvider(tmp_path / "a.db"), registry("1.0.0")) as runtime:
+        client = runtime.client
+        for number in range(6):
+            await client.start("waits", number, instance_id=f"w-{number}")
+        asked = {"id_prefix": "w-0", "search_limit": 4}
+        page = await client.list_instances(**asked)
+        assert (page.items, page.searched) == ((), 4)
+        page = await client.list_instances(**asked, page=page.next_page)
+        assert [info.instance_id for info in page.items] == ["w-0"]
+        assert page.next_page is page.searched is None
+        whole = await client.list_instances(search_limit=2)
+        assert len(whole.items) == 6, "an index finds it"
+        with pytest.raises(InvalidArgument, match="search_limit"):
+            await client.list_instances(search_limit=0)
 
 
 async def test_a_count_stops_where_the_caller_says():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from orchestra.levels import Unknown
 from orchestra.providers.memory.database import Database
 from orchestra.store.census import Census, OpenCode, in_order
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
-from orchestra.store.kinds import Dialect, ExecutionEnd, Status
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, Status
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import Kind
 from orchestra.store.tallies import read_tally
@@ -52,6 +53,11 @@ def read_census(
         ),
         owned=Counter(one.row.kind for one in living if one.row.owner is not None),
         crashing=Counter(one.row.kind for one in living if _is_crashing(one)),
+        holds=Counter(
+            (one.row.kind, hold)
+            for one in living
+            if one.held and (hold := _stored_hold(one)) is not None
+        ),
         boundaries=boundaries,
         failed=Counter(
             (one.name, one.version)
@@ -69,6 +75,12 @@ def read_census(
             )
         ),
     )
+
+
+def _stored_hold(one: InstanceRecord) -> HoldKind | Unknown | None:
+    if one.row.paused:
+        return HoldKind.OPERATOR
+    return None if one.row.hold is None else one.row.hold.kind
 
 
 def _is_crashing(one: InstanceRecord) -> bool:

@@ -26,12 +26,13 @@ def tally_of(rows: list[tuple[Any, ...]], dialect: Dialect) -> list[TallyRow]:
 
 def read_census(calls: Calls, failed_since: int, name: str | None, dialect: Dialect) -> Census:
     """Return the census of one name, or of all, in one snapshot."""
-    tally, kinds, owned, crashing, failed, pins, groups, seen = calls.read_all(
+    tally, kinds, owned, crashing, holds, failed, pins, groups, seen = calls.read_all(
         [
             (sql.READ_TALLY, ()),
             (sql.LAST_BOUNDARIES, ()),
             (sql.COUNT_OWNED_BY_KIND, ()),
             (sql.COUNT_CRASHING, ()),
+            (sql.COUNT_HOLDS, ()),
             (sql.COUNT_FAILED, (failed_since,)),
             (sql.LIST_PINS, (GROUPS_READ,)),
             (sql.LIST_OPEN_CODE, (name, GROUPS_READ)),
@@ -52,6 +53,11 @@ def read_census(calls: Calls, failed_since: int, name: str | None, dialect: Dial
         tally=tuple(row for row in tally_of(tally, dialect) if is_asked(row.kind.name)),
         owned=by_kind(owned),
         crashing=by_kind(crashing),
+        holds={
+            (of_number[number], dialect.library.holds.read(hold)): count
+            for number, hold, count in holds
+            if is_asked(of_number[number].name)
+        },
         boundaries=by_kind([(row[0], row[7]) for row in kinds if row[7] is not None]),
         failed={(row[0], row[1]): row[2] for row in failed if is_asked(row[0])},
         pins=Counter(

@@ -21,6 +21,7 @@ from orchestra.store.queries import (
     GroupBy,
     InstanceQuery,
     Order,
+    Standing,
     Target,
     WaitCondition,
 )
@@ -51,15 +52,34 @@ def _json(column: str) -> str:
     return f"replace(convert_from({column}, 'UTF8'), '{_NUL}', '{_SHOWN_NUL}')::json"
 
 
-_HOLD: Final = f"({_json('d.hold')} ->> 'kind')"
 _PIN: Final = f"({_json('d.pin')} ->> 'version')"
 _PINNED_UNTIL: Final = f"({_json('d.pin')} ->> 'until')::bigint"
 # Before its first turn an instance has no summary.
 _SUMMARY: Final = f"""
     CASE WHEN octet_length(i.summary) > 1 AND get_byte(i.summary, 0) = 123
     THEN {_json("i.summary")} -> 'w' ELSE '[]'::json END"""
+_IS_CURRENT: Final = "coalesce(x.closed_at, 0) = 0"
+# Each kind is probed for executions without code: the index has those that have not begun first.
+_IS_UNOPENED: Final = (
+    "i.status = 0 AND NOT i.opened AND i.instance_id IN (SELECT x.instance_id "
+    "FROM (SELECT DISTINCT name, version FROM @kind) n JOIN @execution x ON x.name = n.name "
+    f"AND x.version = n.version AND coalesce(x.fingerprint, '') = '' AND {_IS_CURRENT})"
+)
 _SORTED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
 _NEEDS_DETAIL: Final = re.compile(r"\bd\.")
+
+
+def _both(instant: str, direction: str) -> str:
+    return f"{instant}{direction}, i.instance_id{direction}"
+
+
+def _tables(text: str) -> str:
+    return sql.FROM_INSTANCES if _NEEDS_DETAIL.search(text) else sql.FROM_HOT_ROWS
+
+
+def _finds_held(query: InstanceQuery) -> bool:
+    """Whether a query asks for held instances, which are few among many."""
+    return query.held is not False and bool(query.held or query.holds)
 
 
 class Statement:
@@ -72,49 +92,158 @@ class Statement:
         self.text = ""
 
     @classmethod
-    def listing(cls, query: InstanceQuery, dialect: Dialect) -> Statement:
-        """Return the statement that lists instances."""
+    def listing(cls, query: InstanceQuery, dialect: Dialect, label: str | None = None) -> Statement:
+        """Return the statement that lists instances.
+
+        Args:
+            label: the key of a label that few instances share with the query.
+        """
         self = cls(query, dialect)
         columns = f"{sql.RECORD_COLUMNS}, {self._unserved_activity()}{sql.FROM_RECORDS}"
         direction = " DESC" if query.order.is_descending else ""
         instant = _ORDERED_BY.get(query.order)
-        order = "" if instant is None else f"{instant}{direction}, "
-        where, limit = self._where(), self._value("bigint", query.limit)
-        ordered = f" ORDER BY {order}i.instance_id{direction} LIMIT {limit}"
-        if query.order in _SORTED:
-            # No index has this order: sort the ids alone, and read the rest of few instances.
-            tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(where) else sql.FROM_HOT_ROWS
-            where = f" WHERE i.instance_id IN (SELECT i.instance_id{tables}{where}{ordered})"
-        self.text = f"{columns}{where}{ordered}"
+        limit = self._value("bigint", query.limit)
+        order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
+        arms = list(self._arms(label, is_list=True))
+        if not arms:
+            where = self._where()
+        else:
+            named = f"SELECT {instant or '0'} AS at, i.instance_id AS id"
+            parts = [self._found(named, arm) for arm in arms]
+            # A few are read as a set and sorted: walking through the order for them takes long.
+            is_set = label is not None or query.few
+            by_place = f"ORDER BY at{direction}, id{direction} LIMIT {limit}"
+            found = " UNION ALL ".join(
+                f"SELECT * FROM (SELECT * FROM ({part} OFFSET 0) AS s {by_place}) AS a{number}"
+                if is_set
+                else f"SELECT * FROM ({part} ORDER BY {order} LIMIT {limit}) AS a{number}"
+                for number, part in enumerate(parts)
+            )
+            where = f" WHERE i.instance_id IN (SELECT id FROM ({found}) AS found {by_place})"
+        self.text = f"{columns}{where} ORDER BY {order} LIMIT {limit}"
         return self
 
     @classmethod
     def counting(
-        cls, query: InstanceQuery, dialect: Dialect, group_by: Sequence[str], limit: int
+        cls,
+        query: InstanceQuery,
+        dialect: Dialect,
+        group_by: Sequence[str],
+        limit: int,
+        label: str | None = None,
     ) -> Statement:
         """Return the statement that counts instances by groups."""
         self = cls(replace(query, after=None), dialect)
+        arms = list(self._arms(label, is_list=False)) or [None]
         keys = [self._key(key) for key in group_by]
-        selected = "".join(f"{text} AS g{place}, " for place, text in enumerate(keys))
-        where = self._where()
-        # Most counts need no cold rows; the database would read one for each instance.
-        tables = (
-            sql.FROM_INSTANCES if _NEEDS_DETAIL.search(f"{selected}{where}") else sql.FROM_HOT_ROWS
-        )
-        if not keys and query.most is not None:
-            most = self._value("bigint", query.most)
-            found = f"SELECT 1{tables}{where} LIMIT {most}"
+        if not keys:
+            found = " UNION ALL ".join(self._found("SELECT 1", arm) for arm in arms)
+            if query.most is not None:
+                found += f" LIMIT {self._value('bigint', query.most)}"
             self.text = f"SELECT count(*), count(*) FROM ({found}) AS found"
             return self
+        selected = "".join(f"{text} AS g{place}, " for place, text in enumerate(keys))
+        if arms == [None]:
+            where = self._where()
+        else:
+            found = " UNION ALL ".join(self._found("SELECT i.instance_id", arm) for arm in arms)
+            where = f" WHERE i.instance_id IN ({found})"
+        grouped = ", ".join(f"g{place}" for place in range(len(keys)))
         self.text = (
-            f"SELECT {selected}count(*) AS number, (sum(count(*)) OVER ())::bigint{tables}{where}"
+            f"SELECT {selected}count(*) AS number, (sum(count(*)) OVER ())::bigint"
+            f"{_tables(selected + where)}{where} GROUP BY {grouped} ORDER BY number DESC "
+            f"LIMIT {self._value('bigint', limit)}"
         )
-        if keys:
-            grouped = ", ".join(f"g{place}" for place in range(len(keys)))
-            self.text += (
-                f" GROUP BY {grouped} ORDER BY number DESC LIMIT {self._value('bigint', limit)}"
-            )
         return self
+
+    @classmethod
+    def search_end(cls, query: InstanceQuery, dialect: Dialect, number: int) -> Statement:
+        """Return the statement that finds where a search of so many instances ends."""
+        self = cls(query.bounds_of_order(), dialect)
+        direction = " DESC" if query.order.is_descending else ""
+        instant = _ORDERED_BY.get(query.order)
+        order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
+        where = self._where()
+        self.text = (
+            f"SELECT {instant or '0'}, i.instance_id FROM @instance i{where} ORDER BY {order} "
+            f"LIMIT 1 OFFSET {self._value('bigint', number - 1)}"
+        )
+        return self
+
+    def _found(self, selected: str, arm: str | None) -> str:
+        where = self._where(arm)
+        # Most conditions need no cold rows; the database would read one for each instance.
+        return f"{selected}{_tables(where)}{where}"
+
+    def _arms(self, label: str | None, *, is_list: bool) -> Iterable[str]:
+        """Yield conditions that together find the instances of the query, each of them once; none:
+        the order of the list finds them.
+        """
+        query = self._query
+        if query.has_key_set:
+            if is_list and query.order in _SORTED:
+                yield "true"
+        elif _finds_held(query):
+            yield from self._held_arms()
+        elif label is not None:
+            values = self._value("text", label), self._value("text", query.labels[label])
+            yield (
+                "i.instance_id IN (SELECT f.instance_id FROM @label f WHERE f.key = "
+                f"{values[0]} AND f.value = {values[1]})"
+            )
+        elif query.few:
+            yield from self._few_arms()
+        elif query.standings == (Standing.PENDING,) and query.statuses == (Status.OPEN,):
+            yield f"{_IS_UNOPENED} AND i.execution = 1"
+        elif is_list and query.order in _SORTED:
+            # No index has this order: it would cost each step of each instance a write. Sort the
+            # ids alone, and read the rest of one page.
+            yield "true"
+
+    def _few_arms(self) -> Iterable[str]:
+        query = self._query
+        wanted = [
+            (column, self._value("text", value))
+            for column, value in (("name", query.name), ("version", query.version))
+            if value is not None
+        ]
+        if query.statuses is None or Status.OPEN in query.statuses:
+            among = "".join(f" AND x.{column} = {value}" for column, value in wanted)
+            yield (
+                "i.status = 0 AND i.instance_id IN (SELECT x.instance_id FROM @execution x WHERE "
+                f"{_IS_CURRENT}{among})"
+            )
+        if query.statuses != (Status.OPEN,) or query.other_statuses:
+            among = " AND ".join(f"n.{column} = {value}" for column, value in wanted) or "true"
+            yield (
+                "i.status <> 0 AND i.kind = ANY(ARRAY(SELECT n.kind_id FROM @kind n "
+                f"WHERE {among}))"
+            )
+
+    def _held_arms(self) -> Iterable[str]:
+        """Yield conditions that each find a part of the held instances by an index; no instance is
+        in two parts.
+        """
+        query = self._query
+        asked = frozenset(HoldKind) if query.holds is None else frozenset(query.holds)
+        among = "" if query.holds is None else f" AND i.hold_kind = ANY({self._forms(query.holds)})"
+        yield f"i.held{among}"
+        free = "i.status = 0 AND NOT i.held"
+        if query.unserved and HoldKind.VERSION_MISSING in asked:
+            yield f"{free} AND {self._of_kinds(query.unserved)}"
+        if HoldKind.CRASHING in asked:
+            yield f"{free} AND {_IS_CRASHING}{self._and_served()}"
+        if query.unserved_routes and HoldKind.ACTIVITY_MISSING in asked:
+            waits = f"{self._waits_for_node()} AND NOT {_IS_CRASHING}"
+            yield f"{free} AND {waits}{self._and_served()}"
+
+    def _and_served(self) -> str:
+        unserved = self._query.unserved
+        return f" AND NOT {self._of_kinds(unserved)}" if unserved else ""
+
+    def _forms(self, holds: Iterable[HoldKind]) -> str:
+        forms = Texts(map(str, self._dialect.library.holds.forms(*holds)))
+        return self._value("text[]", forms)
 
     def _key(self, key: str) -> str:
         """Return the value that a group shares."""
@@ -129,11 +258,14 @@ class Statement:
             return f"CASE WHEN i.status = 0 THEN {self._standing()} ELSE 4 * i.status END"
         return self._hold() if key == GroupBy.HELD else _COLUMNS[GroupBy(key)]
 
-    def _where(self) -> str:
-        """Return the conditions of the query."""
+    def _where(self, arm: str | None = None) -> str:
+        """Return the conditions of the query; with an arm, those of the part that it finds. The
+        arms of held instances bring the conditions on holds.
+        """
         conditions = [
+            *([] if arm is None else [arm]),
             *self._of_kind_and_status(),
-            *self._of_hold(),
+            *(self._of_hold() if arm is None or not _finds_held(self._query) else ()),
             *self._of_future(),
             *self._of_origin(),
             *self._of_time(),
@@ -167,11 +299,9 @@ class Statement:
     def _of_hold(self) -> Iterable[str]:
         query = self._query
         if query.held is not None:
-            yield self._held_set() if query.held else f"NOT {self._stands_still()}"
+            yield self._stands_still() if query.held else f"NOT {self._stands_still()}"
         if query.holds is not None:
-            yield self._held_set()
-            forms = Texts(map(str, self._dialect.library.holds.forms(*query.holds)))
-            yield f"{self._hold()} = ANY({self._value('text[]', forms)})"
+            yield f"{self._hold()} = ANY({self._forms(query.holds)})"
 
     def _of_future(self) -> Iterable[str]:
         query = self._query
@@ -228,15 +358,16 @@ class Statement:
         ):
             if bound is not None:
                 yield f"{condition} {self._value('bigint', bound)}"
-        if query.after is not None:
-            instant, instance_id = query.after
-            beyond = "<" if query.order.is_descending else ">"
-            ordered_by = _ORDERED_BY.get(query.order)
+        ordered_by = _ORDERED_BY.get(query.order)
+        beyond, within = ("<", ">=") if query.order.is_descending else (">", "<=")
+        for place, comparison in ((query.after, beyond), (query.until, within)):
+            if place is None:
+                continue
             if ordered_by is None:
-                yield f"i.instance_id {beyond} {self._value('text', instance_id)}"
+                yield f"i.instance_id {comparison} {self._value('text', place[1])}"
             else:
-                after = f"{self._value('bigint', instant)}, {self._value('text', instance_id)}"
-                yield f"({ordered_by}, i.instance_id) {beyond} ({after})"
+                at = f"{self._value('bigint', place[0])}, {self._value('text', place[1])}"
+                yield f"({ordered_by}, i.instance_id) {comparison} ({at})"
 
     # --- what holds an instance ---------------------------------------------------------------
 
@@ -249,34 +380,14 @@ class Statement:
             causes.append(self._waits_for_node())
         return f"(i.status = 0 AND ({' OR '.join(causes)}))"
 
-    def _held_set(self) -> str:
-        """Return the condition that an open instance cannot go on now, as a set of ids if it can
-        be.
-
-        The indexes find such a set, however many instances go on. Instances that no living node
-        serves are a share of the store that no index bounds.
-        """
-        if self._query.unserved:
-            return self._stands_still()
-        crashing = _IS_CRASHING.replace("i.", "c.")
-        sets = [
-            "SELECT h.instance_id FROM @instance h WHERE h.held",
-            f"SELECT c.instance_id FROM @instance c WHERE {crashing}",
-        ]
-        if self._query.unserved_routes:
-            sets.append(
-                f"SELECT a.instance_id FROM @activity a WHERE {sql.IS_WAITING} AND "
-                f"{self._among_routes()}"
-            )
-        return f"(i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))"
-
     def _hold(self) -> str:
         """Return the kind of an open instance's hold; NULL: it has none."""
         kind = self._of_kinds(self._query.unserved) if self._query.unserved else "false"
         waits = self._waits_for_node() if self._query.unserved_routes else "false"
         return (
-            f"CASE WHEN i.status <> 0 THEN NULL WHEN i.paused THEN '{HoldKind.OPERATOR}' "
-            f"WHEN i.held THEN {_HOLD} WHEN {kind} THEN '{HoldKind.VERSION_MISSING}' "
+            "CASE WHEN i.status <> 0 THEN NULL "
+            "WHEN i.held AND i.hold_kind IS NOT NULL THEN i.hold_kind "
+            f"WHEN {kind} THEN '{HoldKind.VERSION_MISSING}' "
             f"WHEN {_IS_CRASHING} THEN '{HoldKind.CRASHING}' "
             f"WHEN {waits} THEN '{HoldKind.ACTIVITY_MISSING}' END"
         )

@@ -38,7 +38,7 @@ from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
-from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.queries import SET_SIZE, Counted, InstanceQuery, InstanceRecord
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
@@ -70,18 +70,40 @@ class PostgresDirectory:
         return replace(record, unread_by_name=dict(cast("list[tuple[str, int]]", names)))
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        statement = Statement.listing(query, self._dialect)
+        label = self._rarest_label(query)
+        by_label = None if label is None or label[1] > SET_SIZE else label[0]
+        statement = Statement.listing(query, self._dialect, by_label)
         return [
             _read_record(row, [], [], self._dialect)
             for row in self._calls.read(statement.text, *statement.values)
         ]
 
+    def search_end(self, query: InstanceQuery, number: int) -> tuple[int, str] | None:
+        label = self._rarest_label(query)
+        if not (query.is_searched if label is None else label[1] > SET_SIZE):
+            return None
+        statement = Statement.search_end(query, self._dialect, number)
+        rows = self._calls.read(statement.text, *statement.values)
+        return (rows[0][0], rows[0][1]) if rows else None
+
     def count(
         self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
     ) -> Counted:
-        statement = Statement.counting(query, self._dialect, group_by, limit)
+        label = self._rarest_label(query)
+        by_label = None if label is None else label[0]
+        statement = Statement.counting(query, self._dialect, group_by, limit, by_label)
         rows = self._calls.read(statement.text, *statement.values)
         return read_counts(rows, group_by, self._dialect)
+
+    def _rarest_label(self, query: InstanceQuery) -> tuple[str, int] | None:
+        """Return the key of the label of a query that the fewest instances have, and how many:
+        counted up to :data:`SET_SIZE` and one more; ``None``: it asks for no label.
+        """
+        numbers = {
+            key: int(self._calls.read(sql.COUNT_LABEL, key, value, SET_SIZE + 1)[0][0])
+            for key, value in query.labels.items()
+        }
+        return min(numbers.items(), key=lambda one: one[1]) if numbers else None
 
     def waiting_routes(self) -> Sequence[Route]:
         return [Route(*row) for row in self._calls.read(sql.WAITING_ROUTES)]

@@ -775,6 +775,12 @@ FOLD_TALLY: Final = """
     SELECT count(*) FROM folded"""
 COUNT_OWNED_BY_KIND: Final = """
     SELECT kind, count(*) FROM @instance WHERE owner IS NOT NULL AND status = 0 GROUP BY kind"""
+COUNT_LABEL: Final = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM @label WHERE key = $1::text AND value = $2::text LIMIT $3::bigint) AS found"""
+COUNT_HOLDS: Final = """
+    SELECT kind, hold_kind, count(*) FROM @instance
+    WHERE held AND hold_kind IS NOT NULL GROUP BY kind, hold_kind"""
 COUNT_CRASHING: Final = """
     SELECT kind, count(*) FROM @instance
     WHERE takeovers >= 3 AND status = 0 AND NOT held AND owner IS NULL GROUP BY kind"""

@@ -57,6 +57,11 @@ def read_census(
         tally=tuple(row for row in read_tallies(connection, dialect) if is_asked(row.kind.name)),
         owned=by_kind(sql.COUNT_OWNED_BY_KIND),
         crashing=by_kind(sql.COUNT_CRASHING),
+        holds={
+            (kinds[kind], dialect.library.holds.read(hold)): count
+            for kind, hold, count in connection.execute(sql.COUNT_HOLDS)
+            if is_asked(kinds[kind].name)
+        },
         boundaries=boundaries,
         failed={
             (found, version): count

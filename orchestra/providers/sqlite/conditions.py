@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from orchestra.providers.sqlite import statements as sql
@@ -14,8 +12,6 @@ from orchestra.store.decoding import stored_queue
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
 from orchestra.store.kinds import Dialect, HoldKind, Status
 from orchestra.store.queries import (
-    GROUP_LABEL,
-    GroupBy,
     InstanceQuery,
     Order,
     Target,
@@ -23,97 +19,38 @@ from orchestra.store.queries import (
 )
 from orchestra.store.routes import Kind, Route
 
-__all__ = ["count_statement", "list_statement"]
+__all__ = [
+    "ORDERED_BY",
+    "Part",
+    "finds_held",
+    "held_arms",
+    "hold_of",
+    "standing_of",
+    "unserved_activity",
+    "where",
+]
 
 _HIGHEST_CHARACTER: Final = 0x10FFFF
 _SURROGATES: Final = range(0xD800, 0xE000)
-_COLUMNS: Final = {
-    GroupBy.NAME: "k.name",
-    GroupBy.VERSION: "k.version",
-    GroupBy.QUEUE: "k.queue",
-}
-_ORDERED_BY: Final = {
+ORDERED_BY: Final = {
     Order.NEWEST: "i.created_at",
     Order.OLDEST: "i.created_at",
     Order.LATEST_CHANGE: "i.updated_at",
     Order.EARLIEST_CHANGE: "i.updated_at",
 }
 
-_SORTED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
-
-_NEEDS_DETAIL: Final = re.compile(r"\bd\.")
-
-_Part = tuple[str, list[Any]]
+Part = tuple[str, list[Any]]
 """A piece of a statement, and the values of its parameters."""
 
 
-def list_statement(query: InstanceQuery, dialect: Dialect) -> _Part:
-    """Return the statement that lists instances, and its values."""
-    unserved, values = _unserved_activity(query.unserved_routes)
-    where, conditions = _where(query, dialect)
-    direction = " DESC" if query.order.is_descending else ""
-    instant = _ORDERED_BY.get(query.order)
-    order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
-    columns = f"{sql.RECORD_COLUMNS}, {unserved}{sql.FROM_RECORDS}"
-    if query.order in _SORTED or query.held or query.holds or query.pinned:
-        # They are found in another order: sort the ids alone, and read the rest of one page.
-        tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(where) else sql.FROM_HOT_ROWS
-        where = (
-            f" WHERE i.instance_id IN (SELECT i.instance_id{tables}{where} "
-            f"ORDER BY {order} LIMIT ?)"
-        )
-        conditions = [*conditions, query.limit]
-    statement = f"{columns}{where} ORDER BY {order} LIMIT ?"
-    return statement, [*values, *conditions, query.limit]
-
-
-def count_statement(
-    query: InstanceQuery, dialect: Dialect, group_by: Sequence[str], limit: int
-) -> _Part:
-    """Return the statement that counts instances by groups, and its values."""
-    keys = [_key(key, query) for key in group_by]
-    where, conditions = _where(replace(query, after=None), dialect)
-    selected = "".join(f"{text} AS g{place}, " for place, (text, _) in enumerate(keys))
-    grouped = ", ".join(f"g{place}" for place in range(len(keys)))
-    values = [value for _, parameters in keys for value in parameters]
-    # Most counts need no cold rows; the database would read one for each instance.
-    tables = sql.FROM_INSTANCES if _NEEDS_DETAIL.search(f"{selected}{where}") else sql.FROM_HOT_ROWS
-    if not keys and query.most is not None:
-        found = f"SELECT 1{tables}{where} LIMIT ?"
-        return f"SELECT count(*), count(*) FROM ({found})", [*conditions, query.most]
-    statement = f"SELECT {selected}count(*) AS number, sum(count(*)) OVER (){tables}{where}"
-    if not keys:
-        return statement, conditions
-    statement += f" GROUP BY {grouped} ORDER BY number DESC LIMIT ?"
-    return statement, [*values, *conditions, limit]
-
-
-def _both(instant: str, direction: str) -> str:
-    return f"{instant}{direction}, i.instance_id{direction}"
-
-
-def _key(key: str, query: InstanceQuery) -> _Part:
-    """Return the value that a group shares."""
-    if key.startswith(GROUP_LABEL):
-        label = key.removeprefix(GROUP_LABEL)
-        return (
-            "(SELECT l.value FROM label l WHERE l.instance_id = i.instance_id AND l.key = ?)",
-            [label],
-        )
-    if key == GroupBy.STATUS:
-        # One number for both, of which the reader makes the pair.
-        standing, values = _standing(query)
-        return f"CASE WHEN i.status = 0 THEN {standing} ELSE 4 * i.status END", values
-    if key == GroupBy.HELD:
-        return _hold(query)
-    return _COLUMNS[GroupBy(key)], []
-
-
-def _where(query: InstanceQuery, dialect: Dialect) -> _Part:
-    """Return the conditions of a query."""
+def where(query: InstanceQuery, dialect: Dialect, arm: Part | None = None) -> Part:
+    """Return the conditions of a query; with an arm, those of the part of its instances that the
+    arm's condition finds. The arms of held instances bring the conditions on holds.
+    """
     parts = [
+        *(() if arm is None else (arm,)),
         *_of_kind_and_status(query, dialect),
-        *_of_hold(query, dialect),
+        *(_of_hold(query, dialect) if arm is None or not finds_held(query) else ()),
         *_of_future(query),
         *_of_origin(query),
         *_of_time(query),
@@ -123,7 +60,7 @@ def _where(query: InstanceQuery, dialect: Dialect) -> _Part:
     return f" WHERE {conditions}" if parts else "", values
 
 
-def _of_kind_and_status(query: InstanceQuery, dialect: Dialect) -> Iterator[_Part]:
+def _of_kind_and_status(query: InstanceQuery, dialect: Dialect) -> Iterator[Part]:
     if query.name is not None:
         yield "k.name = ?", [query.name]
     if query.version is not None:
@@ -139,24 +76,23 @@ def _of_kind_and_status(query: InstanceQuery, dialect: Dialect) -> Iterator[_Par
             among = f"({among} OR i.status NOT IN ({_placeholders(known)}))"
         yield among, [*asked, *(known if query.other_statuses else ())]
     if query.standings is not None:
-        condition, values = _standing(query)
+        condition, values = standing_of(query)
         among = f"{condition} IN ({_placeholders(query.standings)})"
         wanted = [standing.value for standing in query.standings]
         yield f"(i.status <> 0 OR {among})", [*values, *wanted]
 
 
-def _of_hold(query: InstanceQuery, dialect: Dialect) -> Iterator[_Part]:
+def _of_hold(query: InstanceQuery, dialect: Dialect) -> Iterator[Part]:
     if query.held is not None:
-        condition, values = _held_set(query) if query.held else _stands_still(query)
+        condition, values = _stands_still(query)
         yield condition if query.held else f"NOT {condition}", values
     if query.holds is not None:
-        yield _held_set(query)
-        condition, values = _hold(query)
-        forms = dialect.library.holds.forms(*query.holds)
+        condition, values = hold_of(query)
+        forms = _forms(query.holds, dialect)
         yield f"{condition} IN ({_placeholders(forms)})", [*values, *forms]
 
 
-def _of_future(query: InstanceQuery) -> Iterator[_Part]:
+def _of_future(query: InstanceQuery) -> Iterator[Part]:
     for target in query.targets:
         condition, values = _leads_to(target, query.now)
         yield condition if target.wanted else f"NOT {condition}", values
@@ -180,7 +116,7 @@ def _of_future(query: InstanceQuery) -> Iterator[_Part]:
         yield f"{pins} AND {condition}" if query.pinned else f"NOT {condition}", [query.now]
 
 
-def _of_origin(query: InstanceQuery) -> Iterator[_Part]:
+def _of_origin(query: InstanceQuery) -> Iterator[Part]:
     if query.id_prefix:
         yield "i.instance_id >= ?", [query.id_prefix]
         beyond = _first_beyond(query.id_prefix)
@@ -201,7 +137,7 @@ def _of_origin(query: InstanceQuery) -> Iterator[_Part]:
         yield "d.parent_execution = ?", [query.parent_execution]
 
 
-def _of_time(query: InstanceQuery) -> Iterator[_Part]:
+def _of_time(query: InstanceQuery) -> Iterator[Part]:
     for condition, bound in (
         ("i.created_at >= ?", query.created_from),
         ("i.created_at < ?", query.created_until),
@@ -210,22 +146,28 @@ def _of_time(query: InstanceQuery) -> Iterator[_Part]:
     ):
         if bound is not None:
             yield condition, [bound]
-    if query.after is not None:
-        instant, instance_id = query.after
-        beyond = "<" if query.order.is_descending else ">"
-        ordered_by = _ORDERED_BY.get(query.order)
+    ordered_by = ORDERED_BY.get(query.order)
+    beyond, within = ("<", ">=") if query.order.is_descending else (">", "<=")
+    for place, comparison in ((query.after, beyond), (query.until, within)):
+        if place is None:
+            continue
         if ordered_by is None:
-            yield f"i.instance_id {beyond} ?", [instance_id]
+            yield f"i.instance_id {comparison} ?", [place[1]]
         else:
-            yield f"({ordered_by}, i.instance_id) {beyond} (?, ?)", [instant, instance_id]
+            yield f"({ordered_by}, i.instance_id) {comparison} (?, ?)", [*place]
 
 
 # --- what holds an instance -------------------------------------------------------------------
 
 _IS_CRASHING: Final = f"(i.takeovers >= {CRASHES_BEFORE_DELAY} AND i.owner IS NULL)"
+# As a set of ids, so that it is found by the index, whatever the order of the list.
+_AMONG_CRASHING: Final = (
+    "i.instance_id IN (SELECT c.instance_id FROM instance c "
+    f"WHERE c.takeovers >= {CRASHES_BEFORE_DELAY} AND c.owner IS NULL)"
+)
 
 
-def _stands_still(query: InstanceQuery) -> _Part:
+def _stands_still(query: InstanceQuery) -> Part:
     """Return the condition that an open instance cannot go on now."""
     kind, values = _of_kinds(query.unserved)
     waits, waiting = _waits_by(query.unserved_routes)
@@ -233,38 +175,51 @@ def _stands_still(query: InstanceQuery) -> _Part:
     return f"(i.status = 0 AND ({causes}))", [*values, *waiting]
 
 
-def _held_set(query: InstanceQuery) -> _Part:
-    """Return the condition that an open instance cannot go on now, as a set of ids if it can be.
+def finds_held(query: InstanceQuery) -> bool:
+    """Whether a query asks for held instances, which are few among many: :func:`held_arms`."""
+    return query.held is not False and bool(query.held or query.holds)
 
-    The indexes find such a set, however many instances go on. Instances that no living node serves
-    are a share of the store that no index bounds.
+
+def held_arms(query: InstanceQuery, dialect: Dialect) -> Iterator[Part]:
+    """Yield conditions that each find a part of the held instances by an index; no instance is in
+    two parts.
+
+    Instances that no living node serves are a share of the store that no index bounds. So they are
+    a part of their own, which is left out where it is not asked for.
     """
-    if query.unserved:
-        return _stands_still(query)
-    held = "SELECT h.instance_id FROM instance h WHERE h.held = 1"
-    crashing = _IS_CRASHING.replace("i.", "c.")
-    sets, values = [held, f"SELECT c.instance_id FROM instance c WHERE {crashing}"], list[Any]()
-    if query.unserved_routes:
-        among, values = _among(query.unserved_routes)
-        sets.append(f"SELECT a.instance_id FROM activity a WHERE {sql.IS_WAITING} AND {among}")
-    return f"(i.status = 0 AND i.instance_id IN ({' UNION '.join(sets)}))", values
+    asked = frozenset(HoldKind) if query.holds is None else frozenset(query.holds)
+    forms = () if query.holds is None else _forms(query.holds, dialect)
+    among = "" if query.holds is None else f" AND i.hold_kind IN ({_placeholders(forms)})"
+    yield f"i.held = 1{among}", [*forms]
+    unserved, kinds = _of_kinds(query.unserved)
+    free = "i.status = 0 AND i.held = 0"
+    if query.unserved and HoldKind.VERSION_MISSING in asked:
+        yield f"{free} AND {unserved}", kinds
+    if HoldKind.CRASHING in asked:
+        yield f"{free} AND {_AMONG_CRASHING} AND NOT {unserved}", kinds
+    if query.unserved_routes and HoldKind.ACTIVITY_MISSING in asked:
+        waits, routes = _waits_by(query.unserved_routes)
+        yield f"{free} AND {waits} AND NOT {_IS_CRASHING} AND NOT {unserved}", [*routes, *kinds]
 
 
-def _hold(query: InstanceQuery) -> _Part:
+def _forms(holds: Iterable[HoldKind], dialect: Dialect) -> tuple[Any, ...]:
+    return tuple(dialect.library.holds.forms(*holds))
+
+
+def hold_of(query: InstanceQuery) -> Part:
     """Return the kind of an open instance's hold; NULL: it has none."""
     kind, values = _of_kinds(query.unserved)
     waits, waiting = _waits_by(query.unserved_routes)
-    stored = "json_extract(CAST(d.hold AS TEXT), '$.kind')"
     return (
-        f"CASE WHEN i.status <> 0 THEN NULL WHEN i.paused = 1 THEN '{HoldKind.OPERATOR}' "
-        f"WHEN i.held = 1 THEN {stored} WHEN {kind} THEN '{HoldKind.VERSION_MISSING}' "
+        f"CASE WHEN i.status <> 0 THEN NULL WHEN i.held = 1 AND i.hold_kind IS NOT NULL THEN i.hold_kind "
+        f"WHEN {kind} THEN '{HoldKind.VERSION_MISSING}' "
         f"WHEN {_IS_CRASHING} THEN '{HoldKind.CRASHING}' "
         f"WHEN {waits} THEN '{HoldKind.ACTIVITY_MISSING}' END",
         [*values, *waiting],
     )
 
 
-def _standing(query: InstanceQuery) -> _Part:
+def standing_of(query: InstanceQuery) -> Part:
     """Return the :class:`Standing` of an open instance."""
     stands_still, values = _stands_still(query)
     return (
@@ -273,7 +228,7 @@ def _standing(query: InstanceQuery) -> _Part:
     )
 
 
-def _of_kinds(kinds: Sequence[Kind]) -> _Part:
+def _of_kinds(kinds: Sequence[Kind]) -> Part:
     """Return the condition that an instance is of one of these kinds."""
     if not kinds:
         return "0", []
@@ -294,7 +249,7 @@ def _of_kinds(kinds: Sequence[Kind]) -> _Part:
     return f"(({columns}) IN (VALUES {rows}))", values
 
 
-def _waits_by(routes: Sequence[Route]) -> _Part:
+def _waits_by(routes: Sequence[Route]) -> Part:
     """Return the condition that an activity of an instance waits for a node by one of these
     routes.
     """
@@ -308,7 +263,7 @@ def _waits_by(routes: Sequence[Route]) -> _Part:
     )
 
 
-def _unserved_activity(routes: Sequence[Route]) -> _Part:
+def unserved_activity(routes: Sequence[Route]) -> Part:
     """Return the route without a living node by which the longest waiting activity of an instance
     waits; NULL: none does.
     """
@@ -322,7 +277,7 @@ def _unserved_activity(routes: Sequence[Route]) -> _Part:
     )
 
 
-def _among(routes: Iterable[Route]) -> _Part:
+def _among(routes: Iterable[Route]) -> Part:
     values = [value for route in routes for value in (route.queue, route.name)]
     rows = ", ".join(["(?, ?)"] * (len(values) // 2))
     return f"(a.queue, a.name) IN (VALUES {rows})", values
@@ -336,7 +291,7 @@ _IS_PINNED: Final = (
 _PIN: Final = "json_extract(CAST(d.pin AS TEXT), '$.version')"
 
 
-def _leads_to(target: Target, now: int) -> _Part:
+def _leads_to(target: Target, now: int) -> Part:
     kind, values = _of_kinds(target.kinds)
     pinned = f"{_PIN} <> k.version" if target.version is None else f"{_PIN} = ?"
     return (
@@ -345,7 +300,7 @@ def _leads_to(target: Target, now: int) -> _Part:
     )
 
 
-def _waits(waiting: WaitCondition) -> _Part:
+def _waits(waiting: WaitCondition) -> Part:
     """Return the condition that an open instance waits for something. Its summary has it as JSON,
     from its first turn on.
     """

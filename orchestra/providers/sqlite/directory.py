@@ -16,11 +16,16 @@ from orchestra.events import EventRecord
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.census import read_census, read_tallies
-from orchestra.providers.sqlite.conditions import count_statement, list_statement
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.schedules import list_schedules, read_one
+from orchestra.providers.sqlite.selections import (
+    count_statement,
+    list_statement,
+    rarest_label,
+    search_end_statement,
+)
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.streams import read_page, read_streams
 from orchestra.providers.sqlite.writer import StoreClock
@@ -46,7 +51,7 @@ from orchestra.store.executions import ExecutionRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
-from orchestra.store.queries import Counted, InstanceQuery, InstanceRecord
+from orchestra.store.queries import SET_SIZE, Counted, InstanceQuery, InstanceRecord
 from orchestra.store.requests import RequestState
 from orchestra.store.routes import Route
 from orchestra.store.schedules import ScheduleRecord
@@ -147,16 +152,28 @@ class SqliteDirectory:
         )
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        statement, values = list_statement(query, self._dialect)
-        with self._readers.reading() as connection:
+        with self._readers.reading() as connection, _one_moment(connection):
+            label = rarest_label(connection, query)
+            by_label = None if label is None or label[1] > SET_SIZE else label[0]
+            statement, values = list_statement(query, self._dialect, by_label)
             rows = connection.execute(statement, values).fetchall()
         return [_read_record(row, [], [], self._dialect) for row in rows]
+
+    def search_end(self, query: InstanceQuery, number: int) -> tuple[int, str] | None:
+        with self._readers.reading() as connection:
+            label = rarest_label(connection, query)
+            if not (query.is_searched if label is None else label[1] > SET_SIZE):
+                return None
+            statement, values = search_end_statement(query, self._dialect, number)
+            return connection.execute(statement, values).fetchone()
 
     def count(
         self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
     ) -> Counted:
-        statement, values = count_statement(query, self._dialect, group_by, limit)
         with self._readers.reading() as connection:
+            label = rarest_label(connection, query)
+            by_label = None if label is None else label[0]
+            statement, values = count_statement(query, self._dialect, group_by, limit, by_label)
             rows = connection.execute(statement, values).fetchall()
         return read_counts(rows, group_by, self._dialect)
 

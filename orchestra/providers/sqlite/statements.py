@@ -259,6 +259,9 @@ ADD_LABEL: Final = insert("label", tables.LABEL)
 SET_LABEL: Final = f"""
     {ADD_LABEL} ON CONFLICT (instance_id, key) DO UPDATE SET value = excluded.value"""
 REMOVE_LABEL: Final = "DELETE FROM label WHERE instance_id = ? AND key = ?"
+COUNT_LABEL: Final = (
+    "SELECT count(*) FROM (SELECT 1 FROM label WHERE key = ? AND value = ? LIMIT ?)"
+)
 LIST_LABELS: Final = "SELECT key, value FROM label WHERE instance_id = ?"
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
 READ_FORMER_REQUESTS: Final = (
@@ -427,6 +430,9 @@ READ_TALLY: Final = f"""
     SELECT {KIND_COLUMNS}, t.status, t.held, t.number FROM tally t JOIN kind k ON k.kind_id = t.kind WHERE t.number <> 0"""
 COUNT_OWNED_BY_KIND: Final = """
     SELECT kind, count(*) FROM instance WHERE owner IS NOT NULL AND status = 0 GROUP BY kind"""
+COUNT_HOLDS: Final = """
+    SELECT kind, hold_kind, count(*) FROM instance
+    WHERE held = 1 AND hold_kind IS NOT NULL GROUP BY kind, hold_kind"""
 COUNT_CRASHING: Final = """
     SELECT kind, count(*) FROM instance
     WHERE takeovers >= 3 AND status = 0 AND held = 0 AND owner IS NULL GROUP BY kind"""

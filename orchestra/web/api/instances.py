@@ -15,6 +15,7 @@ from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, UnreadMessage
 from orchestra.client.jsonable import jsonable
 from orchestra.client.selections import InstanceCounts, OrderBy
+from orchestra.client.summaries import SEARCHED
 from orchestra.errors import InvalidArgument
 from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.web.access import CurrentClient, Operator, Role
@@ -53,24 +54,29 @@ class WholeInstance(InstanceInfo):
 @strict
 @dataclass
 class Search:
-    """Which instances, in which order, and how many."""
+    """Which instances, in which order, and how many. ``search_limit``: how many to look at, where
+    no index finds those that meet the selection. The answer may then be short or empty, says so in
+    ``searched``, and ``next_page`` goes on.
+    """
 
     selection: Conditions = field(default_factory=Conditions)
     order_by: OrderBy = OrderBy.NEWEST
     limit: int = 100
     page: str | None = None
+    search_limit: int = SEARCHED
 
 
 @strict
 @dataclass
 class Count:
     """Which instances to count, by which groups. ``at_most``: stop at this number, where it counts
-    no groups.
+    no groups. ``search_limit``: how many to look at, at most, the newest; by default all.
     """
 
     selection: Conditions = field(default_factory=Conditions)
     group_by: list[str] = field(default_factory=list[str])
     at_most: int | None = None
+    search_limit: int | None = None
 
 
 @strict
@@ -181,9 +187,11 @@ async def search_instances(
         order_by=body.order_by,
         limit=_bounded(body.limit),
         page=page_of(body.page),
+        search_limit=body.search_limit,
     )
     items = [shown(info, wanted) for info in page.items]
-    return answer({"items": items, "next_page": cursor_of(page.next_page)})
+    next_page = cursor_of(page.next_page)
+    return answer({"items": items, "next_page": next_page, "searched": page.searched})
 
 
 def _bounded(limit: int) -> int:
@@ -198,7 +206,10 @@ async def count_instances(body: Count, client: CurrentClient) -> JSONResponse:
     """Count instances by groups: name, version, queue, status, held, or label:KEY."""
     return answer(
         await client.count_instances(
-            body.selection.selection(), group_by=body.group_by, at_most=body.at_most
+            body.selection.selection(),
+            group_by=body.group_by,
+            at_most=body.at_most,
+            search_limit=body.search_limit,
         )
     )
 

@@ -10,12 +10,12 @@ from fastapi.responses import Response
 from orchestra.client import Client
 from orchestra.client.info import InstanceStatus
 from orchestra.client.selections import OrderBy, Selection
-from orchestra.client.summaries import MOST
+from orchestra.client.summaries import SEARCHED
 from orchestra.errors import OrchestraError
 from orchestra.operations.bulk import Bulk
 from orchestra.store.kinds import HoldKind
 from orchestra.web.access import CurrentClient, CurrentPrincipal, Operator
-from orchestra.web.dashboard.filters import chosen_of, query_of, selection_of
+from orchestra.web.dashboard.filters import LIVE, chosen_of, query_of, selection_of
 from orchestra.web.dashboard.rendering import Page, render
 
 __all__ = ["pages"]
@@ -26,6 +26,7 @@ _TABS: Final = (
     "live",
     *(status.value for status in InstanceStatus if status is not InstanceStatus.UNKNOWN),
 )
+_LIVE: Final = frozenset(status.value for status in LIVE)
 _QUICK: Final = frozenset({"name", "version", "queue", "status"})
 """Conditions under which the numbers that the store keeps count by status."""
 _ACTS: Final = tuple(act.value for act in Bulk)
@@ -43,7 +44,11 @@ async def instances(
     try:
         order = query.get("order_by") or OrderBy.NEWEST.value
         page = await client.list_instances(
-            selection_of(query), order_by=order, limit=_PAGE, page=query.get("page") or None
+            selection_of(query),
+            order_by=order,
+            limit=_PAGE,
+            page=query.get("page") or None,
+            search_limit=SEARCHED,
         )
         counts = await _counts(client, chosen_of(query))
     except OrchestraError as error:
@@ -57,7 +62,6 @@ async def instances(
             values={
                 "page": page,
                 "tabs": [(tab, counts.get(tab)) for tab in _TABS],
-                "most": MOST,
                 "chosen": {
                     key: value for key, value in chosen_of(query).items() if key != "status"
                 },
@@ -88,19 +92,28 @@ async def _counts(client: Client, chosen: dict[str, str]) -> dict[str, int]:
 
 @pages.get("/counts")
 async def counts(request: Request, client: CurrentClient, principal: CurrentPrincipal) -> Response:
-    """Count the instances of a filter by their status, each up to 10,000: the page asks for it once
-    it is shown.
+    """Count the instances of a filter by their status, among the newest 100,000 where no index
+    finds them: the page asks for it once it is shown.
     """
-    query = dict(request.query_params)
     at = await client.now()
-    found: dict[str, int] = {}
     try:
-        for tab in _TABS:
-            asked = selection_of({**query, "status": tab})
-            found[tab or "all"] = (await client.count_instances(asked, at_most=MOST)).total
+        asked = selection_of({**request.query_params, "status": ""})
+        counts = await client.count_instances(asked, group_by=("status",), search_limit=SEARCHED)
     except OrchestraError as error:
         return render(request, principal, Page("problem.html", at, error=error))
-    return render(request, principal, Page("counts.html", at, {"found": found}, {"counts": found}))
+    found = dict.fromkeys((tab or "all" for tab in _TABS), 0)
+    for group in counts.groups:
+        status = str(group.values["status"])
+        found[status] = group.count
+        if status in _LIVE:
+            found["live"] += group.count
+    found["all"] = counts.total
+    values = {"found": found, "searched": counts.searched}
+    return render(
+        request,
+        principal,
+        Page("counts.html", at, values, {"counts": found, "searched": counts.searched}),
+    )
 
 
 @pages.post("/instances")

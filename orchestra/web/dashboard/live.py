@@ -18,6 +18,7 @@ from fastapi.responses import Response
 
 from orchestra.client import Client
 from orchestra.client.hinted import StoreWatch
+from orchestra.client.summaries import SEARCHED
 from orchestra.errors import InstanceNotFound, InvalidArgument, OrchestraError, ScheduleNotFound
 from orchestra.web.dashboard.filters import selection_of
 from orchestra.web.event_streams import EventStream, event
@@ -220,7 +221,9 @@ class Watcher:
         values = dict(parse_qsl(query))
         selection = selection_of(values)
         order, page = values.get("order_by") or "newest", values.get("page")
-        return lambda: self._client.list_instances(selection, order_by=order, limit=50, page=page)
+        return lambda: self._client.list_instances(
+            selection, order_by=order, limit=50, page=page, search_limit=SEARCHED
+        )
 
     async def _nodes(self) -> Any:
         return [replace(node, renewed_at=_NEVER) for node in await self._client.list_nodes()]

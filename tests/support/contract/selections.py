@@ -104,6 +104,9 @@ class SelectionTests(ContractBase):
             HoldKind.CRASHING: 1,
             None: 2,
         }
+        held = {(KIND, HoldKind.STATE): 1, (KIND, HoldKind.ERROR): 1}
+        assert provider.directory.census(0).holds == held
+        assert provider.directory.census(0, "other").holds == {}
         row = read(provider, "state").row
         expect(one(provider, a_write(row, a_state(row), owner=None)), Granted)
         assert of(HoldKind.STATE) == set(), "a hold that has ended is found no more"
@@ -310,6 +313,67 @@ class SelectionTests(ContractBase):
         largest = directory.count(InstanceQuery(limit=1, after=(0, "x")), ("name",), limit=1)
         assert [(group.values, group.count) for group in largest.groups] == [(("watch",), 4)]
         assert largest.total == 5, "the sum is of all groups, and pages do not matter"
+
+    def test_the_few_of_a_name_or_a_status_are_found_as_a_set(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        provider.store.commit(
+            [a_start(f"i{number}", kind=KIND if number % 2 else OTHER_KIND) for number in range(8)]
+        )
+        clock.advance(timedelta(seconds=1))
+        rows = {snapshot.row.instance_id: snapshot.row for snapshot in claim(provider, limit=4)}
+        ends = iter((Status.FAILED, Status.COMPLETED))
+        for number, row in enumerate(rows.values()):
+            change = a_park(row) if number % 2 else an_end(row, next(ends))
+            expect(one(provider, change), Granted)
+        everything = (Status.OPEN, Status.COMPLETED, Status.FAILED)
+        for conditions in (
+            {},
+            {"name": "watch"},
+            {"name": "watch", "version": "1.1.0"},
+            {"name": "other", "queue": "default"},
+            {"statuses": (Status.FAILED,)},
+            {"statuses": (Status.OPEN,), "name": "watch"},
+            {"statuses": (Status.COMPLETED, Status.FAILED), "other_statuses": True},
+            {"statuses": everything, "id_prefix": "i", "labels": {}},
+            {"statuses": (Status.OPEN,), "standings": (Standing.PENDING,), "name": "watch"},
+        ):
+            for order in Order:
+                asked: dict[str, Any] = {**conditions, "order": order, "limit": 5}
+                assert found(provider, few=True, **asked) == found(provider, **asked)
+            assert counted(provider, few=True, **conditions) == counted(provider, **conditions)
+            by_status = counted(provider, "status", **conditions)
+            assert counted(provider, "status", few=True, **conditions) == by_status
+        pending = {"statuses": (Status.OPEN,), "standings": (Standing.PENDING,)}
+        assert counted(provider, **pending) == {(): 4}
+
+    def test_a_search_that_ends_goes_on_where_it_ended(self, provider: Provider) -> None:
+        provider.store.commit(
+            [replace(a_start(f"i{number}"), labels={"n": str(number)}) for number in range(5)]
+        )
+        directory = provider.directory
+        for order in Order:
+            query = InstanceQuery(name="watch", order=order)
+            seen: list[str] = []
+            for _ in range(9):
+                end = directory.search_end(query, 2)
+                page = directory.list(replace(query, until=end))
+                seen += [record.row.instance_id for record in page]
+                if end is None:
+                    break
+                assert len(page) == 2
+                query = replace(query, after=end)
+            assert seen == found(provider, order=order)
+        for conditions in (
+            {},
+            {"few": True, "name": "watch"},
+            {"held": True},
+            {"labels": {"n": "3"}},
+            {"statuses": (Status.FAILED,)},
+        ):
+            assert directory.search_end(InstanceQuery(**conditions), 2) is None, "by an index"
+        assert found(provider, labels={"n": "3"}, name="watch") == ["i3"]
+        assert counted(provider, labels={"n": "3"}, name="watch") == {(): 1}
 
     def test_a_thousand_kinds_may_be_asked_for_at_once(self, provider: Provider) -> None:
         begin(provider)

@@ -57,6 +57,10 @@ class ModelDirectory:
         found.sort(key=lambda pair: pair[0], reverse=query.order in _BACKWARDS)
         return [record for _, record in found][: query.limit]
 
+    def search_end(self, query: InstanceQuery, number: int) -> tuple[int, str] | None:
+        del query, number  # it looks at everything, always
+        return None
+
     def count(
         self, query: InstanceQuery, group_by: Sequence[str] = (), limit: int = 1000
     ) -> Counted:
@@ -208,6 +212,11 @@ class ModelDirectory:
                     key=lambda key: (key[0], key[1], self._world.seen[key][0], key[2]),
                 )
                 if asked(key[0])
+            ),
+            Counter(
+                (one.row.kind, "operator" if one.row.paused else one.row.hold.kind)
+                for one in living
+                if one.held and (one.row.paused or one.row.hold)
             ),
         )
 

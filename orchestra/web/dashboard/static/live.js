@@ -138,11 +138,12 @@ async function count() {
   try {
     const answer = await fetch(`${tabs.dataset.counts}&format=json`);
     if (!answer.ok) return;
-    const { counts } = await answer.json(), most = Number(tabs.dataset.most);
+    const { counts, searched } = await answer.json();
     for (const tab of tabs.querySelectorAll("a")) {
       const number = counts[tab.dataset.tab], place = tab.querySelector("b");
-      if (number !== undefined && !place.textContent.trim()) place.textContent = number.toLocaleString("en") + (number >= most ? "+" : "");
+      if (number !== undefined && !place.textContent.trim()) place.textContent = number.toLocaleString("en") + (searched ? "+" : "");
     }
+    if (searched) tabs.title = `Counted among the newest ${searched.toLocaleString("en")} instances`;
   } catch { /* they stay empty */ }
 }
 

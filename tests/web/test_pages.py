@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from orchestra import Every, Schedule, Start
+from orchestra import Every, Runtime, Schedule, SqliteProvider, Start
 from orchestra.web import create_app
 from tests.support.dashboard import Watch1, furnish, read, registry, table
 from tests.support.web import reach, submit
@@ -107,6 +107,20 @@ class TestInstances:
         counts = (await http.get("/counts?name=breaks&format=json")).json()["counts"]
         assert (counts["all"], counts["held"], counts["failed"], counts["running"]) == (2, 1, 1, 0)
         await read(http, "/counts?held=nonsense", 422)
+
+    async def test_a_search_that_has_ended_says_so_and_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("orchestra.web.dashboard.instances.SEARCHED", 2)
+        store = SqliteProvider(tmp_path / "a.db")
+        async with Runtime(store, registry()) as runtime, reach(create_app(runtime.client)) as http:
+            for number in range(3):
+                await runtime.client.start("watch", Watch1("u"), instance_id=f"w-{number}")
+            page = await read(http, "/instances?id_prefix=w-0")
+            assert "has looked at 2 instances, and none of them meets the filter" in str(page)
+            (further,) = [link for link in page.links if "page=" in link]
+            assert "w-0" in str(await read(http, f"/instances{further}"))
+            asked = "/counts?id_prefix=w-0&format=json"
+            counts = (await http.get(asked)).json()
+            assert (counts["searched"], counts["counts"]["all"]) == (2, 0)
 
     async def test_many_are_acted_on_after_a_look(self, env, http):
         for number in range(3):

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 
 from orchestra.engine.activities import Activities
-from orchestra.engine.attempts import PendingActivity
-from orchestra.engine.messages import ActivityEnded, ActivityKey, Heartbeat
+from orchestra.engine.messages import ActivityEnded, Heartbeat
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.store_time import StoreTime
@@ -76,7 +75,7 @@ class Arrivals:
             # The instance is claimed and not loaded yet. If it never is, its hold keeps the end.
             self._activities.keep(ended)
             self._run_queue.make_ready(key.instance_id)
-        elif self._running_attempt(instance, key, ended.attempt) is not None:
+        elif instance.running(key, ended.attempt) is not None:
             self._activities.keep(ended)
             instance.end_attempt(key.event_id, ended.result, ended.heartbeat, self._time.now)
             self._run_queue.make_ready(key.instance_id)
@@ -84,26 +83,9 @@ class Arrivals:
 
     def _beat(self, beat: Heartbeat) -> None:
         instance = self._run_queue.get(beat.key.instance_id)
-        if (
-            instance is not None
-            and self._running_attempt(instance, beat.key, beat.attempt) is not None
-        ):
+        if instance is not None and instance.running(beat.key, beat.attempt) is not None:
             instance.attempts.beat(beat.key.event_id, beat.payload)
             self._run_queue.make_ready(instance.instance_id)
-
-    @staticmethod
-    def _running_attempt(
-        instance: OwnedInstance, key: ActivityKey, attempt: int
-    ) -> PendingActivity | None:
-        """Return the activity of a report, if this attempt runs, and for this very execution."""
-        if (instance.incarnation, instance.current.number) != (key.incarnation, key.execution):
-            return None
-        activity = instance.attempts.get(key.event_id)
-        return (
-            activity
-            if activity is not None and activity.running and activity.attempt == attempt
-            else None
-        )
 
     # --- what is in the store ---
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 
 from orchestra.clock import from_micros, micros
-from orchestra.codec import Payload, pack_value, unpack
+from orchestra.codec import EMPTY, Payload, pack_value, unpack
 from orchestra.engine.messages import ActivityEnded, ActivityFailure
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
@@ -564,6 +564,15 @@ class Attempts:
         """Take in a heartbeat."""
         self._all[number].heartbeat = payload
         self._changed[number] = None
+
+    def keep_steps(self, number: int, execution: int) -> ActivityRow:
+        """Take in that steps of an activity are stored, and its row with them if it has none.
+        Return that row.
+        """
+        activity = self._all[number]
+        activity.heartbeat = activity.heartbeat or EMPTY
+        activity.stored = True
+        return activity.row(execution)
 
     def catch_up(self, now: int) -> None:
         """Shorten waits to what policies allow; see :meth:`PendingActivity.catch_up`."""

@@ -161,6 +161,7 @@ class Engine:
         self._publications = Publications(
             self._activities,
             self._outbox,
+            self._run_queue,
             registry.retentions,
             retention or Retention(),
             self._recorder,

@@ -354,7 +354,9 @@ class Outcomes:
             case Reported() | Refused() if isinstance(sent.change, Report):
                 self._reported(sent.change, outcome)
             case Granted() | Refused() if isinstance(sent.change, Publish):
-                self._publications.answered(sent.change, outcome)
+                mistaken = self._publications.answered(sent.change, outcome)
+                if mistaken is not None:
+                    self._ownership.unanswered(mistaken)
             case Recovered(snapshot=snapshot):
                 assert isinstance(sent.change, Recover)
                 self._ownership.recovered(sent.change.instance_id, snapshot, self._time.now)

@@ -135,13 +135,14 @@ class Heartbeat:
 @frozen
 class PublishItems:
     """A running activity publishes values: their streams, the values, and their numbers within the
-    attempt.
+    attempt. ``steps``: some of them are results of its steps.
     """
 
     key: ActivityKey
     attempt: int
     orchestration: str
     items: tuple[tuple[str, Payload, int], ...]
+    steps: bool = False
 
 
 ToEngine = Submit | ActivityEnded | Heartbeat | PublishItems

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from orchestra.clock import from_micros
 from orchestra.codec import Packed, Payload
 from orchestra.context import BoundaryRequest
-from orchestra.engine.attempts import Attempts, how_it_ended
+from orchestra.engine.attempts import Attempts, PendingActivity, how_it_ended
 from orchestra.engine.messages import ActivityFailure, ActivityKey
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
@@ -247,6 +247,14 @@ class OwnedInstance:
             time.put_back(by, since + time.ahead)
 
     # --- its activities ---
+
+    def running(self, key: ActivityKey, attempt: int) -> PendingActivity | None:
+        """Return an activity, if this attempt runs, and for this very execution."""
+        if (self.incarnation, self.current.number) != (key.incarnation, key.execution):
+            return None
+        activity = self.attempts.get(key.event_id)
+        is_running = activity is not None and activity.running and activity.attempt == attempt
+        return activity if is_running else None
 
     @property
     def has_activities(self) -> bool:

@@ -18,7 +18,7 @@ import anyio.abc
 
 from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, EMPTY, Payload, encode
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
 from orchestra.engine.messages import (
     STOPPED,
     ActivityEnded,
@@ -421,12 +421,7 @@ class ActivityRunner:
     def _begin_journal(self, run: Run, steps: dict[str, Payload]) -> Journal:
         with self._publishing:
             if run.journal is None:
-                request = run.request
-                run.journal = Journal(request.key, steps, self._payload_limit)
-                # The journal goes with the activity's row, which a heartbeat makes.
-                self._report(
-                    Heartbeat(request.key, request.attempt, request.last_heartbeat or EMPTY)
-                )
+                run.journal = Journal(run.request.key, steps, self._payload_limit)
             return run.journal
 
     def _make_publisher(self, run: Run) -> Publisher:

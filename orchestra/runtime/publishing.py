@@ -50,6 +50,8 @@ class Publisher:
         self._lock = threading.Condition()
         self._items: list[tuple[str, Payload, int]] = []
         self._bytes = 0
+        self._has_steps = False
+        """Whether results of steps are among these items."""
         self._number = begin
         self._on_the_way: deque[tuple[int, int, int]] = deque()
         """The counts, bytes and last numbers of batches that are not acknowledged."""
@@ -86,9 +88,9 @@ class Publisher:
             self._add(stream, payload)
 
     async def store(self, stream: str, payload: Payload) -> None:
-        """Add an item, and wait until it is stored."""
+        """Add the result of a step, and wait until it is stored."""
         with self._lock:
-            number = self._add(stream, payload)
+            number = self._add(stream, payload, is_step=True)
         while True:
             with self._lock:
                 if self._stored >= number:
@@ -100,9 +102,9 @@ class Publisher:
             await signal.wait()
 
     def store_here(self, stream: str, payload: Payload, *, waits: bool) -> None:
-        """Add an item; with ``waits``, block this thread until it is stored."""
+        """Add the result of a step; with ``waits``, block this thread until it is stored."""
         with self._lock:
-            number = self._add(stream, payload)
+            number = self._add(stream, payload, is_step=True)
             while waits and self._stored < number:
                 if self._closed is not None:
                     raise self._closed
@@ -147,10 +149,11 @@ class Publisher:
             len(self._items) + self._sent < _MOST_ITEMS and self._bytes < _MOST_BYTES
         ) or self._closed is not None
 
-    def _add(self, stream: str, payload: Payload) -> int:
+    def _add(self, stream: str, payload: Payload, *, is_step: bool = False) -> int:
         if self._closed is not None:
             raise self._closed
         self._number += 1
+        self._has_steps = self._has_steps or is_step
         self._items.append((stream, payload, self._number))
         self._bytes += len(payload.data)
         number = self._number
@@ -160,10 +163,13 @@ class Publisher:
 
     def _send(self) -> None:
         items, self._items = tuple(self._items), []
+        has_steps, self._has_steps = self._has_steps, False
         request, size = self._request, sum(len(payload.data) for _, payload, _ in items)
         self._on_the_way.append((len(items), size, items[-1][2]))
         self._sent += len(items)
-        self._report(PublishItems(request.key, request.attempt, request.orchestration, items))
+        self._report(
+            PublishItems(request.key, request.attempt, request.orchestration, items, has_steps)
+        )
 
     def _refuse(self, error: OrchestraError) -> None:
         self._closed = self._closed or error

@@ -49,6 +49,7 @@ __all__ = [
     "ScheduleWrite",
     "Send",
     "Start",
+    "Steps",
     "Stop",
     "Suspend",
     "Write",
@@ -343,6 +344,19 @@ class Report:
 
 
 @frozen
+class Steps:
+    """What a change makes sure of that stores steps of an activity: the row with which they go.
+
+    ``row`` is stored if the activity has none, and only while the instance is at ``revision``: the
+    owner knows that the activity is pending there, and nothing else tells. An attempt that was
+    handed out has a row. In any case the row gets a heartbeat, which marks it (I9).
+    """
+
+    revision: int | None = None
+    row: ActivityRow | None = None
+
+
+@frozen
 class Publish:
     """Add items of an attempt of an activity to the streams of its instance.
 
@@ -351,6 +365,8 @@ class Publish:
     that of a report. Items whose numbers are not above those of the attempt's stored items are left
     out: the change was committed before, and its reply was lost, or it comes late. A group does
     these changes before all else.
+
+    ``steps``: some of the items are steps of the activity, and stand in its journal.
     """
 
     instance_id: str
@@ -362,6 +378,7 @@ class Publish:
     revision: int | None
     items: tuple[Published, ...]
     bounds: Bounds = UNBOUNDED
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from orchestra.codec import Payload
+from orchestra.codec import EMPTY, Payload
 from orchestra.events import OnParentClose
 from orchestra.store.audit import Record
 from orchestra.store.changes import (
@@ -30,6 +30,7 @@ from orchestra.store.changes import (
     ScheduleWrite,
     Send,
     Start,
+    Steps,
     Suspend,
     Write,
     record_of,
@@ -227,8 +228,23 @@ class _Deciding:
             if not self._effects.can_publish(publish):
                 self._begin_step()
             self._effects.publish(publish, items)
+            if publish.steps is not None:
+                self._keep_steps(publish.steps, attempt.activity)
             self._facts.published[attempt] = max(known, items[-1].number)
             self.decision.outcomes[position] = Granted(0)
+
+    def _keep_steps(self, steps: Steps, key: ActivityId) -> None:
+        """Have steps go with the row of their activity: in the write that stores them, so that no
+        fault comes in between (I9).
+        """
+        standing = self._facts.activities.get(key)
+        if standing is None:
+            assert steps.row is not None  # else it was handed out, and has a row
+            self._effects.keep(key, steps.row)
+            self._facts.activities[key] = replace(steps.row, revision=0)
+        elif standing.heartbeat is None:
+            self._facts.activities[key] = marked = replace(standing, heartbeat=EMPTY)
+            self._effects.stop(key, marked)
 
     def _is_current(self, publish: Publish) -> bool:
         """Return whether an attempt runs, under the fence that it names."""
@@ -245,7 +261,11 @@ class _Deciding:
             return activity is not None and (activity.owner, activity.revision) == fence
         if row.owner != publish.node:
             return False
-        return activity is None or (
+        if activity is None:
+            # Its steps would be left behind if the activity had ended meanwhile: a change may come
+            # late, or again because its reply was lost.
+            return publish.steps is None or publish.steps.revision == row.revision
+        return (
             activity.attempt == publish.attempt
             and activity.route is None
             and not activity.has_ended

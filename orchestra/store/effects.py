@@ -69,7 +69,8 @@ class Effects:
         completed: activities to delete.
         activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. Its former node
             loses it.
-        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark.
+        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark or
+            first step.
         set_aside: the reason, the instance and the number of messages that are kept apart. They are
             among the consumed ones.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
@@ -198,8 +199,12 @@ class Effects:
             Publication(publish.instance_id, publish.incarnation, items, publish.bounds)
         )
 
+    def keep(self, key: ActivityId, activity: ActivityRow) -> None:
+        """Gather the row of an activity that had none."""
+        self.activities.append(activity_values(key.instance_id, activity))
+
     def stop(self, key: ActivityId, activity: ActivityRow) -> None:
-        """Gather an activity that a granted write has stopped."""
+        """Gather an activity that a granted write has stopped, or that has got its first step."""
         self.stopped.append((*report_values(activity), *key))
 
     def suspend(self, instance_id: str, hold: OperatorHold) -> None:

@@ -17,7 +17,7 @@ LOST: Final = Packed(b"")
 
 @frozen
 class ActivityRow:
-    """A stored activity: it has failed attempts or a heartbeat, or it was handed out.
+    """A stored activity: it has failed attempts, a heartbeat or steps, or it was handed out.
 
     ``due`` is when the next attempt may begin. With a ``route`` the current attempt was handed out:
     ``owner`` is the node that has taken it, and ``result`` or ``failure`` is its end there.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from orchestra.activities import Activity
@@ -47,6 +49,36 @@ def test_a_write_whose_reply_is_lost_has_exactly_one_effect(any_world, lost):
     assert len(node.attempts) == 1, "a result that was reported is not asked for again"
     assert any_world.output(instance_id) == "result"
     check_rest(any_world, [node.registry])
+
+
+@pytest.mark.parametrize("how", ["loses", "returns", "moves"])
+def test_steps_go_with_their_activity_whatever_becomes_of_the_writes(world, how):
+    """The write that stores the first step makes the row, so no write is missing after it (I9)."""
+    faults = [None, "lost before", "lost after", StoreUnavailable("away")]
+    node = world.node(registry(races), {"work": HOLD, "then": HOLD})
+    for first, second in product(faults, faults):
+        instance_id = world.start()
+        world.run(1)
+        node.store.replies.append(first)
+        node.step("one")
+        if how == "returns":  # in the same group
+            node.finish()
+        elif how == "moves":
+            node.cycle_once()
+            node.crash()
+            node = world.node(node.registry, node.activities)
+            world.run(60)
+        else:
+            node.cycle_once()
+        node.store.replies.append(second)
+        world.send(instance_id)
+        world.run(60)
+        assert world.directory.streams(instance_id) == []
+        assert world.record(instance_id).activities == ()
+        node.finish(node.the_running("then"))
+        world.run(60)
+        assert world.output(instance_id) == "done"
+    check_rest(world, [node.registry])
 
 
 @LOST

@@ -19,6 +19,7 @@ from orchestra.engine.messages import (
     ActivityFailure,
     Heartbeat,
     InstanceEnded,
+    PublishItems,
     Reply,
     RunActivity,
     StopActivity,
@@ -59,6 +60,7 @@ from orchestra.store.instances import InstanceState
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
 from orchestra.store.queries import InstanceQuery
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
+from orchestra.store.streams import journal_of
 from orchestra.summary import EMPTY_SUMMARY
 from orchestra.telemetry import Recorder
 
@@ -621,6 +623,15 @@ class Node:
     def beat(self, value, run=None):
         run = run or self.the_running()
         self.received.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))
+
+    def step(self, name, run=None):
+        """Have an activity store a step."""
+        run = run or self.the_running()
+        item = journal_of(run.key.execution, run.key.event_id), encode(name, subject="step")
+        number = self.world.clock.now() + len(self.received)
+        self.received.append(
+            PublishItems(run.key, run.attempt, "job", ((*item, number),), steps=True)
+        )
 
     # --- the clients of this node ---
 

@@ -37,6 +37,7 @@ from orchestra.store.changes import (
     ScheduleWrite,
     Send,
     Start,
+    Steps,
     Stop,
     Suspend,
 )
@@ -50,7 +51,7 @@ from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standi
 from orchestra.store.requests import RequestAnswer
 from orchestra.store.routes import Route, node_queue, session_route
 from orchestra.store.schedules import BACKFILLED, TRIGGERED, EndedRun, SlotKey, message_id_of
-from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published
+from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published, journal_of
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase
@@ -374,18 +375,23 @@ class ComparedWithModel(RuleBasedStateMachine):
             for place in range(data.draw(some.integers(1, 3)))
         )
         bounds = data.draw(some.sampled_from(_BOUNDS))
+        has_step = data.draw(some.booleans())
         if tasks and data.draw(some.booleans()):
             node, task = data.draw(some.sampled_from(tasks))
             revision = task.revision if data.draw(_mostly) else task.revision - 1
             head = (task.instance_id, task.incarnation, task.execution, task.event_id)
-            return Publish(*head, task.attempt, node, revision, items, bounds)
+            publish = Publish(*head, task.attempt, node, revision, items, bounds)
+            return _with_step(publish, Steps()) if has_step else publish
         record = self.model.directory.get(data.draw(_instances))
         if record is None:
             return self.claim(data)
         row = record.row
         node = row.owner if row.owner is not None and data.draw(_mostly) else data.draw(_nodes)
         head = (row.instance_id, row.incarnation, row.execution)
-        return Publish(*head, 1, data.draw(some.integers(1, 2)), node, None, items, bounds)
+        publish = Publish(*head, 1, data.draw(some.integers(1, 2)), node, None, items, bounds)
+        known = row.revision if data.draw(_mostly) else row.revision - 1
+        activity = ActivityRow(row.execution, 1, publish.attempt, None, 1, b"[]", Payload(b"null"))
+        return _with_step(publish, Steps(known, activity)) if has_step else publish
 
     def schedule(self, data: some.DataObject) -> Change:
         """Return what makes, changes, ticks, pauses or deletes a schedule."""
@@ -796,6 +802,12 @@ def _counts(provider: Provider, query: InstanceQuery) -> object:
     """Return the counts of all groups; the order of equal ones is not promised."""
     counts = provider.directory.count(query, _GROUPS)
     return counts.total, {group.values: group.count for group in counts.groups}
+
+
+def _with_step(publish: Publish, steps: Steps) -> Publish:
+    last, journal = publish.items[-1], journal_of(publish.execution, publish.event_id)
+    step = replace(last, stream=journal, number=last.number + 1)
+    return replace(publish, items=(*publish.items, step), steps=steps)
 
 
 def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:

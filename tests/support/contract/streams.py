@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from orchestra.codec import Packed, Payload
-from orchestra.store.changes import IfEnded, Publish, Report
+from orchestra.codec import EMPTY, Packed, Payload
+from orchestra.store.changes import IfEnded, Publish, Report, Steps
 from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import ExecutionEnd
-from orchestra.store.outcomes import Granted, Refused, Started
+from orchestra.store.outcomes import Granted, Refused, Reported, Started
 from orchestra.store.port import Provider
-from orchestra.store.streams import Bounds, Page, Published, StreamRow
+from orchestra.store.streams import Bounds, Page, Published, StreamRow, journal_of
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase, Open
@@ -213,6 +213,14 @@ def by_owner(row: InstanceRow, *numbers: int, attempt: int = 1, **fields: Any) -
     return replace(Publish(*head, items_of(attempt, *numbers)), **fields)
 
 
+def a_step(row: InstanceRow, number: int, *, revision: int | None = None) -> Publish:
+    """Return the first step of an activity."""
+    step = replace(items_of(1, 1)[0], stream=journal_of(1, number), event_id=number)
+    activity = ActivityRow(1, number, 1, None, 3, Packed(b"[]"), heartbeat=EMPTY)
+    steps = Steps(row.revision if revision is None else revision, activity)
+    return by_owner(row, 1, event_id=number, items=(step,), steps=steps)
+
+
 class ItemsOfActivitiesTests(ContractBase):
     """Under the fence of the instance's owner, or of the task."""
 
@@ -303,6 +311,49 @@ class ItemsOfActivitiesTests(ContractBase):
         assert offsets(provider, "orchestra:journal/1/1") == []
         expect(one(provider, an_end(read(provider).row)), Granted)
         assert names() == ["s"]
+
+    def test_the_first_step_makes_the_row_with_which_the_journal_goes(
+        self, provider: Provider
+    ) -> None:
+        """In the write that stores it: nothing can come in between (I9)."""
+        row = begin(provider)
+        known = ActivityRow(1, 2, 1, None, 1, Packed(b"[]"))
+        expect(one(provider, a_write(row, activities=(known,))), Granted)
+        row = read(provider).row
+        assert one(provider, a_step(row, 1, revision=row.revision - 1)) == Refused(), (
+            "the activity may have ended since"
+        )
+        for number in (1, 2):
+            expect(one(provider, a_step(row, number)), Granted)
+            expect(one(provider, a_step(row, number)), Granted)
+        rows = {one.event_id: one for one in read(provider).activities}
+        assert {number: (one.heartbeat, one.revision) for number, one in rows.items()} == {
+            1: (EMPTY, 0),
+            2: (EMPTY, 0),
+        }
+        assert rows[1].started_at == 3, "as the owner knows it"
+        late = a_step(row, 1)
+        outcomes = provider.store.commit([a_write(row, completed=(1, 2)), a_step(row, 3)]).outcomes
+        assert [type(outcome) for outcome in outcomes] == [Granted, Granted]
+        assert [one.event_id for one in read(provider).activities] == [3]
+        assert one(provider, late) == Refused(), "its activity has ended"
+        assert [stream.name for stream in provider.directory.streams("i")] == [journal_of(1, 3)]
+        expect(one(provider, an_end(read(provider).row)), Granted)
+        assert provider.directory.streams("i") == []
+
+    def test_the_first_step_of_a_task_marks_its_row(self, provider: Provider) -> None:
+        row = hand_out(provider, replace(handed_out(), heartbeat=None))
+        (task,) = take(provider)
+        head = ("i", row.incarnation, 1, 1, 1, "n2", task.revision)
+        steps = tuple(replace(item, stream=journal_of(1, 1)) for item in items_of(1, 1))
+        expect(one(provider, Publish(*head, steps, steps=Steps())), Granted)
+        (activity,) = read(provider).activities
+        assert (activity.heartbeat, activity.revision) == (EMPTY, task.revision)
+        end = Report("i", row.incarnation, 1, 1, task.revision, "n2", Payload(b"1"))
+        expect(one(provider, end), Reported)
+        (snapshot,) = claim(provider)
+        expect(one(provider, a_write(snapshot.row, completed=(1,))), Granted)
+        assert provider.directory.streams("i") == []
 
     def test_items_whose_reply_was_lost_are_not_stored_twice(self, provider: Provider) -> None:
         """Rule 9: it is found out by writing again."""

@@ -133,7 +133,6 @@ async def _under_traffic(
 ) -> AsyncGenerator[None]:
     async with client_of(store) as client:
         traffic = Traffic(client, Random(random.random()), may_be_alone=True)
-        traffic.kinds.remove(traffic.start_radio)  # a known fault: RELIABILITY, "What is open"
         first = await workforce.begin()
         await first.ready()
         async with anyio.create_task_group() as group:

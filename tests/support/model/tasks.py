@@ -6,7 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import chain, zip_longest
 
+from orchestra.codec import EMPTY
 from orchestra.store.changes import Claim, Publish, Report, Stop, Write
+from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended, Granted, Refused, Reported
 from orchestra.store.routes import Route
@@ -82,14 +84,22 @@ def publish_items(world: ModelWorld, change: Publish) -> Granted | Refused:
         runs = activity is not None and activity.owner == change.node
         if not runs or activity is None or activity.revision != change.revision:
             return Refused()
-    elif row.owner != change.node or (
-        activity is not None
-        and (activity.attempt != change.attempt or activity.route is not None or activity.has_ended)
-    ):
+    elif row.owner != change.node or not _may_run(row, activity, change):
         return Refused()
     streams = publish(instance.streams, change.incarnation, new, change.bounds)
     world.instances[change.instance_id] = replace(instance, streams=streams)
+    if change.steps is not None:
+        kept = activity or change.steps.row
+        assert kept is not None
+        _put(world, change.instance_id, replace(kept, heartbeat=kept.heartbeat or EMPTY))
     return Granted(0)
+
+
+def _may_run(row: InstanceRow, activity: ActivityRow | None, change: Publish) -> bool:
+    if activity is None:
+        return change.steps is None or change.steps.revision == row.revision
+    is_here = activity.route is None and not activity.has_ended
+    return is_here and activity.attempt == change.attempt
 
 
 def report(world: ModelWorld, now: int, report: Report) -> Reported | Refused:

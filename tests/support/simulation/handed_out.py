@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from orchestra.store.changes import Claim, Report, Write
+from orchestra.store.changes import Claim, Publish, Report, Write
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import Claimed, Granted, Outcome, Refused, Reported
 from orchestra.store.queries import InstanceRecord
@@ -43,6 +43,16 @@ class HandedOutActivities:
         self._of: dict[tuple[str, str], dict[int, HandedOutActivity]] = {}
         self._fences: dict[tuple[str, str], dict[int, int]] = {}
         """The fences of all rows of activities, of those as well that are not handed out."""
+
+    def published(self, publish: Publish, outcome: Outcome) -> None:
+        """Items were published: the first step of an activity makes its row."""
+        instance = self._instances.get(publish.instance_id)
+        life = publish.incarnation, publish.execution
+        stands = instance is not None and (instance.incarnation, instance.number) == life
+        if stands and publish.steps is not None and isinstance(outcome, Granted):
+            fences = self._fences.setdefault((publish.instance_id, publish.incarnation), {})
+            self._counts["rows made by steps"] += publish.event_id not in fences
+            fences.setdefault(publish.event_id, 0)
 
     def written(self, write: Write, granted: Granted) -> None:
         """A write was granted: what it completes is over, what it closes is forgotten, and what it

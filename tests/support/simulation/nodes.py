@@ -52,6 +52,7 @@ from orchestra.store.port import Provider
 from orchestra.store.routes import Kind, Route
 from orchestra.store.schedules import DueSchedule
 from orchestra.store.snapshots import News
+from orchestra.store.streams import journal_of
 from orchestra.store.tasks import Task
 from orchestra.telemetry import Recorder
 from tests.support.simulation.programs import IN_CODE
@@ -475,13 +476,17 @@ class SimulatedNode:
         self._received.append(ActivityEnded(run.key, run.attempt, failure, beat))
 
     def publish(self, run: RunActivity, value: int) -> None:
-        """Have an activity publish a value or two, as often as not."""
+        """Have an activity publish a value or two, as often as not, and store a step."""
         if value % 2:
-            items = tuple(
-                ("tokens", encode(one, subject="item"), next(_NUMBERS)) for one in range(value % 3)
-            )
+            names = ["tokens"] * (value % 3)
+            has_step = value % 5 > 2
+            if has_step:
+                names.append(journal_of(run.key.execution, run.key.event_id))
+            items = tuple((name, encode(name, subject="item"), next(_NUMBERS)) for name in names)
             if items:
-                self._received.append(PublishItems(run.key, run.attempt, run.orchestration, items))
+                self._received.append(
+                    PublishItems(run.key, run.attempt, run.orchestration, items, has_step)
+                )
 
     def beat(self, run: RunActivity, value: int) -> None:
         """Have an activity send a heartbeat."""

@@ -183,6 +183,7 @@ class Witness:
             if isinstance(change, Publish):
                 watched = self.instances.get(change.instance_id)
                 self._streams.published(watched, change, outcome)
+                self._handed_out.published(change, outcome)
         for change, outcome in pairs:
             if isinstance(change, Write):
                 self._write(change, outcome, commit.now)

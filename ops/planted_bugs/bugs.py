@@ -85,30 +85,6 @@ _RECOVERY_BY_READING: Final = Edit(_DECISION, "        row.recover()\n", "")
 
 BUGS: Final = (
     Bug(
-        "a step without its row",
-        "I9: the steps of an activity go with its row, which is made in the write of the first step",
-        (
-            Edit(
-                _DECISION,
-                "                self._keep_steps(publish.steps, attempt.activity)\n",
-                "                pass\n",
-            ),
-        ),
-        (Tests((_CONTRACT, "-k", "first_step")), Simulated("memory")),
-    ),
-    Bug(
-        "a late step begins a journal",
-        "I9: a first step that comes late, or again, is refused where its activity may have ended",
-        (
-            Edit(
-                _DECISION,
-                "            return publish.steps is None or publish.steps.revision == row.revision\n",
-                "            return True\n",
-            ),
-        ),
-        (Tests((_CONTRACT, "-k", "first_step")),),
-    ),
-    Bug(
         "no revision in the fence",
         "1: every write of an owner is conditional on owner and revision, else a delayed one applies after a newer one",
         (
@@ -1088,6 +1064,33 @@ BUGS: Final = (
         (
             Tests((_CONTRACT, "-k", "former_owner_or_lap")),
             Tests(("tests/providers/test_memory_contract.py", "-k", "former_owner_or_lap")),
+        ),
+    ),
+    Bug(
+        "a step without its row",
+        "I9: the steps of an activity go with its row, which is made in the write of the first step",
+        (
+            Edit(
+                _DECISION,
+                "                self._keep_steps(publish.steps, attempt.activity)\n",
+                "                pass\n",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "first_step")), Simulated("memory")),
+    ),
+    Bug(
+        "a late step begins a journal",
+        "I9: a first step that comes late, or again, is refused where its activity may have ended",
+        (
+            Edit(
+                _DECISION,
+                "            return publish.steps is None or publish.steps.revision == row.revision\n",
+                "            return True\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "first_step")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "first_step")),
         ),
     ),
 )

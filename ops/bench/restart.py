@@ -1,7 +1,7 @@
-"""Measures how soon all work goes on after ``kill -9`` of the only process of a store, on SQLite
-with full durability.
+"""Measures how soon all work goes on after ``kill -9`` of the only process of a store, with full
+durability: on SQLite, or on a temporary PostgreSQL server.
 
-    python ops/bench/restart.py [--instances 500] [--repeat 5] [--directory DIR]
+    python ops/bench/restart.py [--postgres] [--instances 500] [--repeat 5] [--directory DIR]
 
 A process runs loops of one activity that takes half a second. It is killed in the middle of them,
 and started again on the same file at once. The times count from the start of the new process, with
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -26,10 +27,11 @@ from orchestra import (
     OrchestrationContext,
     OrchestrationRegistry,
     Runtime,
-    SqliteProvider,
     activity,
     activity_context,
 )
+from orchestra.providers import from_url
+from orchestra.testing.postgres import postgres_server
 
 PATIENCE = 60.0
 TAKES = 0.5
@@ -54,9 +56,9 @@ async def loop(ctx: OrchestrationContext, lap: int) -> None:
     ctx.continue_as_new(await ctx.schedule_activity("step", lap))
 
 
-async def work(store: Path, instances: int) -> None:
+async def work(folder: Path, store: str, instances: int) -> None:
     """Be the process that is killed."""
-    ledger = Ledger(store.with_name(LEDGER))
+    ledger = Ledger(folder / LEDGER)
 
     @activity
     async def step(lap: int) -> int:
@@ -66,7 +68,7 @@ async def work(store: Path, instances: int) -> None:
 
     registry = OrchestrationRegistry.builder().register("loop", loop).build()
     async with Runtime(
-        SqliteProvider(store), registry, [step], max_concurrent_activities=instances
+        from_url(store), registry, [step], max_concurrent_activities=instances
     ) as runtime:
         ledger.note(ENTERED)
         async with anyio.create_task_group() as group:
@@ -79,10 +81,10 @@ async def work(store: Path, instances: int) -> None:
         await anyio.sleep_forever()
 
 
-def seen(store: Path, process: subprocess.Popen[bytes]) -> dict[str, float]:
+def seen(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, float]:
     """Return when a process first began what."""
     first: dict[str, float] = {}
-    for line in store.with_name(LEDGER).read_text(encoding="utf-8").splitlines():
+    for line in (folder / LEDGER).read_text(encoding="utf-8").splitlines():
         pid, moment, name = line.split()
         if int(pid) == process.pid:
             first.setdefault(name, float(moment))
@@ -98,29 +100,28 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def begin(store: Path, instances: int) -> subprocess.Popen[bytes]:
+def begin(folder: Path, store: str, instances: int) -> subprocess.Popen[bytes]:
     """Start the process that works."""
-    return subprocess.Popen(
-        [sys.executable, __file__, "--work", str(store), "--instances", str(instances)]
-    )
+    work = ["--work", str(folder), "--store", store, "--instances", str(instances)]
+    return subprocess.Popen([sys.executable, __file__, *work], stderr=subprocess.DEVNULL)
 
 
-def measure(store: Path, instances: int) -> tuple[float, float, float]:
+def measure(folder: Path, store: str, instances: int) -> tuple[float, float, float]:
     """Kill the only process in the middle of its work; return the seconds until the next one is
     entered, begins, has all.
     """
-    store.with_name(LEDGER).touch()
-    victim = begin(store, instances)
-    until(lambda: len(seen(store, victim)) > instances)
+    (folder / LEDGER).touch()
+    victim = begin(folder, store, instances)
+    until(lambda: len(seen(folder, victim)) > instances)
     time.sleep(TAKES * 2.5)
     victim.kill()
     victim.wait()
     started = time.time()
-    heir = begin(store, instances)
-    until(lambda: len(seen(store, heir)) > instances)
+    heir = begin(folder, store, instances)
+    until(lambda: len(seen(folder, heir)) > instances)
     heir.kill()
     heir.wait()
-    first = seen(store, heir)
+    first = seen(folder, heir)
     entered = first.pop(ENTERED)
     return entered - started, min(first.values()) - started, max(first.values()) - started
 
@@ -133,15 +134,20 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=None, help="where the stores are made")
+    parser.add_argument("--postgres", action="store_true", help="on a temporary server")
     parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--store", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work is not None:
-        anyio.run(work, options.work, options.instances)
+        anyio.run(work, options.work, options.store, options.instances)
         return
     rounds: list[tuple[float, float, float]] = []
     for _ in range(options.repeat):
-        with tempfile.TemporaryDirectory(dir=options.directory) as folder:
-            rounds.append(measure(Path(folder) / "store.db", options.instances))
+        with tempfile.TemporaryDirectory(dir=options.directory) as folder, ExitStack() as stack:
+            store = str(Path(folder) / "store.db")
+            if options.postgres:
+                store = stack.enter_context(postgres_server(options.directory)).dsn
+            rounds.append(measure(Path(folder), store, options.instances))
     print(
         f"{options.instances} instances, {options.repeat} kills; seconds from the start of the "
         "new process\n"

@@ -11,7 +11,6 @@ import os
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 from orchestra.activities import Activity, as_activity
@@ -22,6 +21,7 @@ from orchestra.engine.engine import Engine, EngineOptions
 from orchestra.engine.membership import Membership
 from orchestra.engine.messages import WriteLogs
 from orchestra.errors import InvalidArgument, LevelTooLow, RegistrationError
+from orchestra.processes import boot_id, process_space
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
@@ -240,7 +240,7 @@ def node_record(node_id: str, provider: Provider, settings: NodeSettings) -> Nod
     return NodeRecord(
         node_id=node_id,
         host=platform.node(),
-        boot_id=_boot_id(),
+        boot_id=boot_id(),
         pid=os.getpid(),
         library=library_version(),
         formats=library.formats,
@@ -258,11 +258,5 @@ def node_record(node_id: str, provider: Provider, settings: NodeSettings) -> Nod
         ),
         reads=library.level,
         writes=library.writes,
+        processes=process_space(),
     )
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

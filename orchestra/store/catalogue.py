@@ -55,6 +55,10 @@ class NodeRecord:
     """The highest level of kinds that its library reads."""
     writes: int = BASE_LEVEL
     """The level to which its library raises the store's write level."""
+    processes: str = ""
+    """The space in which ``pid`` means its process: the boot, and the namespace of process numbers.
+    Empty where that is not known.
+    """
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -9,6 +9,7 @@ import os
 import random
 import select
 import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -1176,6 +1177,32 @@ def test_a_node_whose_connection_drops_is_suspected_after_a_moment(watched):
     assert first.store.vanished() == ["n2"]
     assert first.store.bury("n2", 0)
     assert first.store.vanished() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_buried_at_once"),
+    [
+        ({}, True),
+        ({"pid": os.getpid()}, False),
+        ({"host": "there"}, False),
+        ({"processes": "another boot pid:[1]"}, False),
+        ({"processes": ""}, False),
+    ],
+    ids=["gone", "lives", "another_host", "another_namespace", "an_older_library"],
+)
+def test_a_node_whose_process_is_gone_with_its_connection_needs_no_moment(
+    changes, is_buried_at_once, connect
+):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    first, second = connect(), connect()
+    first.store.join(replace(a_node("n1"), processes="this boot pid:[1]"))
+    gone = replace(a_node("n2"), processes="this boot pid:[1]", pid=ended.pid)
+    second.store.join(replace(gone, **changes))
+    assert first.store.vanished() == [], "a node that is connected lives"
+    second.close()  # without leaving
+    until(lambda: first._nodes._calls.read(sql.LIST_PULSELESS))
+    assert first.store.vanished() == (["n2"] if is_buried_at_once else [])
 
 
 def test_a_node_that_reconnects_or_renews_is_not_suspected(watched, other):

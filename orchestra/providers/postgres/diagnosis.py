@@ -16,7 +16,6 @@ from orchestra.errors import StoreCorrupt, StoreEmpty, StoreUnavailable
 from orchestra.levels import Levels
 from orchestra.providers.postgres import objects, schema
 from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.catalogue import _read_nodes
 from orchestra.providers.postgres.connection import OLDEST_SERVER, Connection, Connector, read_dsn
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, translate
 from orchestra.providers.postgres.kinds import read_kind
@@ -41,6 +40,7 @@ from orchestra.store.diagnosis import (
     unread_activity,
 )
 from orchestra.store.kinds import THIS_LIBRARY, Dialect
+from orchestra.store.nodes import read_nodes
 from orchestra.store.routes import Route
 
 __all__ = [
@@ -317,7 +317,7 @@ class Diagnosis:
         return Population(
             catalogue=Catalogue(
                 now=rows["now"][0][0],
-                nodes=_read_nodes(rows["nodes"], rows["capabilities"], rows["node activities"]),
+                nodes=read_nodes(rows["nodes"], rows["capabilities"], rows["node activities"]),
                 policies={row[0]: PolicyRow(*row) for row in rows["policies"]},
                 kinds=tuple(kinds.values()),
                 levels=Levels(*rows["levels"][0]),

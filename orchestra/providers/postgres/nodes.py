@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from orchestra.errors import NodeBuried, StoreReplaced
 from orchestra.levels import Levels
+from orchestra.processes import runs
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
-from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.connection import Connection
 from orchestra.providers.postgres.failures import DRIVER_ERRORS
 from orchestra.providers.postgres.pulse import Pulse
@@ -21,6 +21,7 @@ from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.wire import Result, Script
 from orchestra.store.catalogue import NodeRecord, Renewal
 from orchestra.store.instances import LONGEST_DELAY
+from orchestra.store.nodes import abilities_to_bytes, processes_in
 
 __all__ = ["Nodes"]
 
@@ -40,14 +41,14 @@ class Nodes:
         self._dialect = settings.dialect
         self._store = f"PostgreSQL store {settings.schema!r}"
         self._pulse = pulse
-        self.joined: set[str] = set()
+        self.joined: dict[str, NodeRecord] = {}
         """The nodes that this provider has joined."""
         self._lost = False
 
     def join(self, node: NodeRecord) -> int:
         """Register the node. Return the store's time."""
         now = self._calls.transaction(lambda transaction: self._join(transaction, node))
-        self.joined.add(node.node_id)
+        self.joined[node.node_id] = node
         self._lost = False
         return now
 
@@ -93,19 +94,33 @@ class Nodes:
         """Remove the node, and release its instances."""
         if self._calls.transaction(lambda transaction: _leave(transaction, node_id)):
             self._pulse.notify()
-        self.joined.discard(node_id)
+        self.joined.pop(node_id, None)
 
     def vanished(self) -> list[str]:
-        """Return nodes whose connection has been gone for a while, without a restart of the
-        server.
+        """Return nodes whose connection is gone, without a restart of the server: for a while, or
+        together with their process.
         """
         if self._pulse.server is None:
             return []
+        pulseless = [
+            row for row in self._calls.read(sql.LIST_PULSELESS) if row[0] not in self.joined
+        ]
+        suspects = set(self._pulse.suspects([(node_id, seen) for node_id, seen, *_ in pulseless]))
         return [
             node_id
-            for node_id in self._pulse.suspects(self._calls.read(sql.LIST_PULSELESS))
-            if node_id not in self.joined
+            for node_id, _, host, pid, abilities in pulseless
+            if node_id in suspects or self._is_gone(host, pid, processes_in(abilities))
         ]
+
+    def _is_gone(self, host: str, pid: int, processes: str) -> bool:
+        """Return whether the process certainly has ended. Nobody knows of another host's."""
+        return (
+            processes != ""
+            and any(
+                (host, processes) == (here.host, here.processes) for here in self.joined.values()
+            )
+            and not runs(pid)
+        )
 
     def bury(self, node_id: str, renewals: int) -> bool:
         """Declare a node dead if its ``renewals`` is still this number. Return whether it was

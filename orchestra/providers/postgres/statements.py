@@ -921,7 +921,7 @@ READ_SERVER_START: Final = (
 )
 # Nodes whose connection belonged to this start of the server, and is gone.
 LIST_PULSELESS: Final = """
-    SELECT n.node_id, n.renewals FROM @node n
+    SELECT n.node_id, n.renewals, n.host, n.pid, n.abilities FROM @node n
     WHERE NOT n.dead AND n.pulse IS NOT NULL
         AND n.pulse_server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
         AND NOT EXISTS (

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
-from typing import Any
 
-from orchestra.codec import pack, unpack
 from orchestra.levels import Levels
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.writer import Transaction
-from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
-from orchestra.store.decoding import read_queue, stored_queue
+from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
 from orchestra.store.kinds import Dialect
+from orchestra.store.nodes import read_nodes
 from orchestra.store.routes import SESSION_QUEUES, Route
 
-__all__ = ["abilities_to_bytes", "read_catalogue", "read_levels"]
+__all__ = ["read_catalogue", "read_levels", "stored_nodes"]
 
 
 def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -> Catalogue:
@@ -25,7 +22,7 @@ def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -
     try:
         return Catalogue(
             now=now,
-            nodes=_read_nodes(connection),
+            nodes=stored_nodes(connection),
             policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
             kinds=tuple(read_kind(row) for row in connection.execute(sql.LIST_KINDS)),
             levels=dialect.heard(_levels(connection)),
@@ -34,6 +31,15 @@ def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -
         )
     finally:
         connection.execute(sql.ROLLBACK)
+
+
+def stored_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
+    """Return the nodes that are not dead."""
+    return read_nodes(
+        connection.execute(sql.LIST_NODES),
+        connection.execute(sql.LIST_CAPABILITIES),
+        connection.execute(sql.LIST_NODE_ACTIVITIES),
+    )
 
 
 def _read_sessions(connection: sqlite3.Connection) -> tuple[Route, ...]:
@@ -55,67 +61,3 @@ def read_levels(transaction: Transaction) -> Levels:
 
 def _levels(connection: sqlite3.Connection) -> Levels:
     return Levels(*connection.execute(sql.READ_LEVELS).fetchone())
-
-
-def abilities_to_bytes(node: NodeRecord) -> bytes:
-    """Return the stored form of a node's abilities, which only nodes read."""
-    return pack(
-        {
-            "formats": list(node.formats),
-            "queues": list(map(stored_queue, node.queues)),
-            "slots": node.slots,
-            "fingerprints": [list(pair) for pair in node.fingerprints],
-        }
-    )
-
-
-def _read_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
-    capabilities: dict[str, list[Capability]] = defaultdict(list)
-    for node_id, name, version, fingerprint in connection.execute(sql.LIST_CAPABILITIES):
-        capabilities[node_id].append(Capability(name, version, fingerprint))
-    activities: dict[str, list[str]] = defaultdict(list)
-    for node_id, name in connection.execute(sql.LIST_NODE_ACTIVITIES):
-        activities[node_id].append(name)
-    return tuple(
-        _read_node(row, tuple(capabilities[row[0]]), tuple(activities[row[0]]))
-        for row in connection.execute(sql.LIST_NODES)
-    )
-
-
-def _read_node(
-    row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]
-) -> NodeRow:
-    (
-        node_id,
-        host,
-        boot_id,
-        pid,
-        library,
-        abilities,
-        lease,
-        started_at,
-        renewed_at,
-        renewals,
-        dead,
-        load,
-        reads,
-        writes,
-    ) = row
-    values = unpack(abilities)
-    record = NodeRecord(
-        node_id=node_id,
-        host=host,
-        boot_id=boot_id,
-        pid=pid,
-        library=library,
-        formats=tuple(values["formats"]),
-        lease=lease,
-        capabilities=capabilities,
-        activities=activities,
-        queues=tuple(map(read_queue, values["queues"])),
-        slots=values.get("slots", 0),
-        fingerprints=tuple((name, code) for name, code in values.get("fingerprints", ())),
-        reads=reads,
-        writes=writes,
-    )
-    return NodeRow(record, started_at, renewed_at, renewals, bool(dead), load)

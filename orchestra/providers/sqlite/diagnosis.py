@@ -20,13 +20,14 @@ from typing import Any, Final, TypeVar
 from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreEmpty, StoreError, StoreUnavailable
 from orchestra.levels import Levels
+from orchestra.processes import runs
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import _read_nodes
+from orchestra.providers.sqlite.catalogue import stored_nodes
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
-from orchestra.providers.sqlite.lock_probes import holds, probe, read_pid, runs
+from orchestra.providers.sqlite.lock_probes import holds, probe, read_pid
 from orchestra.providers.sqlite.paths import require_one_name, require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.store.catalogue import Catalogue, PolicyRow
@@ -259,7 +260,7 @@ class Diagnosis:
                 found = Population(
                     catalogue=Catalogue(
                         now=0,
-                        nodes=_read_nodes(connection),
+                        nodes=stored_nodes(connection),
                         policies={
                             row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)
                         },

@@ -9,7 +9,7 @@ from typing import Final
 
 from orchestra.store.diagnosis import NodeLockState
 
-__all__ = ["KERNEL_LOCKS", "holds", "probe", "read_pid", "runs"]
+__all__ = ["KERNEL_LOCKS", "holds", "probe", "read_pid"]
 
 KERNEL_LOCKS: Final = Path("/proc/locks")
 
@@ -40,17 +40,6 @@ def read_pid(path: Path) -> int | None:
             return int(file.read(16))
     except (OSError, ValueError):
         return None
-
-
-def runs(pid: int) -> bool:
-    """Return whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def holds(path: Path, pid: int) -> bool:

@@ -9,12 +9,13 @@ from typing import Final
 from orchestra.errors import NodeBuried
 from orchestra.levels import Levels
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import abilities_to_bytes, read_levels
+from orchestra.providers.sqlite.catalogue import read_levels
 from orchestra.providers.sqlite.filelock import NodeLock
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import leave_tasks, lose_tasks
 from orchestra.providers.sqlite.writer import Transaction, Writer
 from orchestra.store.catalogue import NodeRecord, Renewal
+from orchestra.store.nodes import abilities_to_bytes
 
 __all__ = ["Nodes"]
 

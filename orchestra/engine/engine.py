@@ -291,9 +291,7 @@ class Engine:
         """Follow up the outcomes of the last group. Return the messages for the shell."""
         self._outcomes.apply(outcomes)
         self._free = self._count_free_places()
-        if self._sessions.routes:  # else none has ever been open here
-            self._tell_of_sessions()
-        return self._outbox.take()
+        return self.take_outbox()
 
     def _tell_of_sessions(self) -> None:
         """Tell the shell how many sessions are open, if it does not know: it waits for them when it
@@ -306,6 +304,8 @@ class Engine:
 
     def take_outbox(self) -> list[ToShell]:
         """Return the messages for the shell."""
+        if self._sessions.routes:  # else none has ever been open here
+            self._tell_of_sessions()
         return self._outbox.take()
 
     def _take(self, message: ToEngine) -> None:

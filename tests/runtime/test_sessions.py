@@ -67,7 +67,9 @@ class Bench:
 
 def node(provider, activities=(), *entries, **options):
     known = registry(*entries) if entries else OrchestrationRegistry.builder().build()
-    return Runtime(provider, known, activities, lease=LEASE, poll=QUICKLY, **options)
+    # A node that would wait for its grace exceeds what a test may take.
+    timing = {"lease": LEASE, "poll": QUICKLY, "grace": LEASE, **options}
+    return Runtime(provider, known, activities, **timing)
 
 
 def where(provider):

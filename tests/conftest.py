@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 from pathlib import Path
 from random import SystemRandom
@@ -16,6 +17,8 @@ from hypothesis import settings
 from orchestra.testing.postgres import NoPostgres, postgres_server
 
 ROOT = Path(__file__).parents[1]
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 1024**3
 PATIENCE_WITH_PROPERTIES = 900
 
 
@@ -27,6 +30,9 @@ def pytest_configure(config):
         # Started in the background of a shell: the programs that tests start would ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        # Thousands of tests have a store of their own. None needs it to outlive the machine.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     # While a developer waits, properties look at fewer examples. `.ci/run` tries all of them.
     settings.register_profile("full", deadline=None, print_blob=True)
     settings.register_profile("quick", settings.get_profile("full"), max_examples=15)

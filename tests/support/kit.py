@@ -12,7 +12,7 @@ from orchestra.client import Client
 from orchestra.providers.memory import MemoryProvider
 from orchestra.testing import TestRuntime
 
-PATIENCE = 20
+PATIENCE = 60
 """Seconds after which a wait is taken for a hang."""
 
 QUICK = RetryPolicy(initial_interval=timedelta(0))

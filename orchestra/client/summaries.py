@@ -14,6 +14,7 @@ from orchestra.client.version_reports import VersionInfo, read_report
 from orchestra.clock import from_micros, micros
 from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.selecting import drifting
+from orchestra.store.catalogue import Catalogue
 from orchestra.store.census import Census
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.port import Directory
@@ -48,8 +49,8 @@ class StoreSummary:
 
     ``live`` counts the open instances; ``held`` those of them that cannot go on now. ``ended``
     counts the ended ones by their status. ``drifting`` counts the open instances whose policy gives
-    another version at the next boundary; pins are left out of account. ``held_by_kind`` counts the
-    held instances by the cause.
+    another version at the next boundary, or whose pin does (of the first 10,000 pins).
+    ``held_by_kind`` counts the held instances by the cause.
     """
 
     at: datetime
@@ -103,11 +104,20 @@ async def read_store_summary(access: Access) -> StoreSummary:
         live=open_by_kind.total(),
         held=sum(version.held for version in versions),
         ended=_ended(census),
-        drifting=sum(open_by_kind[kind] for kind in drifting(catalogue, wanted=True).kinds),
+        drifting=_drifting(open_by_kind, census, catalogue),
         held_by_kind={kind: count for kind, count in by_kind.most_common() if count > 0},
         boundaries=BoundariesDue(overdue, hour - overdue, day - hour),
         versions=versions,
     )
+
+
+def _drifting(open_by_kind: Mapping[object, int], census: Census, catalogue: Catalogue) -> int:
+    leaving = frozenset(drifting(catalogue, wanted=True).kinds)
+    number = sum(open_by_kind[kind] for kind in leaving)
+    for (kind, version, until), pinned in census.pinned.items():
+        if until is None or catalogue.now < until:
+            number += pinned * ((version != kind.version) - (kind in leaving))
+    return number
 
 
 def _ended(census: Census) -> Mapping[str, int]:

@@ -113,6 +113,7 @@ class _Report:
     def __init__(self, catalogue: Catalogue, census: Census, name: str | None) -> None:
         self._catalogue = catalogue
         self._census = census
+        self._pins = census.pins
         self._name = name
         self._unserved = set(unserved_kinds(catalogue))
         self._kinds: dict[_Version, set[Kind]] = defaultdict(set)
@@ -167,7 +168,7 @@ class _Report:
             *self._code,
             *self._having,
             *census.failed,
-            *census.pins,
+            *self._pins,
             *self._targets.items(),
         }
         return tuple(
@@ -241,7 +242,7 @@ class _Report:
                 "another version, or at its end."
             )
         yield from self._unserved_blockers(key)
-        pins = self._census.pins.get(key, 0)
+        pins = self._pins.get(key, 0)
         if pins:
             yield f"{_instances(pins)} {'is' if pins == 1 else 'are'} pinned to it; unpin them."
         if any(group.how is ResolvedBy.EXPLICIT for group in self._code[key]):

@@ -7,6 +7,7 @@ these. Parked instances cost nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +17,10 @@ from orchestra.store.kinds import HoldKind, ResolvedBy
 from orchestra.store.routes import Kind
 from orchestra.store.tallies import TallyRow
 
-__all__ = ["GROUPS_READ", "Census", "OpenCode", "SeenCode", "in_order"]
+__all__ = ["GROUPS_READ", "Census", "OpenCode", "Pinned", "SeenCode", "in_order"]
+
+Pinned = tuple[Kind, str, int | None]
+"""A kind, the version of a pin, and until when it counts."""
 
 GROUPS_READ: Final = 10_000
 """The most groups of open executions, and the most pins, that a census reads."""
@@ -61,8 +65,8 @@ class Census:
     ``owned``: how many open instances nodes own, by kind; ``crashing``: how many wait after several
     nodes were lost with them; ``holds``: how many have a stored hold, by kind and cause.
     ``boundaries``: when the last boundary is due. ``failed``: how many
-    executions failed since a moment, by name and version. ``pins``: how many open instances are
-    pinned to a version of a name.
+    executions failed since a moment, by name and version. ``pinned``: how many open instances are
+    of a kind and have a pin to a version until a moment, expired pins included.
     """
 
     tally: tuple[TallyRow, ...] = ()
@@ -70,12 +74,20 @@ class Census:
     crashing: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
     boundaries: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
     failed: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    pins: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    pinned: Mapping[Pinned, int] = field(default_factory=dict["Pinned", int])
     open_code: tuple[OpenCode, ...] = ()
     seen: tuple[SeenCode, ...] = ()
     holds: Mapping[tuple[Kind, HoldKind | Unknown], int] = field(
         default_factory=dict[tuple[Kind, HoldKind | Unknown], int]
     )
+
+    @property
+    def pins(self) -> Mapping[tuple[str, str], int]:
+        """How many open instances are pinned to a version of a name."""
+        numbers: Counter[tuple[str, str]] = Counter()
+        for (kind, version, _), number in self.pinned.items():
+            numbers[kind.name, version] += number
+        return numbers
 
 
 def in_order(groups: Iterable[OpenCode]) -> tuple[OpenCode, ...]:

@@ -389,18 +389,21 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     other.execute("DROP INDEX operation_subject")
     for what in ("new", "changed", "deleted"):
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")
+    for what in ("changed", "detail"):
+        other.execute(f"DROP FUNCTION hold_of_{what} CASCADE")
     for index in (
-        "execution_failed", "instance_crashing", "instance_pinned", "instance_status",
+        "instance_held", "instance_hold", "execution_failed", "instance_crashing", "instance_pinned", "instance_status",
     ):  # fmt: skip
         other.execute(f"DROP INDEX {index}")
     for table, columns in {
-        "instance": ("paused", "boundary_due", "not_before"),
+        "instance": ("paused", "boundary_due", "not_before", "hold_kind"),
         "instance_detail": ("operator_hold", "nudge"),
         "execution": ("request_id", "patches", "rewind"),
         "activity": ("paused",),
     }.items():
         for column in columns:
             other.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    other.execute("CREATE INDEX instance_held ON instance (kind) WHERE held")
     other.execute(
         "CREATE INDEX activity_claim ON activity (queue, name, started_at, instance_id) "
         "WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"

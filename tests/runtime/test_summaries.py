@@ -53,6 +53,11 @@ async def test_a_summary_counts_what_lives_is_held_drifts_is_due_and_has_ended()
         assert summary.ended["failed"] == summary.ended["completed"] == 1
         assert summary.drifting == (await client.count_instances(drifting=True)).total == 4
         assert summary.versions == await client.version_report()
+        await client.pin("w-1", "1.0.0", reason="calm")
+        await client.pin("w-2", "1.1.0", reason="onward")
+        await client.pin("w-3", "1.0.0", datetime(2026, 3, 1, 1, tzinfo=UTC), reason="for an hour")
+        drifting = (await client.summarize_store()).drifting
+        assert drifting == (await client.count_instances(drifting=True)).total == 2
         assert summary.at == await client.now() == datetime(2026, 3, 1, tzinfo=UTC)
         due = summary.boundaries
         assert (due.overdue, due.within_an_hour, due.within_a_day) == (0, 0, 4)

@@ -9,6 +9,7 @@ import pytest
 
 from orchestra import InvalidArgument
 from orchestra.codec import decoder
+from orchestra.web.dashboard.awaited import awaited_by
 from orchestra.web.dashboard.fields import fields_of, value_of
 
 
@@ -118,3 +119,30 @@ def test_a_schema_that_says_nothing_is_written_as_json(schema):
 def test_an_input_of_another_type_is_refused(name, words):
     with pytest.raises(InvalidArgument):
         value_of({**FILLED, f"field.{name}": words}, FIELDS)
+
+
+async def waits(ctx, name: str) -> None:
+    class Inner:
+        pass
+
+    await ctx.race(ctx.wait_for_event("paid", Tier), ctx.wait_for_event(name="moved", type=Address))
+    await ctx.wait_for_request("add", dict[str, int], returns=int)
+    await ctx.wait_for_event("note", str | None)
+    await ctx.wait_for_event("anything")
+    await ctx.wait_for_event(name, int)
+    await ctx.wait_for_event("inner", Inner)
+    await ctx.wait_for_event("computed", type(ctx))
+
+
+def test_what_code_waits_for_is_read_from_its_source():
+    found = awaited_by(waits)
+    assert list(found) == [
+        ("event", "paid"), ("event", "moved"), ("request", "add"), ("event", "note"),
+        ("event", "anything"), ("event", "inner"), ("event", "computed"),
+    ]  # fmt: skip
+    inputs = {name: fields_of(schema) for (_, name), schema in found.items()}
+    assert inputs["paid"][0].choices == ('"free"', '"pro"')
+    assert [one.name for one in inputs["moved"]] == ["street"]
+    assert inputs["note"][0].kind == "text"
+    assert inputs["add"] is inputs["anything"] is inputs["inner"] is inputs["computed"] is None
+    assert awaited_by(print) == {}

@@ -245,6 +245,16 @@ class TestInstance:
         assert answered.status_code == 200
         assert "The request was answered:" in answered.text
         assert ">42<" in answered.text
+        page = await read(http, "/instances/c")
+        assert "Ask add" in str(page)
+        (field,) = [one for one in page.of("input") if one.get("name") == "field.value"]
+        assert field["inputmode"] == "decimal"
+        sent = {"act": "request", "name": "add", "field.value": "8"}
+        assert ">50<" in (await submit(http, "/instances/c/act", sent)).text
+        wrong = await submit(http, "/instances/c/act", {**sent, "field.value": "many"})
+        assert wrong.status_code == 422
+        assert "value takes a number" in wrong.text or "no JSON" in wrong.text
+        assert 'value="many"' in wrong.text, "what was written is still there"
         event = {"act": "event", "name": "hello", "payload": '{"a": [1, null]}'}
         assert (await submit(http, "/instances/c/act", event)).status_code == 303
         (message,) = await env.client.list_messages("c")

@@ -64,8 +64,10 @@ def read_census(
             for one in executions
             if one.end is ExecutionEnd.FAILED and (one.closed_at or 0) >= failed_since
         ),
-        pins=Counter(
-            (one.row.kind.name, one.row.pin.version) for one in living if one.row.pin is not None
+        pinned=Counter(
+            (one.row.kind, one.row.pin.version, one.row.pin.until)
+            for one in living
+            if one.row.pin is not None
         ),
         open_code=in_order(oldest.values()),
         seen=tuple(

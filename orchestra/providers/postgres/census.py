@@ -60,8 +60,10 @@ def read_census(calls: Calls, failed_since: int, name: str | None, dialect: Dial
         },
         boundaries=by_kind([(row[0], row[7]) for row in kinds if row[7] is not None]),
         failed={(row[0], row[1]): row[2] for row in failed if is_asked(row[0])},
-        pins=Counter(
-            (found, pin_from_bytes(pin).version) for found, pin in pins if is_asked(found)
+        pinned=Counter(
+            (read_kind(kind), (read := pin_from_bytes(pin)).version, read.until)
+            for *kind, pin in pins
+            if is_asked(read_kind(kind).name)
         ),
         open_code=in_order(read_open_code(row, dialect) for row in groups if is_asked(row[0])),
         seen=tuple(SeenCode(*row) for row in seen if is_asked(row[0])),

@@ -790,8 +790,8 @@ LAST_BOUNDARIES: Final = f"""
     FROM @kind k"""
 COUNT_FAILED: Final = """
     SELECT name, version, count(*) FROM @execution WHERE end_kind = 2 AND closed_at >= $1::bigint GROUP BY name, version"""
-LIST_PINS: Final = """
-    SELECT k.name, d.pin FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id JOIN @kind k ON k.kind_id = i.kind
+LIST_PINS: Final = f"""
+    SELECT {KIND_COLUMNS}, d.pin FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id JOIN @kind k ON k.kind_id = i.kind
     WHERE d.pin IS NOT NULL AND i.status = 0 LIMIT $1::bigint"""
 LIST_SEEN_CODE: Final = """
     SELECT name, version, fingerprint, first_seen, first_node, last_seen, last_node FROM @code_seen

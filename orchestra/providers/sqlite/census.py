@@ -48,10 +48,9 @@ def read_census(
         rows = connection.execute(statement)
         return {kinds[kind]: count for kind, count in rows if is_asked(kinds[kind].name)}
 
-    pins = Counter(
-        (found, pin_from_bytes(pin).version)
-        for found, pin in connection.execute(sql.LIST_PINS, (GROUPS_READ,))
-        if is_asked(found)
+    pins = (
+        (read_kind(kind), pin_from_bytes(pin))
+        for *kind, pin in connection.execute(sql.LIST_PINS, (GROUPS_READ,))
     )
     return Census(
         tally=tuple(row for row in read_tallies(connection, dialect) if is_asked(row.kind.name)),
@@ -68,7 +67,7 @@ def read_census(
             for found, version, count in connection.execute(sql.COUNT_FAILED, (failed_since,))
             if is_asked(found)
         },
-        pins=pins,
+        pinned=Counter((kind, pin.version, pin.until) for kind, pin in pins if is_asked(kind.name)),
         open_code=in_order(
             read_open_code(row, dialect) for row in _groups(connection, name) if is_asked(row[0])
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -115,7 +115,7 @@ def _present(schema: dict[str, Any]) -> dict[str, Any]:
     return {**others[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
 
 
-def value_of(form: Mapping[str, str], fields: tuple[Field, ...] | None) -> Any:
+def value_of(form: Mapping[str, str], fields: Sequence[Field] | None) -> Any:
     """Return the value of a form. What is left empty and not required is left out. A whole value as
     JSON, where one is given, counts instead.
 

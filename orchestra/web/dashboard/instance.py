@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -10,11 +11,22 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from orchestra.client import Client
+from orchestra.client.info import InstanceInfo
 from orchestra.client.ribbon import cells_of
 from orchestra.errors import OrchestraError
+from orchestra.registry import OrchestrationRegistry
 from orchestra.web.access import CurrentClient, CurrentPrincipal, Operator, Principal
+from orchestra.web.dashboard.awaited import awaited_by
 from orchestra.web.dashboard.colours import colours
-from orchestra.web.dashboard.instance_acts import MEANINGS, Done, acts_on, perform, plain_acts_on
+from orchestra.web.dashboard.fields import fields_of
+from orchestra.web.dashboard.instance_acts import (
+    MEANINGS,
+    Done,
+    Inputs,
+    acts_on,
+    perform,
+    plain_acts_on,
+)
 from orchestra.web.dashboard.instance_view import InstanceView, read_instance, why_next
 from orchestra.web.dashboard.rendering import Page, base_of, render
 from orchestra.web.dashboard.ribbon import ribbon
@@ -24,6 +36,7 @@ from orchestra.web.paths import Id, id_of
 __all__ = ["pages"]
 
 _CELLS: Final = 200
+_FORMS: Final = 20
 
 pages: APIRouter = APIRouter(include_in_schema=False)
 
@@ -40,6 +53,18 @@ async def instance(
     return await _shown(request, client, principal, id_of(instance_id), lap=lap)
 
 
+def inputs_of(request: Request, info: InstanceInfo) -> Inputs:
+    """Return the inputs of the events and requests that the code of an instance waits for, where
+    this service has the code; the first twenty.
+    """
+    registry: OrchestrationRegistry | None = request.app.state.registry
+    code = None if registry is None else registry.find(info.name, info.version)
+    if code is None or info.status.is_final:
+        return {}
+    awaited = islice(awaited_by(code.function).items(), _FORMS)
+    return {key: fields_of(schema) for key, schema in awaited}
+
+
 @pages.post("/instances/{instance_id}/act")
 async def act(
     instance_id: Id,
@@ -52,7 +77,10 @@ async def act(
     form = {key: str(value) for key, value in (await request.form()).items()}
     known = id_of(instance_id)
     try:
-        done = await perform(client, known, form, by)
+        inputs: Inputs = {}
+        if form.get("act") in {"event", "request"}:
+            inputs = inputs_of(request, await client.get_instance_info(known))
+        done = await perform(client, known, form, by, inputs)
     except OrchestraError as error:
         return await _shown(request, client, principal, known, error=error, form=form)
     if done.answer is not None:
@@ -112,6 +140,7 @@ async def _shown(
                 "trace": trace_link(request, view),
                 "done": done,
                 "form": form or {},
+                "inputs": [(*key, fields) for key, fields in inputs_of(request, info).items()],
             },
             data={
                 "instance": info,

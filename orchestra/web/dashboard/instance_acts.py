@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -10,9 +10,9 @@ from typing import Any, Final
 from orchestra.client import Client
 from orchestra.client.info import InstanceInfo
 from orchestra.errors import InvalidArgument
-from orchestra.web.dashboard.fields import value_of
+from orchestra.web.dashboard.fields import Field, value_of
 
-__all__ = ["MEANINGS", "Done", "acts_on", "moment_of", "perform", "plain_acts_on"]
+__all__ = ["MEANINGS", "Done", "Inputs", "acts_on", "moment_of", "perform", "plain_acts_on"]
 
 _PATIENCE: Final = timedelta(seconds=5)
 """How long a page waits for the answer to a request."""
@@ -32,6 +32,8 @@ class Done:
 
 _Form = Mapping[str, str]
 _Do = Callable[[Client, str, str, str, _Form], Awaitable[Done]]
+Inputs = Mapping[tuple[str, str], Sequence[Field] | None]
+"""The inputs of events and requests, by kind and name; ``None``: a payload is filled in as JSON."""
 
 
 MEANINGS: Final[dict[str, str]] = {
@@ -60,16 +62,23 @@ def acts_on(info: InstanceInfo) -> tuple[str, ...]:
     return ever[1:] if info.status.is_final else ("event", "request", *ever)
 
 
-async def perform(client: Client, instance_id: str, form: _Form, by: str) -> Done:
+async def perform(client: Client, instance_id: str, form: _Form, by: str, inputs: Inputs) -> Done:
     """Do what a form says.
+
+    Args:
+        inputs: the inputs of the events and requests that its code waits for.
 
     Raises:
         InvalidArgument: there is no such act, or a field cannot be read.
         OrchestraError: the client refuses it.
     """
     chosen = form.get("act", "")
-    if chosen not in _DO:
-        raise InvalidArgument(f"{chosen!r} is nothing to do; choose one of {', '.join(_DO)}")
+    if chosen not in _DO and chosen not in _SENT:
+        known = ", ".join((*_DO, *_SENT))
+        raise InvalidArgument(f"{chosen!r} is nothing to do; choose one of {known}")
+    if chosen in _SENT:
+        payload = value_of(form, inputs.get((chosen, form.get("name", ""))))
+        return await _SENT[chosen](client, instance_id, form, payload)
     return await _DO[chosen](client, instance_id, form.get("reason", ""), by, form)
 
 
@@ -162,18 +171,18 @@ async def _labels(client: Client, one: str, reason: str, by: str, form: _Form) -
     return Done("labels", one)
 
 
-async def _event(client: Client, one: str, _reason: str, _by: str, form: _Form) -> Done:
+async def _event(client: Client, one: str, form: _Form, payload: Any) -> Done:
     await client.raise_event(
-        one, form.get("name", ""), value_of(form, None), message_id=form.get("request_id") or None
+        one, form.get("name", ""), payload, message_id=form.get("request_id") or None
     )
     return Done("event", one)
 
 
-async def _request(client: Client, one: str, _reason: str, _by: str, form: _Form) -> Done:
+async def _request(client: Client, one: str, form: _Form, payload: Any) -> Done:
     answer = await client.request(
         one,
         form.get("name", ""),
-        value_of(form, None),
+        payload,
         timeout=_PATIENCE,
         request_id=form.get("request_id") or None,
     )
@@ -192,6 +201,5 @@ _DO: Final[dict[str, _Do]] = {
     "rerun": _rerun,
     "labels": _labels,
     "delete": _delete,
-    "event": _event,
-    "request": _request,
 }
+_SENT: Final = {"event": _event, "request": _request}

@@ -114,13 +114,23 @@ def render(request: Request, principal: Principal, page: Page) -> Response:
 
 @pass_context
 def _ago(context: Context, at: datetime | None) -> Markup:
-    """Write an instant as its age, which the page's script keeps up to date."""
+    """Write an instant as its age, "3 min ago", which the page's script keeps up to date."""
+    return _aged(context, at, "age ago", " ago")
+
+
+@pass_context
+def _age(context: Context, at: datetime | None) -> Markup:
+    """Write how long ago an instant is, "3 min", which the page's script keeps up to date."""
+    return _aged(context, at, "age", "")
+
+
+def _aged(context: Context, at: datetime | None, kind: str, past: str) -> Markup:
     if at is None:
         return Markup("")
     age: timedelta = context["now"] - at
-    words = duration(age) if age >= timedelta() else f"in {duration(age)}"
-    return Markup('<time class="age" datetime="{}" title="{}">{}</time>').format(
-        at.astimezone(UTC).isoformat(), instant(at), words
+    words = f"{duration(age)}{past}" if age >= timedelta() else f"in {duration(age)}"
+    return Markup('<time class="{}" datetime="{}" title="{}">{}</time>').format(
+        kind, at.astimezone(UTC).isoformat(), instant(at), words
     )
 
 
@@ -172,6 +182,7 @@ _ENVIRONMENT: Final = jinja2.Environment(
 )
 _FILTERS: Final[dict[str, Any]] = {
     "ago": _ago,
+    "age": _age,
     "at": _at,
     "colour": colour_of,
     "does": _does,

@@ -203,7 +203,11 @@ class ModelDirectory:
                 for one in executions
                 if one.end is ExecutionEnd.FAILED and one.closed_at >= failed_since
             ),
-            Counter((one.row.kind.name, one.row.pin.version) for one in living if one.row.pin),
+            Counter(
+                (one.row.kind, one.row.pin.version, one.row.pin.until)
+                for one in living
+                if one.row.pin
+            ),
             in_order(replace(group, oldest=oldest) for group, oldest in groups.items()),
             tuple(
                 SeenCode(*key, *self._world.seen[key])

@@ -35,7 +35,7 @@ function writeAges() {
   const now = Date.now() + skew;
   for (const age of document.querySelectorAll("time.age")) {
     const seconds = (now - Date.parse(age.dateTime)) / 1000;
-    const text = seconds < 0 ? `in ${words(seconds)}` : words(seconds);
+    const text = seconds < 0 ? `in ${words(seconds)}` : words(seconds) + (age.classList.contains("ago") ? " ago" : "");
     if (age.textContent !== text) age.textContent = text;
   }
 }

@@ -43,6 +43,8 @@ copied.
     ├── PayloadError                      ``.subject``, ``.field``
     │   ├── EncodeError
     │   ├── DecodeError
+    │   │   └── PayloadUnreadable         it is sealed, and does not open here: it was changed or moved, say; ``.key_id``
+    │   │       └── KeyMissing            ... the pipeline lacks the key
     │   └── PayloadTooLarge
     ├── MigrationFailed                   holds the instance; ``.name``, ``.step``, ``.field``
     ├── Failure                           raised by users to end an instance as failed; ``.details``
@@ -68,6 +70,7 @@ copied.
     └── StoreError
         ├── StoreBusy                     another writer holds the store; retry
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
+        │   ├── StorageUnavailable        ... the external storage of large values
         │   ├── StoreFull
         │   ├── StoreReadOnly
         │   ├── StoreReplaced             the server may have lost commits; the node must drop its memory
@@ -136,6 +139,7 @@ __all__ = [
     "InvalidRange",
     "InvalidSchedule",
     "InvalidVersion",
+    "KeyMissing",
     "LevelTooLow",
     "LibraryTooOld",
     "MigrationFailed",
@@ -150,6 +154,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadError",
     "PayloadTooLarge",
+    "PayloadUnreadable",
     "PolicyChangedMeanwhile",
     "ProviderInUse",
     "RegistrationError",
@@ -165,6 +170,7 @@ __all__ = [
     "SessionTimeout",
     "StaleAttempt",
     "StartRefused",
+    "StorageUnavailable",
     "StoreAliased",
     "StoreBusy",
     "StoreCorrupt",
@@ -575,6 +581,27 @@ class DecodeError(PayloadError, ValueError):
     """Stored bytes do not fit the annotation."""
 
 
+class PayloadUnreadable(DecodeError):
+    """A sealed value does not open here: there is no pipeline, or the value was changed, moved to
+    another place, or sealed with another key of the same id. ``key_id`` is the id of its key, if it
+    is encrypted.
+
+    It holds the instance whose code must read it, until a node can. ``tried`` names what did not
+    open it.
+    """
+
+    def __init__(
+        self, message: str, *, subject: str, key_id: str | None = None, tried: str = ""
+    ) -> None:
+        super().__init__(message, subject=subject)
+        self.key_id = key_id
+        self.tried = tried
+
+
+class KeyMissing(PayloadUnreadable):
+    """The pipeline has no key with the id under which a value is sealed: ``key_id``."""
+
+
 class MigrationFailed(OrchestraError):
     """A state does not migrate. ``step`` is the version of the migration, or the version that the
     state does not fit; ``field`` the field, where one is at fault.
@@ -830,6 +857,10 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached now. Nothing was written."""
 
     retryable = True
+
+
+class StorageUnavailable(StoreUnavailable):
+    """The external storage of large values did not take a value, or did not return it."""
 
 
 class StoreFull(StoreUnavailable):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from orchestra.codec import Decoder, Payload
-from orchestra.errors import Evicted, OperationCancelled, PayloadError
+from orchestra.errors import Evicted, OperationCancelled, PayloadError, PayloadUnreadable
 from orchestra.unwinding import Unwinder
 
 __all__ = ["DurableFuture", "Future", "Seal", "TimedWait", "Unawaited"]
@@ -221,9 +221,14 @@ class DurableFuture(Future[T_co]):
     def deliver(self, payload: Payload) -> PayloadError | None:
         """Complete it with its result's payload. If that cannot be read, fail it and return the
         error.
+
+        Raises:
+            PayloadUnreadable: it is sealed, and this node cannot open it.
         """
         try:
             value = self.read(payload)
+        except PayloadUnreadable:
+            raise  # the reader lacks something here: no code may learn of it
         except PayloadError as error:
             self.fail(error)
             return error

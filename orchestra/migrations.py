@@ -19,7 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.codec import Decoder, Payload, encode, lost_field
-from orchestra.errors import DecodeError, MigrationFailed, PayloadError, RegistrationError
+from orchestra.errors import (
+    DecodeError,
+    MigrationFailed,
+    PayloadError,
+    PayloadUnreadable,
+    RegistrationError,
+)
 from orchestra.fingerprint import fingerprint
 from orchestra.frozen import frozen
 from orchestra.signatures import annotation_decoder, awaits, names_around, typed_signature
@@ -207,6 +213,8 @@ class Migrations:
             )
         try:
             return step.run(state, info, subject)
+        except PayloadUnreadable:
+            raise  # no migration is at fault
         except DecodeError as error:
             raise MigrationFailed(
                 f"the {subject} cannot read the state that {info.from_version} wrote: {error}",
@@ -228,6 +236,8 @@ class Migrations:
         try:
             value = decoder.decode(state, subject=subject)
             field = lost_field(state, decoder, value)
+        except PayloadUnreadable:
+            raise
         except DecodeError as error:
             raise MigrationFailed(
                 f"the state that {info.from_version} wrote does not fit {info.to_version}: "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from orchestra.codec import Packed, pack_value, unpack
+from orchestra.codec import Packed, as_payload, is_sealed, pack_value, unpack, unreadable
 from orchestra.events import (
     ActivityScheduled,
     ChildAwaited,
@@ -32,6 +32,7 @@ __all__ = [
     "read_put_backs",
     "read_summary",
     "read_tried",
+    "with_texts",
     "write_summary",
 ]
 
@@ -145,10 +146,27 @@ def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:
 
 def read_tried(row: ActivityRow) -> Tried:
     """Return the attempts in a remembered activity's row."""
+    if is_sealed(row.attempts):
+        error = str(unreadable(as_payload(row.attempts), "its last error"))
+        return Tried(row.attempt, row.due, error[:_TEXT])
     known = unpack(row.attempts)
     tries = attempts_from_wire(known["tries"])
     last_error = known.get("unread_error") or (str(tries[-1].error) if tries else None)
     return Tried(row.attempt, row.due, None if last_error is None else last_error[:_TEXT])
+
+
+def with_texts(data: Packed, convert: Callable[[str], str]) -> Packed:
+    """Return a summary with the errors that it quotes converted."""
+    if not data.startswith(b"{") or b'"]' not in data:
+        return data  # a text ends no list in it
+    stored = unpack(data)
+    changed = False
+    for entry in stored["w"]:
+        tried = entry[5]
+        if tried is not None and tried[2] is not None:
+            tried[2] = convert(tried[2])
+            changed = True
+    return pack_value(stored) if changed else data
 
 
 def read_summary(data: bytes) -> Summary:

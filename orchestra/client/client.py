@@ -72,6 +72,7 @@ from orchestra.context import OrchestrationContext
 from orchestra.operations.bulk import Bulk
 from orchestra.operations.preflight import PreflightReport
 from orchestra.options import POSITIVE, check_count, check_duration
+from orchestra.payloads import Pipeline, with_payloads
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.port import Provider
@@ -109,6 +110,8 @@ class Client:
             may take nine tenths.
         inbox_bytes: how many bytes the payloads of its unread messages may have together; likewise.
         payload_limit: bytes that one value may have.
+        payloads: what is done to values of users before they are stored: as the runtimes have it.
+            Values that do not open are shown as unreadable.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             client is entered.
         meter_provider: where metrics go; likewise.
@@ -126,6 +129,7 @@ class Client:
         inbox_limit: int = 10_000,
         inbox_bytes: int = 256 * 1024 * 1024,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+        payloads: Pipeline | None = None,
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -136,6 +140,7 @@ class Client:
         check_count(inbox_limit, "inbox_limit")
         check_count(inbox_bytes, "inbox_bytes")
         check_count(payload_limit, "payload_limit")
+        provider = with_payloads(provider, payloads)
         self._provider = provider
         self._telemetry = tracer_provider, meter_provider
         self._access = Access(provider, clock or SystemClock())

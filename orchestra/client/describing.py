@@ -20,7 +20,7 @@ from orchestra.client.info import (
 )
 from orchestra.client.values import shown
 from orchestra.clock import from_micros
-from orchestra.codec import Packed, unpack
+from orchestra.codec import Packed, as_payload, is_sealed, unpack, unreadable
 from orchestra.context import BoundaryRequest
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_bytes, scheduled_name
@@ -347,7 +347,9 @@ def _why_unread(row: ActivityRow | None) -> str | None:
     """Return why an instance's owner does not run one of its activities; ``None``: it does, or
     will.
     """
-    if row is None or row.has_ended or not unpack(row.attempts).get("unread"):
+    if row is None or row.has_ended or is_sealed(row.attempts):
+        return None
+    if not unpack(row.attempts).get("unread"):
         return None
     return (
         "no living node has code of it that can read its arguments; deploy a worker that can, or "
@@ -356,8 +358,12 @@ def _why_unread(row: ActivityRow | None) -> str | None:
 
 
 def stored_error(data: Packed | None) -> ErrorInfo | None:
-    """Return the error in an execution's row."""
-    return None if data is None else error_from_bytes(data)
+    """Return the error in an execution's row, or one that says why it cannot be read."""
+    if data is None:
+        return None
+    if is_sealed(data):
+        return ErrorInfo("orchestra.PayloadUnreadable", str(unreadable(as_payload(data), "error")))
+    return error_from_bytes(data)
 
 
 def _moment(instant: int | None) -> datetime | None:

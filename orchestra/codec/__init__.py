@@ -39,6 +39,15 @@ from orchestra.codec.payloads import (
     pack_value,
     unpack,
 )
+from orchestra.codec.sealed import (
+    SEALED,
+    Unopened,
+    as_payload,
+    is_sealed,
+    require_opened,
+    require_opened_facts,
+    unreadable,
+)
 from orchestra.codec.values import encode
 
 __all__ = [
@@ -46,16 +55,20 @@ __all__ = [
     "EMPTY",
     "JSON",
     "PLAIN",
+    "SEALED",
     "ArgumentsReader",
     "Decoder",
     "Packed",
     "Payload",
+    "Unopened",
     "UserText",
     "arguments_decoder",
+    "as_payload",
     "decoder",
     "dump_json",
     "encode",
     "encode_arguments",
+    "is_sealed",
     "load_json",
     "lost_field",
     "pack",
@@ -65,5 +78,8 @@ __all__ = [
     "plain",
     "raw",
     "repacked",
+    "require_opened",
+    "require_opened_facts",
     "unpack",
+    "unreadable",
 ]

@@ -14,6 +14,7 @@ import pydantic_core
 from orchestra.codec.building import Builder
 from orchestra.codec.leaves import write_json
 from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload, compact
+from orchestra.codec.sealed import unreadable
 from orchestra.codec.shapes import Shape, Unfit
 from orchestra.codec.values import check_back, encode, find_fault, finished, refusal, write_value
 from orchestra.codec.wire import MARK, MAX_DEPTH, ZONE_MARK, Misfit, Refused, stripped
@@ -210,13 +211,7 @@ class Decoder(Generic[T]):
             DecodeError: the bytes do not fit the annotation; names the field.
         """
         if payload.encoding != JSON:
-            raise DecodeError(
-                (
-                    f"{subject} is stored with encoding {payload.encoding}, which this version of "
-                    "orchestra cannot read"
-                ),
-                subject=subject,
-            )
+            raise unreadable(payload, subject)
         data = payload.data
         try:
             if self._adapter is None or self._shape is None:

@@ -12,7 +12,14 @@ from random import Random
 from typing import Final
 
 from orchestra.clock import from_micros, micros
-from orchestra.codec import EMPTY, Payload, pack_value, unpack
+from orchestra.codec import (
+    EMPTY,
+    Payload,
+    pack_value,
+    require_opened,
+    require_opened_facts,
+    unpack,
+)
 from orchestra.engine.messages import ActivityEnded, ActivityFailure
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
@@ -30,6 +37,7 @@ __all__ = [
     "early_end_row",
     "how_it_ended",
     "kept_end",
+    "require_opened_row",
 ]
 
 _UNTRIED_DELAY: Final = 15_000_000
@@ -263,6 +271,21 @@ class PendingActivity:
 
     def _died(self, now: int, reason: str) -> ActivityDied:
         return ActivityDied(self.event.id, now, self.failed[-1].error, self.failed, reason)
+
+
+def require_opened_row(row: ActivityRow) -> None:
+    """Check that no value of a stored activity is sealed.
+
+    Raises:
+        PayloadUnreadable: one is, and this node cannot open it.
+    """
+    subject = f"activity {row.event_id}"
+    for payload in (row.result, row.heartbeat):
+        if payload is not None:
+            require_opened(payload, subject)
+    require_opened_facts(row.attempts, subject)
+    if row.failure is not None:
+        require_opened_facts(row.failure, subject)
 
 
 def how_it_ended(row: ActivityRow) -> Payload | ActivityFailure:

@@ -34,7 +34,7 @@ from orchestra.engine.messages import (
     ToShell,
 )
 from orchestra.engine.ownership import Ownership, UnknownOutcomes
-from orchestra.engine.ownership_check import OwnershipCheck
+from orchestra.engine.ownership_check import OwnershipCheck, Payloads
 from orchestra.engine.placement import FreePlaces, Placement
 from orchestra.engine.publications import Publications
 from orchestra.engine.run_queue import Pressure, RunQueue
@@ -104,6 +104,7 @@ class Engine:
         activities: what orchestration code means by plain names. The node has them.
         library: what is read and written.
         inbox_limits: the bounds of the inboxes to which schedules send events.
+        payloads: tells which holds for sealed values may end.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Engine:
         activities: Mapping[str, Activity[..., Any]] | None = None,
         library: Library = THIS_LIBRARY,
         inbox_limits: InboxLimits = INBOX_LIMITS,
+        payloads: Payloads | None = None,
     ) -> None:
         self._store = store
         self.library: Library = library
@@ -190,6 +192,7 @@ class Engine:
             self._recorder,
             limits,
             library,
+            payloads,
         )
         self._claims = Claims(store, node, blocking, self.options.group, page)
         self._schedules = Schedules(

@@ -74,6 +74,10 @@ _REMEDIES: Final = {
         "It goes on once code is deployed whose migrations differ. The state stays as it was "
         "written; a version policy that names the version before rolls it back"
     ),
+    HoldKind.PAYLOAD: (
+        "It goes on by itself once a node has the key, or the external storage answers again. What "
+        "was changed or moved in the store must be put right first: see `orchestra keys`"
+    ),
     HoldKind.STORE: (
         "Changed code tries once more, and client.release() lets the same code do so; or "
         "terminate it"

@@ -9,8 +9,14 @@ from dataclasses import dataclass, field
 from orchestra.clock import from_micros
 from orchestra.codec import Packed, Payload
 from orchestra.context import BoundaryRequest
-from orchestra.engine.attempts import Attempts, PendingActivity, how_it_ended
+from orchestra.engine.attempts import (
+    Attempts,
+    PendingActivity,
+    how_it_ended,
+    require_opened_row,
+)
 from orchestra.engine.messages import ActivityFailure, ActivityKey
+from orchestra.errors import PayloadUnreadable
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
@@ -82,6 +88,8 @@ class OwnedInstance:
     """Names of awaited events that the engine must read from the store before the next turn."""
     put_backs: tuple[tuple[int, int], ...] = ()
     """How the store's clock was put back since its execution began, from its row."""
+    unopened: PayloadUnreadable | None = None
+    """Why it must be held for a sealed value, which has come for it."""
     unknown: Unknown | None = None
     """A kind in its rows that this library does not know. A newer library must go on (rule 37)."""
     summary: Packed = EMPTY_SUMMARY
@@ -222,6 +230,11 @@ class OwnedInstance:
         """
         for row in activities:
             if row.execution != self.current.number:
+                continue
+            try:
+                require_opened_row(row)
+            except PayloadUnreadable as error:
+                self.unopened = error
                 continue
             if self.execution is None:
                 # Which activities are pending is known once the code is loaded.

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from typing import Any, Final
+from collections.abc import Callable, Collection, Container
+from typing import Any, Final, Protocol
 
 from orchestra.context import Limits
 from orchestra.engine.activities import Activities
@@ -21,11 +21,29 @@ from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library
 from orchestra.store.port import Store
 from orchestra.telemetry import Recorder, engine_logger
 
-__all__ = ["OwnershipCheck"]
+__all__ = ["OwnershipCheck", "Payloads"]
 
 
 _MANY_HELD: Final = 100
 _SECOND: Final = 1_000_000
+_TRY_STORAGE_AGAIN: Final = 30_000_000
+"""After how many microseconds a node tries an instance again for which the external storage of
+values did not answer.
+"""
+
+
+_STORAGE: Final = "storage"
+"""What a hold has tried for which the external storage did not answer."""
+
+
+class Payloads(Protocol):
+    """What the engine knows of the pipeline of payloads before the store."""
+
+    has_payloads: bool
+
+    def may_open(self, tried: Collection[str]) -> bool:
+        """Return whether it has what was missing when an instance was held."""
+        ...
 
 
 class OwnershipCheck:
@@ -49,8 +67,10 @@ class OwnershipCheck:
         recorder: Recorder,
         limits: Limits,
         library: Library = THIS_LIBRARY,
+        payloads: Payloads | None = None,
     ) -> None:
         self._store = store
+        self._payloads = payloads if payloads is not None and payloads.has_payloads else None
         self._library = library
         self._registry = registry
         self._ownership = ownership
@@ -80,14 +100,20 @@ class OwnershipCheck:
     @property
     def reads_holds(self) -> bool:
         """Whether the next step reads holds: the code of another node may be at fault."""
-        return self.holds_due and self.is_mixed
+        return self.holds_due and self.is_watchful
+
+    @property
+    def is_watchful(self) -> bool:
+        """Whether holds are looked at again and again."""
+        return self.is_mixed or self._payloads is not None
 
     def look_for_holds(self, now: int) -> None:
-        """Have holds read where another node's code may be at fault, and this node's is not.
+        """Have holds read where another node's code may be at fault, and this node's is not, and
+        where keys may have come back.
 
         While there are many holds, this is done once a second.
         """
-        if self.is_mixed and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
+        if self.is_watchful and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
             self.holds_due = True
 
     def compare(self, node: str) -> None:
@@ -124,7 +150,7 @@ class OwnershipCheck:
             if not self._reads(held):
                 continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
-            if definition is not None and self._trials(definition).isdisjoint(held.hold.tried):
+            if definition is not None and self._may_go_on(held, definition, catalogue.now):
                 self._queue(Release(held.instance_id, held.incarnation, held.revision))
                 kind = held.kind
                 self._recorder.released(kind.name, kind.version, shown_hold(held.hold))
@@ -136,6 +162,16 @@ class OwnershipCheck:
                 released[0],
             )
         self.holds_due = False
+
+    def _may_go_on(self, held: HeldRow, definition: OrchestrationDefinition, now: int) -> bool:
+        """Return whether this node has something that the hold has not tried."""
+        hold = held.hold
+        if hold.kind is not HoldKind.PAYLOAD:
+            return self._trials(definition).isdisjoint(hold.tried)
+        if self._payloads is None:
+            return False
+        waits = _STORAGE in hold.tried and now - hold.since >= _TRY_STORAGE_AGAIN
+        return waits or self._payloads.may_open(hold.tried)
 
     def _reads(self, held: HeldRow) -> bool:
         """Return whether this library could go on with a held instance."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from orchestra.codec import Payload
+from orchestra.codec import Payload, require_opened
 from orchestra.errors import InstanceExists, OutcomeUnknown
 from orchestra.events import FORMAT
 from orchestra.operations.known import ending_format, raise_unless_known
@@ -73,7 +73,11 @@ def new_start(
         level: the level that a library must read at least to run it.
         if_running, if_ended, events: see :meth:`~orchestra.Client.start`.
         continues_trace: its first execution is a part of the trace of its start.
+
+    Raises:
+        PayloadUnreadable: the state is that of another instance, and cannot be opened here.
     """
+    require_opened(state, f"input of {instance_id!r}")
     level = max(level, resolution_level(catalogue, how))
     return Start(
         instance_id=instance_id,

@@ -86,6 +86,9 @@ _RELEASES: Final[Mapping[HoldKind, str]] = {
     HoldKind.MIGRATION: "once code is deployed whose migrations take the state: that tries it by "
     "itself; or with a version policy or client.pin() that names the version before, "
     "client.rewind() or client.terminate()",
+    HoldKind.PAYLOAD: "by itself once a node has the key, or the external storage answers again; a "
+    "value that was changed or moved must be put right first, then with client.release(); or with "
+    "client.rewind() or client.terminate()",
     HoldKind.STORE: "with client.release(), once the store takes the write",
     HoldKind.INTERNAL: "with client.release(); this is a fault of the library, so please report it",
     HoldKind.OPERATOR: "with client.release()",

@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from orchestra.codec import Payload, UserText
+from orchestra.codec import Payload, UserText, require_opened, require_opened_facts
 from orchestra.errors import InvalidArgument, NewerLibraryNeeded, OutcomeUnknown
 from orchestra.events import (
     FORMAT,
@@ -281,6 +281,7 @@ def _following(
     now: int,
 ) -> tuple[Kind, ExecutionRow]:
     """Return the execution that begins, with the state of the former one, and its kind."""
+    require_opened(former.state, f"state of {asked.instance_id!r}, execution {former.number},")
     how = ResolvedBy.PIN if asked.pins else ResolvedBy.REWIND
     version = asked.version or former.version
     level = max(row.kind.level, resolution_level(catalogue, how))
@@ -303,7 +304,7 @@ def _following(
 
 
 def _pin(following: ExecutionRow, asked: Rewinding, now: int) -> Pin | None:
-    return Pin(following.version, now, asked.by, asked.reason) if asked.pins else None
+    return Pin(following.version, now, asked.by, UserText(asked.reason)) if asked.pins else None
 
 
 def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
@@ -414,6 +415,8 @@ def _unread(instance_id: str) -> Operation[list[MessageRow]]:
 
 
 def _received(record: EventRecord, asked: Rewinding, library: Library) -> MessageRow | None:
+    subject = f"event {record.id} of {asked.instance_id!r}"
+    require_opened_facts(record.envelope, subject)
     event = from_record(record, library.events)
     if isinstance(event, UnknownEvent):
         raise NewerLibraryNeeded(
@@ -422,9 +425,12 @@ def _received(record: EventRecord, asked: Rewinding, library: Library) -> Messag
             instance_id=asked.instance_id,
         )
     if isinstance(event, ChildEnded):
+        if event.result is not None:
+            require_opened(event.result, subject)
         return _end_received(event)
     if not isinstance(event, EventReceived):
         return None
+    require_opened(event.payload, subject)
     # Its sender's id stays with the tombstone, so that a repeated send still has no effect.
     return MessageRow(
         event.sequence,

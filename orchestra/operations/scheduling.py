@@ -11,7 +11,17 @@ from hashlib import blake2b
 from typing import Any, Final, Literal
 
 from orchestra import schedules
-from orchestra.codec import Packed, Payload, UserText, pack_value, unpack
+from orchestra.codec import (
+    SEALED,
+    Packed,
+    Payload,
+    UserText,
+    as_payload,
+    is_sealed,
+    pack_value,
+    unpack,
+    unreadable,
+)
 from orchestra.errors import UnreadablePolicy
 from orchestra.operations.begin import new_start
 from orchestra.operations.start import chosen_version
@@ -116,6 +126,11 @@ def read_schedule(row: ScheduleRow, library: Library) -> ReadSchedule:
     """
     if row.level > library.level:
         raise Unreadable(f"it needs a library of level {row.level}")
+    if is_sealed(row.definition) or is_sealed(row.state):
+        sealed = row.definition if is_sealed(row.definition) else row.state
+        raise Unreadable(str(unreadable(as_payload(sealed), "its definition")))
+    if row.value.encoding == SEALED:
+        raise Unreadable(str(unreadable(row.value, "its value")))
     definition, state = unpack(row.definition), state_from_json(unpack(row.state))
     if definition.keys() != _DEFINITION:
         raise Unreadable(f"its definition has the fields {', '.join(sorted(definition))}")

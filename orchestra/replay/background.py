@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from orchestra.children import ChildHandle, handle_of
-from orchestra.codec import Decoder
+from orchestra.codec import Decoder, require_opened
 from orchestra.errors import ChildFailed, ErrorInfo, StaleChildHandle
 from orchestra.events import (
     ChildAwaited,
@@ -127,6 +127,7 @@ def handle_for(event: ChildStarted, identity: Identity, reads: Decoder[Any]) -> 
 
 def end_event(message: MessageRow, source: int, number: int, now: int) -> ChildEnded:
     """Return the event that gives a child's end to a wait."""
+    require_opened(message.payload, f"end of child {message.name!r}")
     status = Status(message.source)
     completed = status is Status.COMPLETED
     name = status.name.lower()

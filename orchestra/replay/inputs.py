@@ -12,9 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from orchestra.codec import JSON, UserText
+from orchestra.codec import JSON, UserText, require_opened
 from orchestra.error_info import storable
-from orchestra.errors import ActivityFailed, ChildFailed, PayloadError, SessionLost
+from orchestra.errors import (
+    ActivityFailed,
+    ChildFailed,
+    PayloadError,
+    PayloadUnreadable,
+    SessionLost,
+)
 from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,
@@ -130,7 +136,9 @@ def _unfit(
     """
     payload = message.payload
     if payload.encoding != JSON:
-        return None  # the reader lacks something here; the message may be as it should
+        # The reader lacks something here; the message may be as it should.
+        require_opened(payload, f"message {message.sequence} ({message.name!r})")
+        return None
     try:
         commands.decoded = payload, commands.pending[source].future.read(payload)
     except PayloadError as error:
@@ -232,6 +240,8 @@ def _deliver_request(
             if decoded is not None and decoded[0] is event.payload
             else future.read(event.payload)
         )
+    except PayloadUnreadable:
+        raise
     except PayloadError as error:
         future.fail(error)
         if not commands.journal.replaying:
@@ -268,6 +278,7 @@ def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     receipt = receipt_event(report, number, now)
     if receipt is not None:
         return receipt
+    require_opened(report.payload, f"end of child {report.name!r}")
     if report.kind is MessageKind.CHILD_COMPLETED:
         return ChildCompleted(number, now, report.source, report.payload)
     # An instance with messages of unknown kinds makes no turn.

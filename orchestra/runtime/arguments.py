@@ -8,7 +8,7 @@ from orchestra.activities import Activity
 from orchestra.codec import decoder
 from orchestra.engine.messages import ActivityFailure, RunActivity
 from orchestra.error_info import error_info
-from orchestra.errors import ErrorInfo
+from orchestra.errors import ErrorInfo, PayloadUnreadable
 from orchestra.fingerprint import fingerprint
 from orchestra.telemetry import library_version
 
@@ -53,14 +53,14 @@ def read_arguments(
         if kwargs or len(args) not in signature.arity:
             signature.parameters.bind(*args, **kwargs)
     except Exception as error:
+        # A sealed value is no fault of the code; another node may have the key.
+        code = None if isinstance(error, PayloadUnreadable) else activity_fingerprint(activity)
         cause = error_info(error)
         told = ErrorInfo(
             "orchestra.ArgumentsUnread",
             f"a worker could not read the arguments of activity {activity.name!r}, and handed "
             f"it back untried: {cause.type}: {cause.message}",
         )
-        failure = ActivityFailure(
-            told, (told.type,), untried=True, unread=activity_fingerprint(activity)
-        )
+        failure = ActivityFailure(told, (told.type,), untried=True, unread=code)
         raise ArgumentsUnread(failure) from error
     return args, kwargs

@@ -102,6 +102,7 @@ class Node:
             retention=settings.retention,
             recorder=recorder,
             activities=settings.activities,
+            payloads=provider,
         )
         self.membership: Membership = Membership(store, record, clock, make_id=make_id)
         self.cycle: Cycle = Cycle(

@@ -49,6 +49,7 @@ from orchestra.ids import check_name
 from orchestra.loops import EventLoop, Gate, current_loop
 from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_count, check_duration, check_kind
+from orchestra.payloads import Pipeline, with_payloads
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished
@@ -156,6 +157,8 @@ class Runtime:
             makes other code of the same function.
         schedules: what this code declares. They are made as the runtime is entered, and updated if
             their ``revision`` is higher than that of the stored ones. A pause stays.
+        payloads: what is done to all values of users before they are stored: compression,
+            encryption, external storage. Its clients take part in it. By default nothing is.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             runtime is entered.
         meter_provider: where metrics go; likewise.
@@ -193,6 +196,7 @@ class Runtime:
         preflight: PreflightMode = "warn",
         strict: bool = False,
         schedules: Sequence[Schedule] = (),
+        payloads: Pipeline | None = None,
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -218,6 +222,7 @@ class Runtime:
             raise InvalidArgument(f"strict is true or false, not {strict!r}")
         check_kind(limits, "limits", Limits, optional=True)
         check_kind(retention, "retention", Retention, optional=True)
+        provider = with_payloads(provider, payloads)
         self._provider = provider
         self._schedules = checked_schedules(schedules)
         self._activities = activities_by_name(activities)

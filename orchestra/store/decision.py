@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from orchestra.codec import EMPTY, Payload
+from orchestra.codec import EMPTY, Payload, as_payload
 from orchestra.events import OnParentClose
 from orchestra.store.audit import Record
 from orchestra.store.changes import (
@@ -452,7 +452,7 @@ class _Deciding:
             return False
         on_close = OnParentClose.KEEP if child.keeps else OnParentClose.ABANDON
         link = ChildLink(child.parent, on_close)
-        refusal = Payload(child.refusal)
+        refusal = as_payload(child.refusal)
         self._tell_end(link, child.child_id, Status.FAILED, refusal, None, arrivals)
         return True
 
@@ -508,7 +508,7 @@ class _Deciding:
         if link is None or closed is None:
             return
         completed = closed.end is ExecutionEnd.COMPLETED
-        payload = closed.output if completed else Payload(closed.error or b"")
+        payload = closed.output if completed else as_payload(closed.error or b"")
         self._tell_end(
             link,
             write.instance_id,

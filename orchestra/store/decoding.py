@@ -797,7 +797,7 @@ def pin_to_bytes(pin: Pin) -> bytes:
 def pin_from_bytes(data: bytes) -> Pin:
     """Return the pin that :func:`pin_to_bytes` wrote."""
     values = unpack(data)
-    head = values["version"], values["at"], values["by"], values["reason"]
+    head = values["version"], values["at"], values["by"], UserText(values["reason"])
     return Pin(*head, values.get("until"))
 
 

@@ -81,7 +81,7 @@ class Pin:
     version: str
     at: int
     by: str
-    reason: str
+    reason: UserText
     until: int | None = None
 
     def holds(self, now: int) -> bool:

@@ -81,6 +81,8 @@ class HoldKind(StrEnum):
     """A stored value does not decode: its state, or a message."""
     MIGRATION = "migration"
     """Its state does not migrate to the version that opens it, or does not fit it."""
+    PAYLOAD = "payload"
+    """A sealed value does not open: a key is missing, or it was changed or moved."""
     STORE = "store"
     INTERNAL = "internal"
     OPERATOR = "operator"
@@ -96,6 +98,7 @@ class HoldKind(StrEnum):
     def blames_code(self) -> bool:
         """Whether the instance's code is the cause, not the store or the engine."""
         return self not in {
+            self.PAYLOAD,
             self.STORE,
             self.INTERNAL,
             self.OPERATOR,
@@ -147,7 +150,14 @@ _MESSAGES: Final = Kinds(
 _HOLDS: Final = Kinds(
     "hold",
     {kind.value: kind for kind in HoldKind},
-    {"migration": 2, "operator": 2, "version_missing": 2, "crashing": 2, "activity_missing": 2},
+    {
+        "migration": 2,
+        "operator": 2,
+        "version_missing": 2,
+        "crashing": 2,
+        "activity_missing": 2,
+        "payload": 3,
+    },
 )
 _ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd}, {6: 2})
 _RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy}, {"rewind": 2})

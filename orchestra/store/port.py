@@ -13,7 +13,7 @@ Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from orchestra.errors import ProviderInUse
@@ -437,7 +437,13 @@ class Provider(ABC):
     admin: Admin
     library: Library = THIS_LIBRARY
     """The library that this provider reads and writes for."""
+    has_payloads: bool = False
+    """Whether a pipeline stands before the store, which seals values."""
     _runtime: str | None = None
+
+    def may_open(self, tried: Collection[str]) -> bool:  # noqa: ARG002 - there is no pipeline
+        """Return whether it has what was missing when an instance was held for a sealed value."""
+        return False
 
     @property
     def stream_hints(self) -> StreamHints:

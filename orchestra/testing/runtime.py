@@ -40,6 +40,7 @@ from orchestra.engine.messages import (
 from orchestra.errors import InvalidArgument, OrchestraError, RuntimeClosed
 from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_duration
+from orchestra.payloads import Pipeline, with_payloads
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
@@ -135,6 +136,7 @@ class TestRuntime:
         schedules: what the code declares, as for :class:`~orchestra.Runtime`.
         provider: the store to work on, with ``clock`` as its clock: a copy of a real one, say. By
             default a new store in memory.
+        payloads: what is done to values before they are stored, as for :class:`~orchestra.Runtime`.
 
     Raises:
         InvalidArgument: an option has another type.
@@ -156,6 +158,7 @@ class TestRuntime:
         cold: bool = False,
         schedules: Sequence[Schedule] = (),
         provider: Callable[[ManualClock], Provider] | None = None,
+        payloads: Pipeline | None = None,
     ) -> None:
         check_duration(patience, "patience")
         if not isinstance(start, datetime) or start.tzinfo is None:
@@ -197,10 +200,11 @@ class TestRuntime:
         self._registry = registry
         self._node: Node
         self._performers: Performers
-        self.provider: Provider = (
+        self.provider: Provider = with_payloads(
             MemoryProvider(self.database, clock=self._clock)
             if provider is None
-            else provider(self._clock)
+            else provider(self._clock),
+            payloads,
         )
         """The store, with the virtual clock as its clock."""
         self.client: Client = Client.attached(

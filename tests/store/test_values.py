@@ -39,6 +39,7 @@ from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.tasks import LOST
 from orchestra.store.values import convert_values
+from orchestra.summary import with_texts
 
 SECRET = "swordfish"
 CODED = "\x07"
@@ -50,17 +51,23 @@ class Flipped:
     def __init__(self, *, writes):
         self.writes = writes
         self.seen = []
+        self.places = set()
 
-    def payload(self, payload):
-        return dataclasses.replace(payload, data=self.packed(payload.data))
+    def payload(self, payload, place):
+        return dataclasses.replace(payload, data=self.packed(payload.data, place))
 
-    def packed(self, data):
+    def packed(self, data, place):
         self.seen.append(data)
+        self.places.add(place.name)
         if self.writes:
             return CODED.encode() + bytes(byte ^ 0x55 for byte in data) if data else data
         return bytes(byte ^ 0x55 for byte in data[1:]) if data[:1] == CODED.encode() else data
 
-    def text(self, text):
+    def summary(self, data, place):
+        self.places.add(place.name)
+        return with_texts(data, lambda text: self.text(text, place))
+
+    def text(self, text, place):
         self.seen.append(text)
         if self.writes:
             return CODED + "".join(chr(ord(letter) + 1) for letter in text)

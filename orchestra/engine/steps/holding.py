@@ -12,7 +12,13 @@ from orchestra.engine.attempts import early_end_row
 from orchestra.engine.messages import ActivityEnded
 from orchestra.engine.owned import OwnedInstance
 from orchestra.error_info import storable
-from orchestra.errors import DecodeError, HistoryCorrupt, MigrationFailed, NondeterminismError
+from orchestra.errors import (
+    DecodeError,
+    HistoryCorrupt,
+    MigrationFailed,
+    NondeterminismError,
+    PayloadUnreadable,
+)
 from orchestra.events import error_to_bytes
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import Levels
@@ -25,6 +31,7 @@ __all__ = ["describe_error", "hold", "hold_for", "kept_rows"]
 
 _MIGRATION_LEVEL: Final = THIS_LIBRARY.holds.level(HoldKind.MIGRATION.value)
 
+_PAYLOAD_LEVEL: Final = THIS_LIBRARY.holds.level(HoldKind.PAYLOAD.value)
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
 
@@ -54,6 +61,10 @@ def hold_for(
             kind = HoldKind.HISTORY
         case MigrationFailed() if levels.write >= _MIGRATION_LEVEL:
             return hold(instance, HoldKind.MIGRATION, str(error), now, node_id, limits)
+        case PayloadUnreadable() if levels.write >= _PAYLOAD_LEVEL:
+            detail = describe_error(error)
+            held = hold(instance, HoldKind.PAYLOAD, detail, now, node_id, limits)
+            return replace(held, tried=(error.tried, *held.at_fault))
         case DecodeError() | MigrationFailed():
             kind = HoldKind.STATE
         case _:

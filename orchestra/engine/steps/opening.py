@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.activities import Activity
-from orchestra.codec import Payload
+from orchestra.codec import SEALED, Payload, require_opened, require_opened_facts
+from orchestra.codec.sealed import SEAL
 from orchestra.context import Limits
-from orchestra.engine.attempts import PendingActivity, how_it_ended, kept_end
+from orchestra.engine.attempts import PendingActivity, how_it_ended, kept_end, require_opened_row
 from orchestra.engine.messages import ActivityEnded, ActivityKey
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.steps.due import due_at
@@ -154,6 +155,7 @@ class Opener:
             self.writer(instance, catalogue),
         )
         try:
+            _require_opened(history)
             execution.replay(history)
         except BaseException:
             execution.evict()
@@ -199,6 +201,19 @@ class Opener:
         return None if definition is None else definition.opening_fingerprint
 
 
+def _require_opened(history: Sequence[EventRecord]) -> None:
+    """Check that no value of a history is sealed: replay compares all of them.
+
+    Raises:
+        PayloadUnreadable: one is, and this node cannot open it.
+    """
+    for record in history:
+        if record.payload is not None and record.payload.encoding == SEALED:
+            require_opened(record.payload, f"event {record.id} of the history")
+        if record.envelope[:1] == SEAL:
+            require_opened_facts(record.envelope, f"event {record.id} of the history")
+
+
 def restore_activities(
     instance: OwnedInstance, now: int, early: Sequence[ActivityEnded] = ()
 ) -> list[ActivityKey]:
@@ -217,6 +232,8 @@ def restore_activities(
     ending = instance.execution.ending_activities
     for number, event in instance.execution.activities.items():
         row = instance.stored_activities.get(number)
+        if row is not None:
+            require_opened_row(row)
         activity = PendingActivity.restored(event, row)
         activity.stopping = number in ending
         if row is not None and row.has_ended:

@@ -155,6 +155,8 @@ class Stepper:
         try:
             if instance.unknown is not None:
                 raise NewerLibraryNeeded(str(instance.unknown), instance_id=instance.instance_id)
+            if instance.unopened is not None:
+                raise instance.unopened
             if instance.poison is not None:
                 instance.trying = self._opener.fingerprint(instance, catalogue)
                 step.hold = hold(instance, *instance.poison, now, self._node_id, self._limits)

@@ -74,7 +74,11 @@ class MemoryAdmin:
                 return False
             row.revoke(now)
             self._database.store_row(row)
-            pin = None if version is None else pin_to_bytes(Pin(version, now, by, reason, until))
+            pin = (
+                None
+                if version is None
+                else pin_to_bytes(Pin(version, now, by, UserText(reason), until))
+            )
             self._database.change_detail(instance_id, pin=pin)
             if version is None:
                 self._record(now, by, "unpin", instance_id, {"reason": reason})

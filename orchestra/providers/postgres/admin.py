@@ -109,7 +109,7 @@ class PostgresAdmin:
             pin = (
                 None
                 if version is None
-                else pin_to_bytes(Pin(version, transaction.now, by, reason, until))
+                else pin_to_bytes(Pin(version, transaction.now, by, UserText(reason), until))
             )
             script.add(sql.SET_PIN, pin, instance_id)
             transaction.commit(script)

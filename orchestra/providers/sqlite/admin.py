@@ -81,7 +81,7 @@ class SqliteAdmin:
             pin = (
                 None
                 if version is None
-                else pin_to_bytes(Pin(version, transaction.now, by, reason, until))
+                else pin_to_bytes(Pin(version, transaction.now, by, UserText(reason), until))
             )
             transaction.connection.execute(sql.SET_PIN, (pin, instance_id))
             if version is None:

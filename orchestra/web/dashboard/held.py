@@ -27,6 +27,7 @@ MEANINGS: Final[dict[HoldKind, str]] = {
     HoldKind.HISTORY: "The history cannot be read.",
     HoldKind.STATE: "A stored value does not decode: the state, or a message.",
     HoldKind.MIGRATION: "The state does not migrate to the version that opens it.",
+    HoldKind.PAYLOAD: "A sealed value does not open: a key is missing, or it was changed or moved.",
     HoldKind.STORE: "The store refused what the lap wrote.",
     HoldKind.INTERNAL: "The engine has met an error of its own.",
     HoldKind.OPERATOR: "An operator has paused it, or a boundary that was due has.",

@@ -11,13 +11,23 @@ provider looks into neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from orchestra.clock import from_micros, to_micros
-from orchestra.codec import Packed, Payload, pack, pack_value, unpack
+from orchestra.codec import (
+    SEALED,
+    Packed,
+    Payload,
+    pack,
+    pack_value,
+    require_opened,
+    require_opened_facts,
+    unpack,
+)
+from orchestra.codec.sealed import SEAL
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
 from orchestra.frozen import frozen
 from orchestra.levels import BASE_LEVEL, Kinds, Stored, Unknown
@@ -70,6 +80,7 @@ __all__ = [
     "Wire",
     "from_record",
     "incarnation_of",
+    "require_opened_history",
     "to_record",
 ]
 
@@ -843,6 +854,19 @@ def _form_of_send(event: Event) -> tuple[dict[str, Any], Payload | None]:
             return envelope, None
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
+
+
+def require_opened_history(records: Iterable[EventRecord]) -> None:
+    """Check that no value of a history is sealed: replay compares all of them.
+
+    Raises:
+        PayloadUnreadable: one is, and the reader cannot open it.
+    """
+    for record in records:
+        if record.payload is not None and record.payload.encoding == SEALED:
+            require_opened(record.payload, f"event {record.id} of the history")
+        if record.envelope[:1] == SEAL:
+            require_opened_facts(record.envelope, f"event {record.id} of the history")
 
 
 def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:

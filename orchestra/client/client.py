@@ -575,11 +575,12 @@ class Client:
         :func:`orchestra.testing.replay_history`: of all executions that retention has left, or of
         one.
 
-        It holds the stored values as they are.
+        It holds the stored values as they are, opened.
 
         Raises:
             InstanceNotFound: there is none with this id.
             InvalidArgument: the id or the number cannot be one.
+            PayloadUnreadable: a value does not open here; a key is missing, say.
         """
         return await self._instances.export(instance_id, execution_id)
 

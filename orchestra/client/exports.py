@@ -17,7 +17,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
-from orchestra.codec import Payload, pack, unpack
+from orchestra.codec import Payload, pack, require_opened, require_opened_facts, unpack
 from orchestra.errors import HistoryCorrupt
 from orchestra.events import EventRecord, incarnation_of
 from orchestra.frozen import frozen
@@ -119,6 +119,10 @@ def read_export(data: bytes) -> tuple[ExportedExecution, ...]:
 
 
 def _event_to_json(record: EventRecord) -> dict[str, Any]:
+    subject = f"event {record.id}"
+    require_opened_facts(record.envelope, subject)
+    if record.payload is not None:
+        require_opened(record.payload, subject)
     event: dict[str, Any] = {
         "id": record.id,
         "kind": record.kind,

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from orchestra.codec import require_opened
 from orchestra.context import Limits
-from orchestra.errors import DecodeError, MigrationFailed
-from orchestra.events import EventRecord
+from orchestra.errors import DecodeError, MigrationFailed, PayloadUnreadable
+from orchestra.events import EventRecord, require_opened_history
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.resolution import policy_of
@@ -46,6 +47,10 @@ class PreflightFindingKind(StrEnum):
     """An open execution does not replay on the code: it would be held."""
     DRIFT = "drift"
     """Code gives other values than history has; those of history count."""
+    UNREADABLE_VALUES = "unreadable_values"
+    """The state or the history of an instance is sealed, and does not open here, so that nothing can
+    be said of it. A node without the key would hold it.
+    """
     UNREADABLE_POLICY = "unreadable_policy"
     """A newer library set the version policy of a name; this one cannot say what would move."""
 
@@ -59,6 +64,7 @@ _SEVERITY: dict[PreflightFindingKind, Severity] = {
     PreflightFindingKind.CHANGED_SHAPE: "warning",
     PreflightFindingKind.REPLAY: "error",
     PreflightFindingKind.DRIFT: "note",
+    PreflightFindingKind.UNREADABLE_VALUES: "warning",
     PreflightFindingKind.UNREADABLE_POLICY: "warning",
 }
 
@@ -145,8 +151,14 @@ class Preflight:
         name, version = row.kind.name, execution.version
         if row.opened:
             self._look_at_code(record)
-            if history:
-                self._replay(record, history)
+        try:
+            require_opened(execution.state, "its input")
+            require_opened_history(history)
+        except PayloadUnreadable as error:
+            self._find(PreflightFindingKind.UNREADABLE_VALUES, record, version, str(error))
+            return
+        if row.opened and history:
+            self._replay(record, history)
         target = self._target(record)
         if target is None:
             return

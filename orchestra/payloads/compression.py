@@ -69,10 +69,10 @@ def decompress(data: bytes, method: int, size: int) -> bytes:
         ValueError: they were not compressed to these bytes.
         ImportError: the method needs a package that is not there.
     """
-    if method == NONE:
-        return data
     try:
-        if method == _ZLIB:
+        if method == NONE:
+            plain = data
+        elif method == _ZLIB:
             reader = zlib.decompressobj()
             plain = reader.decompress(data, size + 1)  # no more memory than the header says
             if not reader.eof or reader.unused_data:

@@ -146,6 +146,10 @@ class Pipeline:
         header = read_header(data)
         if header is None:
             raise Problem("it has a form that this library does not know", "form")
+        if header.storage not in {INLINE, EXTERNAL}:
+            raise Problem("its header names a place that this library does not know", "form")
+        if (header.encryption == NONE) != (not header.key_id):
+            raise Problem("its header names a key and no encryption, or none and one", "damaged")
         if header.encryption == NONE and self.refuses_plain:
             raise _PLAIN
         body = data[HEADER:]

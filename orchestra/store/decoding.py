@@ -338,7 +338,7 @@ def read_operation(columns: Columns) -> OperationRow:
     """Return an entry of the audit from its columns and its key."""
     at, by, action, subject, detail, number = columns
     values = unpack(detail)
-    reason = UserText(values.pop(_AUDITED_REASON, ""))
+    reason = UserText(values.pop(_AUDITED_REASON, "") or values.pop(_OTHER_REASON, ""))
     return OperationRow(at, by, action, subject, values, str(number), reason)
 
 
@@ -349,7 +349,8 @@ def record_to_bytes(record: Record) -> bytes:
 
 
 _AUDITED_REASON: Final = "text"
-"""The key of a reason that a codec has converted. Entries of other acts have it as ``reason``."""
+"""The key of the reason of a change. Entries of a provider's own acts have it as ``reason``."""
+_OTHER_REASON: Final = "reason"
 
 
 # --- activities -------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ from orchestra.events import (
     incarnation_of,
 )
 from orchestra.levels import Unknown
+from orchestra.payloads import Pipeline, SealingProvider, with_payloads
 from orchestra.portable import Portable
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity
@@ -238,6 +239,7 @@ def check_store(
     *,
     quiescent: bool = True,
     limits: Limits | None = None,
+    payloads: Pipeline | None = None,
 ) -> Report:
     """Check every instance of a store.
 
@@ -256,7 +258,9 @@ def check_store(
         quiescent: nothing runs on the store now. Then no instance may have an owner (I9), and every
             open one must wait for something that will wake it (I11).
         limits: the limits of the executions, if they were not the default ones.
+        payloads: the pipeline, if values are sealed: sealed ones cannot be compared.
     """
+    provider = with_payloads(provider, payloads)
     provider.open()
     try:
         return _Inspection(provider, registry, limits or Limits(), quiescent=quiescent).run()
@@ -325,6 +329,9 @@ class _Inspection:
         quiescent: bool,
     ) -> None:
         self._directory = provider.directory
+        sealed = provider.inner if isinstance(provider, SealingProvider) else provider
+        self._stored = sealed.directory
+        """What counts bytes as they are stored."""
         self._library = provider.library
         self._unknown: list[StoredUnknown] = []
         self._registry = registry
@@ -439,7 +446,7 @@ class _Inspection:
         ):
             found.add(invariant, problem, number, event_id)
         _check_activities(instance, histories, found)
-        for fault in find_stream_faults(self._directory, instance_id, quiescent=self._quiescent):
+        for fault in find_stream_faults(self._stored, instance_id, quiescent=self._quiescent):
             found.add("I16", fault)
         current = histories.get(instance.record.row.execution)
         if self._quiescent:

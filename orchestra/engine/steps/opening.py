@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.activities import Activity
-from orchestra.codec import SEALED, Payload, require_opened, require_opened_facts
-from orchestra.codec.sealed import SEAL
+from orchestra.codec import Payload
 from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity, how_it_ended, kept_end, require_opened_row
 from orchestra.engine.messages import ActivityEnded, ActivityKey
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.steps.due import due_at
 from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded
-from orchestra.events import EventRecord, EventWriter
+from orchestra.events import EventRecord, EventWriter, require_opened_history
 from orchestra.registry import OrchestrationDefinition, OrchestrationRegistry
 from orchestra.replay import Execution, Identity, Input
 from orchestra.resolution import has_readable_policy, opening_version, policy_of
@@ -155,7 +154,7 @@ class Opener:
             self.writer(instance, catalogue),
         )
         try:
-            _require_opened(history)
+            require_opened_history(history)
             execution.replay(history)
         except BaseException:
             execution.evict()
@@ -199,19 +198,6 @@ class Opener:
         except Exception:  # noqa: BLE001 - the instance is held for this very fault
             return None
         return None if definition is None else definition.opening_fingerprint
-
-
-def _require_opened(history: Sequence[EventRecord]) -> None:
-    """Check that no value of a history is sealed: replay compares all of them.
-
-    Raises:
-        PayloadUnreadable: one is, and this node cannot open it.
-    """
-    for record in history:
-        if record.payload is not None and record.payload.encoding == SEALED:
-            require_opened(record.payload, f"event {record.id} of the history")
-        if record.envelope[:1] == SEAL:
-            require_opened_facts(record.envelope, f"event {record.id} of the history")
 
 
 def restore_activities(

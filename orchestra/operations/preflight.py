@@ -48,7 +48,7 @@ class PreflightFindingKind(StrEnum):
     DRIFT = "drift"
     """Code gives other values than history has; those of history count."""
     UNREADABLE_VALUES = "unreadable_values"
-    """The state or the history of an instance is sealed, and does not open here, so that nothing can
+    """The state or the history of an instance is sealed and does not open here, so that nothing can
     be said of it. A node without the key would hold it.
     """
     UNREADABLE_POLICY = "unreadable_policy"

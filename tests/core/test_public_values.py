@@ -28,8 +28,16 @@ PLUMBING = {
     "Runtime.submit",
     "Runtime.watch",
     "Activity.signature",
+    "Pipeline.seal",
+    "Pipeline.open",
+    "Compress.apply",
+    "Encrypt.seal",
+    "Encrypt.open",
 }
 """What only the library's own parts ask of each other."""
+
+BYTES = {"Keys.generate", "DirectoryStorage.get"}
+"""What is bytes for its users as well."""
 
 EXPORTS = {"Client.export_history"}
 """What is a document for another program to read, and holds stored values as they are."""
@@ -78,7 +86,7 @@ def told_by(cls):
         if (
             name.startswith("_")
             or not inspect.isfunction(function)
-            or f"{cls.__name__}.{name}" in PLUMBING | EXPORTS
+            or f"{cls.__name__}.{name}" in PLUMBING | EXPORTS | BYTES
         ):
             continue
         yield name, hints(function).get("return", object)

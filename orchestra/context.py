@@ -878,9 +878,9 @@ class OrchestrationContext:
         """Wait for the end of a background child, which this lap or an earlier one has started.
 
         The result is read by the annotation of the handle: that of the child's function in the lap
-        that starts it, ``ChildHandle[int]`` in the state afterwards. The lap that receives the end
-        may await it again; later laps may not, so keep the result and drop the handle. Giving up
-        the wait leaves the child alone, and another wait may take its end.
+        that starts it, ``ChildHandle[int]`` in the state afterwards. The end may be awaited again,
+        also by later laps as long as the child is stored; so keep the result and drop the handle.
+        Giving up the wait leaves the child alone, and another wait may take its end.
 
         Args:
             handle: what :meth:`start_background_child` has returned.
@@ -890,6 +890,8 @@ class OrchestrationContext:
             InvalidArgument: it is no handle, or ``timeout`` is no timedelta, or a negative one.
             ChildFailed: (at the await) the child did not complete, or could not be started.
             DecodeError: (at the await) its result does not fit.
+            ChildEndForgotten: (at the await) an earlier lap has received the end, and the child has
+                been deleted since.
             StaleChildHandle: (at the await) another instance has started the child, or an earlier
                 life of this one.
             EventTimeout: (at the await) it has not ended in time. It is a ``TimeoutError``.

@@ -51,6 +51,8 @@ copied.
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
+    │   ├── ChildEndForgotten             ``.child_id``: an earlier lap has received its end, and it is deleted
+    │   ├── StaleChildHandle              ``.child_id``: another life of an instance has started it
     │   ├── EventTimeout                  ``.event``, ``.timeout``: the event did not come in time
     │   ├── SessionLost                   ``.node_id``: the node of a session has died, or has left
     │   ├── SessionTimeout                ``.activities``, ``.timeout``: no node took the session in time
@@ -108,6 +110,7 @@ __all__ = [
     "AlreadyCompleted",
     "Attempt",
     "Cancelled",
+    "ChildEndForgotten",
     "ChildFailed",
     "CodeChanged",
     "ContinueAsNew",
@@ -169,6 +172,7 @@ __all__ = [
     "SessionLost",
     "SessionTimeout",
     "StaleAttempt",
+    "StaleChildHandle",
     "StartRefused",
     "StorageUnavailable",
     "StoreAliased",
@@ -709,6 +713,24 @@ class StaleChildHandle(OrchestrationError):
             f"the end of child {child_id!r} ({orchestration}) does not come here: another life of "
             f"an instance has started it ({link}). Await a handle in the life that has started its "
             "child; to stop the child, use ctx.cancel(handle.instance_id)"
+        )
+        self.orchestration = orchestration
+        self.child_id = child_id
+        self.link = link
+
+
+class ChildEndForgotten(OrchestrationError):
+    """The end of a background child was received by an earlier lap, or dropped by an operator, and
+    the child itself has been deleted since.
+
+    ``orchestration`` and ``child_id`` name the child, ``link`` the command that has started it.
+    """
+
+    def __init__(self, orchestration: str, child_id: str, link: str) -> None:
+        super().__init__(
+            f"the end of child {child_id!r} ({orchestration}) is not known any more: an earlier lap "
+            "has received it, or an operator has dropped it, and the child has been deleted since. "
+            "Keep a child's result in the state, and drop its handle"
         )
         self.orchestration = orchestration
         self.child_id = child_id

@@ -20,6 +20,7 @@ from orchestra.engine.blocked_turns import (
     RunningTurn,
 )
 from orchestra.engine.claims import Claims
+from orchestra.engine.earlier_ends import EarlierEnds
 from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, Outcomes, refusal
 from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import (
@@ -54,7 +55,7 @@ from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.messages import InboxPage
 from orchestra.store.outcomes import Outcome
-from orchestra.store.port import Store
+from orchestra.store.port import Directory, Store
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
@@ -110,6 +111,7 @@ class Engine:
     def __init__(
         self,
         store: Store,
+        directory: Directory,
         registry: OrchestrationRegistry,
         node: NodeRecord,
         clock: Clock,
@@ -215,6 +217,7 @@ class Engine:
             self._recorder,
             self._schedules,
         )
+        self._earlier_ends = EarlierEnds(directory, self._run_queue)
         self._runner = Runner(
             store,
             self._stepper,
@@ -229,6 +232,7 @@ class Engine:
             self._notices,
             registry.shape,
             self.options.inbox_room,
+            self._earlier_ends,
         )
         self._free: FreePlaces = self._count_free_places()
         self._read_error: StoreError | None = None
@@ -246,6 +250,7 @@ class Engine:
         for message in (*self._activities.take_postponed(), *received):
             self._take(message)
         node_id = self.node.node_id
+        self._arrivals.are_due |= self._earlier_ends.has_any
         self._arrivals.read(node_id)
         self._check.compare(node_id)
         if self._check.reads_holds and not self._claims.stopped:
@@ -407,6 +412,7 @@ class Engine:
             or (self._check.reads_holds and not self._claims.stopped)
             or self._activities.has_postponed
             or self._publications.has_any
+            or self._earlier_ends.has_any
             or self._blocked.has_late_results
             or self._ownership.has_discarded
             or self.has_parked_ahead

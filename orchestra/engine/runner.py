@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from orchestra.engine.activities import Activities
 from orchestra.engine.blocked_turns import BlockedTurns, Result
 from orchestra.engine.claims import Claims
+from orchestra.engine.earlier_ends import EarlierEnds
 from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, Outcomes
 from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import ActivityEnded, RunActivity
@@ -54,6 +55,7 @@ class Runner:
         notices: LogNotices,
         shape: Callable[[str, str], str | None],
         room: InboxPage,
+        earlier_ends: EarlierEnds,
     ) -> None:
         self._store = store
         self._stepper = stepper
@@ -67,6 +69,7 @@ class Runner:
         self._outcomes = outcomes
         self._notices = notices
         self._shape = shape
+        self._earlier_ends = earlier_ends
         self._room = room
         self._catalogue = Catalogue(0, (), {}, ())
         self._now = 0
@@ -81,6 +84,8 @@ class Runner:
             free: the places of this node. What is begun is taken from them.
         """
         self._catalogue, self._now, self._free = catalogue, now, free
+        if self._earlier_ends.has_any:
+            self._earlier_ends.give()
 
     def step_ready(self) -> None:
         """Step ready instances until the group is full.
@@ -176,6 +181,7 @@ class Runner:
             self._ownership.hold_as_stored(instance, HoldKind.INTERNAL, result)
             return
         write, step = result
+        write = self._earlier_ends.look(instance, write, step)
         for message in step.outbox:
             if isinstance(message, RunActivity):
                 self._free.take(message.name)

@@ -2,6 +2,7 @@
 
 The end of a background child is one message to the instance. The execution that receives it gives
 it to each wait for that child, also to later ones: a lap may await a handle as often as it likes.
+For a later lap the engine looks up the child itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from orchestra.children import ChildHandle, handle_of
 from orchestra.codec import Decoder, require_opened
-from orchestra.errors import ChildFailed, ErrorInfo, StaleChildHandle
+from orchestra.errors import ChildEndForgotten, ChildFailed, ErrorInfo, StaleChildHandle
 from orchestra.events import (
     ChildAwaited,
     ChildEnded,
@@ -30,9 +31,11 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Status
 from orchestra.store.messages import EndName, MessageRow
 
-__all__ = ["BackgroundChildren", "deliver_end", "end_event", "failure_of", "handle_for"]
+__all__ = ["GONE", "BackgroundChildren", "deliver_end", "end_event", "failure_of", "handle_for"]
 
 _LOST: Final = "lost"
+GONE: Final = "gone"
+"""The end of a child that an earlier lap has received, and that is not stored any more."""
 
 
 class Pending(Protocol):
@@ -59,7 +62,7 @@ class Commands(Protocol):
 class BackgroundChildren:
     """The ends that an execution has received, and its waits that need no message."""
 
-    __slots__ = ("_commands", "_known", "ready")
+    __slots__ = ("_commands", "_known", "ready", "unsure")
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
@@ -68,6 +71,10 @@ class BackgroundChildren:
         self.ready: dict[int, None] = {}
         """The waits that may end without a message: the lap knows the end, or the child belongs to
         another life.
+        """
+        self.unsure: dict[str, ChildAwaited] = {}
+        """The waits for children of earlier laps, by their links: such a lap may have received the
+        end, and then no message tells it again.
         """
 
     def wait(self, handle: ChildHandle[Any]) -> ChildAwaited:
@@ -87,7 +94,14 @@ class BackgroundChildren:
         commands.waits.open(EndName(event.link), event.id)
         if event.link in self._known or not self._is_own(event.link):
             self.ready[event.id] = None
+        elif not event.link.startswith(self._lap):
+            self.unsure[event.link] = event
         return event
+
+    @property
+    def _lap(self) -> str:
+        identity = self._commands.identity
+        return f"{identity.instance_id}/{identity.incarnation}/{identity.execution}/"
 
     def _is_own(self, link: str) -> bool:
         identity = self._commands.identity
@@ -97,11 +111,14 @@ class BackgroundChildren:
         """Take in that a wait has its end, or was given up."""
         self._commands.waits.close(EndName(event.link), event.id)
         self.ready.pop(event.id, None)
+        if EndName(event.link) not in self._commands.waits:
+            self.unsure.pop(event.link, None)
 
     def learn(self, event: ChildEnded) -> None:
         """Take in an end. The other waits for that child get it as well."""
         if event.status == _LOST or event.link in self._known:
             return
+        self.unsure.pop(event.link, None)
         self._known[event.link] = event
         self.ready.update(dict.fromkeys(self._commands.waits.by_name.get(EndName(event.link), ())))
 
@@ -154,6 +171,8 @@ def deliver_end(event: ChildEnded, waited: ChildAwaited, future: DurableFuture[A
     """Give the end of a child to the code that awaits it."""
     if event.status == _LOST:
         future.fail(StaleChildHandle(waited.name, event.child_id, event.link))
+    elif event.status == GONE:
+        future.fail(ChildEndForgotten(waited.name, event.child_id, event.link))
     elif event.result is not None:
         future.deliver(event.result)
     else:

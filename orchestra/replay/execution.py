@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
@@ -26,6 +26,8 @@ from orchestra.events import (
     ActivityScheduled,
     BoundaryRequested,
     CancelRequested,
+    ChildAwaited,
+    ChildEnded,
     CommandEvent,
     ContinuedAsNew,
     Event,
@@ -286,6 +288,22 @@ class Execution:
     def pending(self) -> Iterable[CommandEvent]:
         """What the code waits for, in the order in which it asked."""
         return (command.event for command in self.commands.pending.values())
+
+    @property
+    def unsure_ends(self) -> Collection[ChildAwaited]:
+        """The waits for children of earlier laps whose ends such a lap may have received."""
+        background = self.commands.background
+        return () if background is None else background.unsure.values()
+
+    def forget_unsure_ends(self) -> None:
+        """Take in that all these children were looked up."""
+        assert self.commands.background is not None
+        self.commands.background.unsure.clear()
+
+    def find_end(self, end: ChildEnded) -> None:
+        """Have the next turn give an end to its waits that no message tells."""
+        assert self.commands.background is not None
+        self.commands.background.learn(end)
 
     # --- inputs ---
 

@@ -93,6 +93,7 @@ class Node:
         self._start_check = StartCheck(record, settings.preflight, strict=settings.strict)
         self.engine: Engine = Engine(
             store,
+            provider.directory,
             settings.registry,
             record,
             clock,

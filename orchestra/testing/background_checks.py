@@ -89,7 +89,7 @@ def _endless_waits(
         going = child is not None and child.status is Status.OPEN
         if child is None or not going or str(child.row.parent) != event.link:
             problem = (
-                f"it waits for the end of child {event.child_id!r}, which will not come: an "
+                f"it waits for the end of child {event.child_id!r}, and is not answered: an "
                 "earlier lap has received it, an operator has dropped it, or the child has another "
                 "life"
             )

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.children import ChildHandle
+from orchestra.errors import StoreUnavailable
 from orchestra.store.changes import Write
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Granted
@@ -221,3 +222,31 @@ def test_69_code_waits_for_the_last_older_node_and_nothing_runs_twice(any_world,
     node.finish(value=9)
     any_world.run(2)
     assert any_world.output("one") == 9
+
+
+def test_an_awaited_child_of_an_earlier_lap_is_looked_up_once(world):
+    """And again, without haste, where it cannot be read. One of the same lap is not looked up."""
+    node = world.node(FAMILY, BUSY)
+    read, failures = [], [StoreUnavailable("away"), StoreUnavailable("away")]
+
+    class Reading:
+        def get(self, child_id):
+            read.append(world.clock.now())
+            if failures:
+                raise failures.pop()
+            return node.provider.directory.get(child_id)
+
+    node.engine._earlier_ends._directory = Reading()
+    world.start("parent", Loop(2), instance_id="one")
+    world.run(60)
+    assert len(read) == 3
+    assert read[-1] - read[0] >= 2_000_000
+    node.finish(value=7)
+    world.run(2)
+    assert world.output("one") == 7
+    world.start("crowd", Loop(1), instance_id="two")  # both laps in one write
+    world.run(5)
+    assert len(read) == 3
+    node.finish(value=8)
+    world.run(2)
+    check(world)

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra import (
+    ChildEndForgotten,
     ChildFailed,
     ChildHandle,
     Failure,
@@ -22,6 +23,7 @@ from orchestra import (
     StaleChildHandle,
     WaitingFor,
 )
+from orchestra.engine.earlier_ends import EarlierEnds
 from orchestra.testing import TestRuntime, check_store, crash_everywhere
 
 pytestmark = pytest.mark.anyio
@@ -76,12 +78,18 @@ async def keeps(ctx: OrchestrationContext, handle: ChildHandle[Report] | None) -
     return got
 
 
-async def forgets(ctx: OrchestrationContext, state: Loop) -> int:
-    """Awaits a report again, in a lap after the one that has received it."""
+async def asks_again(ctx: OrchestrationContext, state: Loop) -> list[Report]:
+    """Awaits one report in three laps, one after the other."""
     if not state.open:
-        ctx.continue_as_new(replace(state, open=[ctx.start_background_child(report, 1)]))
-    got = await ctx.wait_for_child(state.open[0])
-    ctx.continue_as_new(replace(state, done=[got]))
+        ctx.continue_as_new(replace(state, open=[ctx.start_background_child(report, state.lap)]))
+    try:
+        done = [*state.done, await ctx.wait_for_child(state.open[0])]
+    except ChildFailed as error:
+        done = [*state.done, Report(-1, len(str(error.cause.message)))]
+    if len(done) == 3:
+        return done
+    await ctx.schedule_timer(HOUR)
+    ctx.continue_as_new(replace(state, done=done))
 
 
 async def refused(ctx: OrchestrationContext, handle: ChildHandle[object] | None) -> list[str]:
@@ -112,7 +120,7 @@ REGISTRY = (
     .register("report", report)
     .register("loop", loop)
     .register("keeps", keeps)
-    .register("forgets", forgets)
+    .register("asks_again", asks_again)
     .register("refused", refused)
     .register("stops", stops)
     .build()
@@ -289,10 +297,53 @@ async def test_the_result_of_a_child_that_retention_has_deleted_is_still_there()
         assert (await handle.result())[0] == {"day": 0, "lines": 0}
 
 
-async def test_a_lap_that_awaits_what_an_earlier_lap_has_received_is_named_by_the_check():
+@pytest.mark.parametrize(
+    ("day", "got"), [(1, {"day": 1, "lines": 10}), (2, {"day": -1, "lines": 7})]
+)
+async def test_a_later_lap_may_await_again_what_an_earlier_one_has_received(day, got):
+    """Wherever the process dies; and after a rewind."""
+
+    async def scenario(env):
+        handle = await env.client.start(
+            "asks_again", Loop(day), instance_id="one", if_ended="return"
+        )
+        await env.advance(10 * HOUR)
+        assert await handle.result() == [got] * 3
+        check_store(env.provider, REGISTRY, quiescent=True).raise_if_violated()
+
+    assert (await crash_everywhere(scenario, REGISTRY)).commits > 8
     async with TestRuntime(REGISTRY) as env:
-        handle = await env.client.start("forgets", Loop(), instance_id="one")
-        await env.advance(4 * HOUR)
+        handle = await env.client.start("asks_again", Loop(day), instance_id="one")
+        await env.advance(timedelta(hours=4, minutes=30))
+        for lap, restored in ((3, 0), (2, 1)):
+            rewound = await env.client.rewind("one", lap, reason="once more")
+            assert rewound.events_restored == restored
+            await env.advance(timedelta(minutes=1))
+        await env.advance(10 * HOUR)
+        assert await handle.result() == [got] * 3
+
+
+async def test_an_end_that_was_received_and_whose_child_is_deleted_is_a_clear_error():
+    async with TestRuntime(REGISTRY) as env:
+        await env.client.start("asks_again", Loop(1), instance_id="one")
+        await env.advance(timedelta(hours=3, minutes=30))
+        (child,) = (await env.client.list_instances(Selection(name="report"))).items
+        await env.client.delete(child.instance_id)
+        await env.advance(HOUR)
+        info = await env.client.get_instance_info("one")
+        assert info.hold is not None
+        assert ChildEndForgotten.__name__ in info.hold.detail
+        assert "Keep a child's result in the state" in info.hold.detail
+
+
+async def test_a_wait_that_is_not_answered_is_named_by_the_check(monkeypatch):
+    def look(_, instance, write, step):
+        return write
+
+    monkeypatch.setattr(EarlierEnds, "look", look)
+    async with TestRuntime(REGISTRY) as env:
+        handle = await env.client.start("asks_again", Loop(1), instance_id="one")
+        await env.advance(10 * HOUR)
         found = check_store(env.provider, REGISTRY, quiescent=True)
         (violation,) = found.violations
         assert violation.invariant == "I11"

@@ -28,7 +28,7 @@ def take_ends(
 
     Each was waiting, and is told as what it was (I5). It is removed once; the lap that has received
     it may give it to more than one wait. Only a handle of another life is told that its end is
-    lost.
+    lost. A lap after it gets the end of the child itself.
     """
     taken: set[int] = set()
     for number, event in placed:
@@ -36,8 +36,11 @@ def take_ends(
             continue
         place = f"{instance.instance_id}, execution {number}, event {event.id}"
         if not event.sequence:
-            assert event.status == "lost", f"I5: {place}: {event} tells of no message"
-            assert not is_own(instance, event.link), f"I1: {place}: the end of {event.link} is lost"
+            if event.status == "lost":
+                is_lost = not is_own(instance, event.link)
+                assert is_lost, f"I1: {place}: the end of {event.link} is lost"
+            else:
+                _check_earlier(instance, event, place)
             continue
         received = instance.ends_in.setdefault(number, {})
         message = instance.ends.pop(event.sequence, None)
@@ -49,6 +52,21 @@ def take_ends(
         assert message is not None, f"I5: {place}: {event} is told, and has not come"
         assert _tells(event, message), f"I5: {place}: {event} is not what has come, {message}"
     return taken
+
+
+def _check_earlier(instance: WatchedInstance, event: ChildEnded, place: str) -> None:
+    """An end that no message tells is one that an earlier lap has received, and is told alike."""
+    link = event.link
+    assert is_own(instance, link), f"I5: {place}: {event} is of another life"
+    unread = [one for one in instance.ends.values() if one.message_id == link]
+    assert not unread, f"I5: {place}: {event} is told beside {unread}"
+    received = [
+        one for ends in instance.ends_in.values() for one in ends.values() if one.message_id == link
+    ]
+    assert received, f"I1: {place}: {event} was never received"
+    assert event.status == "gone" or _tells(event, received[-1]), (
+        f"I5: {place}: {event} is not what has come, {received[-1]}"
+    )
 
 
 def _tells(event: ChildEnded, message: MessageRow) -> bool:

@@ -22,6 +22,7 @@ from orchestra.context import OrchestrationContext
 from orchestra.errors import (
     ActivityFailed,
     Cancelled,
+    ChildEndForgotten,
     ChildFailed,
     EventTimeout,
     Failure,
@@ -631,9 +632,9 @@ async def _keeper(ctx: OrchestrationContext, state: Keeping) -> Any:
         )
         if came.index == 0:
             await ctx.wait_for_child(waiting.pop(0))
-    except ChildFailed:
-        waiting.remove(first)
-    except StaleChildHandle:
+            if int(ctx.random() * 2):
+                waiting.append(first)  # a later lap awaits it again
+    except (ChildFailed, ChildEndForgotten, StaleChildHandle):
         waiting.remove(first)
     _linger()
     if state.laps:
@@ -642,14 +643,12 @@ async def _keeper(ctx: OrchestrationContext, state: Keeping) -> Any:
 
 
 async def _known_end(ctx: OrchestrationContext, handle: ChildHandle[Any]) -> str:
-    """Return how a background child has ended. A rewind may have lost the history that had received
-    its end; so nobody waits for ever.
-    """
+    """Return how a background child has ended, or that it still runs."""
     try:
         await ctx.wait_for_child(handle, timeout=timedelta(seconds=60))
     except ChildFailed as error:
         return error.status
-    except StaleChildHandle:
+    except (ChildEndForgotten, StaleChildHandle):
         return "lost"
     except EventTimeout:
         return "late"

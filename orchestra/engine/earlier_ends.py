@@ -6,25 +6,35 @@ the inbox, the child's own row is read: once for each wait, and never while a me
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from orchestra.codec import EMPTY, as_payload
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.steps.step import Step
-from orchestra.errors import ErrorInfo, StoreError
-from orchestra.events import ChildAwaited, ChildEnded, error_from_bytes
+from orchestra.errors import StoreError
+from orchestra.events import ChildAwaited
 from orchestra.levels import Unknown
-from orchestra.replay import GONE
 from orchestra.store.changes import Write
-from orchestra.store.kinds import Status
-from orchestra.store.messages import EndName
+from orchestra.store.kinds import MessageKind, Status
+from orchestra.store.messages import EndName, MessageRow
 from orchestra.store.port import Directory
 
 __all__ = ["EarlierEnds"]
 
 _AGAIN: Final = 1_000_000
 """Microseconds until a child is looked up again that could not be read."""
+
+
+_Ends = dict[str, MessageRow | None]
+"""Ends by the links of the children; ``None``: not stored any more."""
+
+
+class _StillOpen(Exception):
+    """A child has not ended. When it does, a message tells it."""
 
 
 class EarlierEnds:
@@ -38,7 +48,7 @@ class EarlierEnds:
     def __init__(self, directory: Directory, run_queue: RunQueue) -> None:
         self._directory = directory
         self._run_queue = run_queue
-        self._found: list[tuple[OwnedInstance, list[ChildEnded]]] = []
+        self._found: list[tuple[OwnedInstance, _Ends]] = []
 
     @property
     def has_any(self) -> bool:
@@ -57,11 +67,7 @@ class EarlierEnds:
         if step.status is not Status.OPEN or instance.releasing or instance.to_read:
             return write
         try:
-            found = [
-                end
-                for wait in execution.unsure_ends
-                if _started_in(wait) < step.first and (end := self._end_of(wait))
-            ]
+            found = self._ends_of(execution.unsure_ends, step.first)
         except StoreError:  # the next steps look again
             again = step.now + _AGAIN
             step.wake_at = again if step.wake_at is None else min(step.wake_at, again)
@@ -84,29 +90,35 @@ class EarlierEnds:
             execution = instance.execution
             if execution is None or not self._run_queue.holds(instance):
                 continue  # who loads it looks again
-            for end in ends:
-                if instance.inbox.head(EndName(end.link)) is None:
-                    execution.find_end(end)
+            for link, end in ends.items():
+                if instance.inbox.head(EndName(link)) is None:
+                    execution.find_end(link, end)
             self._run_queue.make_ready(instance.instance_id)
 
-    def _end_of(self, wait: ChildAwaited) -> ChildEnded | None:
-        """Return the end of a child, as a wait without a message gets it; ``None``: it has not
-        ended.
+    def _ends_of(self, waits: Iterable[ChildAwaited], first: int) -> _Ends:
+        found: _Ends = {}
+        for wait in waits:
+            if _started_in(wait) < first:
+                with suppress(_StillOpen):
+                    found[wait.link] = self._end_of(wait)
+        return found
+
+    def _end_of(self, wait: ChildAwaited) -> MessageRow | None:
+        """Return the end of a child, as it was told once; ``None``: it is not stored any more.
+
+        Raises:
+            _StillOpen: it has not ended.
+            StoreError: it cannot be read now.
         """
-        end = ChildEnded(0, 0, wait.id, wait.child_id, wait.link, GONE, 0)
         child = self._directory.get(wait.child_id)
         if child is None or str(child.row.parent) != wait.link:
-            return end
+            return None
         status, closed = child.status, child.execution
         if status is Status.OPEN or isinstance(status, Unknown):
-            return None
-        name = status.name.lower()
-        if status is Status.COMPLETED and closed.output is not None:
-            return replace(end, status=name, result=closed.output)
-        cause = (
-            error_from_bytes(closed.error) if closed.error else ErrorInfo(f"orchestra.{name}", "")
-        )
-        return replace(end, status=name, cause=cause)
+            raise _StillOpen
+        end = closed.output if status is Status.COMPLETED else as_payload(closed.error or b"")
+        kind = MessageKind.BACKGROUND_CHILD_ENDED
+        return MessageRow(0, wait.link, wait.child_id, end or EMPTY, 0, kind, status.value)
 
 
 def _started_in(wait: ChildAwaited) -> int:

@@ -29,7 +29,6 @@ replays. Each word is a module::
 - ``endings``: how code has ended; ``failing``: by a declared failure, or by what holds it.
 """
 
-from orchestra.replay.background import GONE
 from orchestra.replay.execution import Execution
 from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
@@ -48,7 +47,6 @@ from orchestra.replay.turns import (
 
 __all__ = [
     "ACTIVITY_CANCELLED",
-    "GONE",
     "SESSION_LOST",
     "ActivityDied",
     "ActivityDone",

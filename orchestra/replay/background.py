@@ -31,10 +31,10 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Status
 from orchestra.store.messages import EndName, MessageRow
 
-__all__ = ["GONE", "BackgroundChildren", "deliver_end", "end_event", "failure_of", "handle_for"]
+__all__ = ["BackgroundChildren", "deliver_end", "end_event", "failure_of", "handle_for"]
 
 _LOST: Final = "lost"
-GONE: Final = "gone"
+_GONE: Final = "gone"
 """The end of a child that an earlier lap has received, and that is not stored any more."""
 
 
@@ -62,12 +62,16 @@ class Commands(Protocol):
 class BackgroundChildren:
     """The ends that an execution has received, and its waits that need no message."""
 
-    __slots__ = ("_commands", "_known", "ready", "unsure")
+    __slots__ = ("_commands", "_found", "_known", "ready", "unsure")
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._known: dict[str, ChildEnded] = {}
         """The ends that this lap has received, by the commands that started the children."""
+        self._found: dict[str, MessageRow | None] = {}
+        """The ends that an earlier lap has received, as they were told; ``None``: not stored any
+        more.
+        """
         self.ready: dict[int, None] = {}
         """The waits that may end without a message: the lap knows the end, or the child belongs to
         another life.
@@ -114,13 +118,21 @@ class BackgroundChildren:
         if EndName(event.link) not in self._commands.waits:
             self.unsure.pop(event.link, None)
 
+    def find(self, link: str, end: MessageRow | None) -> None:
+        """Have the next turn give an end to its waits that no message tells."""
+        self._found[link] = end
+        self._wake(link)
+
+    def _wake(self, link: str) -> None:
+        self.ready.update(dict.fromkeys(self._commands.waits.by_name.get(EndName(link), ())))
+
     def learn(self, event: ChildEnded) -> None:
         """Take in an end. The other waits for that child get it as well."""
         if event.status == _LOST or event.link in self._known:
             return
         self.unsure.pop(event.link, None)
         self._known[event.link] = event
-        self.ready.update(dict.fromkeys(self._commands.waits.by_name.get(EndName(event.link), ())))
+        self._wake(event.link)
 
     def next_end(self, mail: Mail, number: int, now: int) -> ChildEnded | None:
         """Return the end of a wait that needs no message."""
@@ -131,6 +143,11 @@ class BackgroundChildren:
             known = self._known.get(wait.link)
             if known is not None:
                 return replace(known, id=number, at=now, source=source)
+            if wait.link in self._found:
+                found = self._found[wait.link]
+                if found is not None:
+                    return end_event(found, source, number, now)
+                return ChildEnded(number, now, source, wait.child_id, wait.link, _GONE, 0)
             if not mail.has(EndName(wait.link)):  # a rewind brings ends of earlier lives again
                 return ChildEnded(number, now, source, wait.child_id, wait.link, _LOST, 0)
         return None
@@ -171,7 +188,7 @@ def deliver_end(event: ChildEnded, waited: ChildAwaited, future: DurableFuture[A
     """Give the end of a child to the code that awaits it."""
     if event.status == _LOST:
         future.fail(StaleChildHandle(waited.name, event.child_id, event.link))
-    elif event.status == GONE:
+    elif event.status == _GONE:
         future.fail(ChildEndForgotten(waited.name, event.child_id, event.link))
     elif event.result is not None:
         future.deliver(event.result)

@@ -27,7 +27,6 @@ from orchestra.events import (
     BoundaryRequested,
     CancelRequested,
     ChildAwaited,
-    ChildEnded,
     CommandEvent,
     ContinuedAsNew,
     Event,
@@ -300,10 +299,12 @@ class Execution:
         assert self.commands.background is not None
         self.commands.background.unsure.clear()
 
-    def find_end(self, end: ChildEnded) -> None:
-        """Have the next turn give an end to its waits that no message tells."""
+    def find_end(self, link: str, end: MessageRow | None) -> None:
+        """Have the next turn give an end to its waits that no message tells; ``None``: it is not
+        stored any more.
+        """
         assert self.commands.background is not None
-        self.commands.background.learn(end)
+        self.commands.background.find(link, end)
 
     # --- inputs ---
 

@@ -210,6 +210,8 @@ class TestInstance:
         assert "calm" in text
         assert "It is held" in text
         await act("release", reason="over")
+        freed = await read(http, path)
+        assert "held by an operator at lap 1" in freed.picture("ribbon")
         refused = await act("release", 409)
         assert "InstanceNotHeld" in refused.text
         await act("pin", version="1.0.0", until="2026-03-02T12:00", reason="r")

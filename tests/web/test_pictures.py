@@ -67,6 +67,16 @@ class TestRibbon:
         assert alternative(picture) == (
             "laps 1 to 3, on 1.0.0, 2.0.0; upgrade at lap 2; migration at lap 2; lap 3 is held"
         )
+        up, diamond = (
+            float(re.search(rf'class="mark {mark}" d="M[\d.]+ ([\d.]+)', picture)[1])
+            for mark in ("upgrade", "migration")
+        )
+        assert diamond - up > 7, "marks of one lap stand apart"
+
+    def test_laps_that_an_operator_has_held_are_marked(self):
+        picture = ribbon([cell(1), cell(2)], colours(["1.0.0"]), paused={1})
+        assert picture.count('class="mark hold"') == 1
+        assert alternative(picture) == "laps 1 to 2, on 1.0.0; held by an operator at lap 1"
 
     def test_older_laps_share_blocks(self):
         picture = ribbon([cell(201)], colours(["1.0.0"]), older=[Bin(1, 200, "1.0.0")])
@@ -75,7 +85,7 @@ class TestRibbon:
 
     def test_it_stays_small_however_many_laps_there_are(self):
         few = ribbon([cell(number) for number in range(1, 201)], colours(["1.0.0"]))
-        assert float(re.search(r'width="(\d+)" height="\d+" aria', few)[1]) <= 1_100
+        assert float(re.search(r'width="(\d+)" height="\d+" aria', few)[1]) <= 1_200
 
     def test_no_laps_are_a_picture_too(self):
         assert alternative(ribbon([], {})) == "no laps"

@@ -133,6 +133,7 @@ async def _shown(
                     of_version,
                     older=view.older,
                     is_held=info.hold is not None,
+                    paused=view.paused,
                     link=f"{path}?lap=",
                 ),
                 "spans": spans,

@@ -77,6 +77,8 @@ class InstanceView:
     boundaries: Sequence[Boundary]
     messages: Sequence[UnreadMessage]
     streams: Sequence[StreamInfo]
+    paused: frozenset[int] = frozenset()
+    """The laps, of those that are read, that an operator has held or released."""
 
 
 async def read_instance(client: Client, instance_id: str, lap: int | None = None) -> InstanceView:
@@ -111,6 +113,28 @@ async def read_instance(client: Client, instance_id: str, lap: int | None = None
         boundaries_of(shown, await _opened(client, shown)),
         messages,
         await client.list_streams(instance_id),
+        await _paused(client, instance_id, laps),
+    )
+
+
+async def _paused(
+    client: Client, instance_id: str, laps: Sequence[ExecutionInfo]
+) -> frozenset[int]:
+    """Read from the audit which laps an operator has held or released. What has held an instance
+    and was over by itself has left no trace.
+    """
+    acts = [
+        one.at
+        for action in ("hold", "release")
+        for one in (await client.list_operations(subject=instance_id, action=action)).items
+    ]
+    return frozenset(
+        lap.execution_id
+        for lap in laps
+        for at in acts
+        if lap.started_at is not None
+        and lap.started_at <= at
+        and (lap.ended_at is None or at <= lap.ended_at)
     )
 
 

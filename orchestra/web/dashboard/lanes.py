@@ -10,7 +10,7 @@ from typing import Final, Literal
 from markupsafe import Markup
 
 from orchestra.client.version_reports import VersionInfo
-from orchestra.web.dashboard.svg import group, line, picture, rect, text
+from orchestra.web.dashboard.svg import group, line, named, picture, rect, text
 from orchestra.web.dashboard.wording import counted, duration
 
 __all__ = ["Lane", "Stage", "lane_of", "lanes"]
@@ -19,9 +19,8 @@ Stage = Literal["target", "draining", "drained", "waiting"]
 
 _ROW: Final = 24
 _BAR: Final = 12
-_LABELS: Final = 190
 _NUMBERS: Final = 130
-_WIDTH: Final = 900
+_WIDTH: Final = 990
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +58,13 @@ def lanes(shown: Sequence[Lane], now: datetime, of_version: Mapping[str, str]) -
     """Return the lanes over one axis of time, which ends now."""
     begin = min((lane.first_seen for lane in shown if lane.first_seen), default=now)
     whole = max(now - begin, timedelta(seconds=1))
-    space = _WIDTH - _LABELS - _NUMBERS
+    space = _WIDTH - _NUMBERS
     parts: list[Markup] = []
     for number, lane in enumerate(shown):
         top = number * _ROW + 6.0
         label = f"{lane.name} {lane.version}"
-        parts.append(text(label if len(label) <= 28 else f"{label[:27]}…", 0, top + 10))
         first = lane.first_seen or now
-        left = _LABELS + (first - begin) / whole * space
+        left = (first - begin) / whole * space
         width = max(4.0, ((lane.last_seen or now) - first) / whole * space)
         said = f"{label}: {lane.stage}, {counted(lane.live, 'live instance')}"
         if lane.first_seen is not None:
@@ -78,8 +76,9 @@ def lanes(shown: Sequence[Lane], now: datetime, of_version: Mapping[str, str]) -
         )
     height = max(1, len(shown)) * _ROW + 22
     bottom = height - 16
-    parts.append(line("axis", _LABELS, bottom, _LABELS + space, bottom))
-    parts.append(text(f"{duration(now - begin)} ago", _LABELS, height - 2, "soft"))
-    parts.append(text("now", _LABELS + space, height - 2, "soft end"))
+    parts.append(line("axis", 0, bottom, space, bottom))
+    parts.append(text(f"{duration(now - begin)} ago", 0, height - 2, "soft"))
+    parts.append(text("now", space, height - 2, "soft end"))
     words = "; ".join(f"{one.name} {one.version} {one.stage}, {one.live:,} live" for one in shown)
-    return picture("lanes", _WIDTH, height, words or "no versions", parts)
+    whole = picture("lanes", _WIDTH, height, words or "no versions", parts)
+    return named((f"{lane.name} {lane.version}" for lane in shown), "rows-24", whole)

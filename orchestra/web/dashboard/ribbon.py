@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,9 @@ _HEIGHT: Final = 56
 _LEAST: Final = 6
 """The height of the shortest lap."""
 _MARKS: Final = 14
-_WIDTH: Final = 1_000
+_BETWEEN: Final = 10
+"""Between the marks of one lap, one below the other."""
+_WIDTH: Final = 1_190
 _WIDEST: Final = 22
 _NARROWEST: Final = 4.5
 _BIN: Final = 10
@@ -58,6 +60,7 @@ def ribbon(
     *,
     older: Sequence[Bin] = (),
     is_held: bool = False,
+    paused: Collection[int] = (),
     link: str = "",
 ) -> Markup:
     """Return the ribbon.
@@ -65,24 +68,30 @@ def ribbon(
     Args:
         older: bins of the laps before, drawn as one narrow block each.
         is_held: whether the last lap is held.
+        paused: the laps that an operator has held or released.
         link: the address of a lap, without its number.
     """
     wide = min(_WIDEST, max(_NARROWEST, (_WIDTH - _BIN * len(older)) / max(1, len(cells))))
     parts = [_older(one, number * _BIN, of_version) for number, one in enumerate(older)]
     left = _BIN * len(older) + (8.0 if older else 0.0)
+    deepest = 1
     for number, (cell, step) in enumerate(
         zip(cells, heights(cells, _HEIGHT - _LEAST), strict=True)
     ):
         marks = [mark.value for mark in cell.marks]
-        if is_held and number == len(cells) - 1:
+        is_last = number == len(cells) - 1
+        if (is_held and is_last) or any(cell.first <= lap <= cell.last for lap in paused):
             marks.append("hold")
+        deepest = max(deepest, len(marks))
         parts.append(
             _cell(cell, marks, left + number * wide, wide, step + _LEAST, of_version, link)
         )
     width = max(left + wide * len(cells), 60.0)
     parts.append(line("axis", 0, _HEIGHT + 0.5, width, _HEIGHT + 0.5))
-    parts += _ends(cells, older, width)
-    return picture("ribbon", width, _HEIGHT + _MARKS + 16, _words(cells, older, is_held), parts)
+    bottom = _HEIGHT + _MARKS + _BETWEEN * (deepest - 1)
+    parts += _ends(cells, older, width, bottom)
+    words = _words(cells, older, is_held, sorted(paused))
+    return picture("ribbon", width, bottom + 16, words, parts)
 
 
 def _older(one: Bin, left: float, of_version: Mapping[str, str]) -> Markup:
@@ -109,8 +118,8 @@ def _cell(
     gap = 1.0 if wide > 5 else 0.5
     drawn = [rect(kind, left, _HEIGHT - tall, wide - gap, tall, is_round=wide > 8)]
     drawn += [
-        mark_at(mark, left + (wide - gap) / 2, _HEIGHT + 8 + 5 * number)
-        for number, mark in enumerate(marks[:2])
+        mark_at(mark, left + (wide - gap) / 2, _HEIGHT + 8 + _BETWEEN * number)
+        for number, mark in enumerate(marks)
     ]
     # A pointer finds also the lap that took no time.
     drawn.append(rect("target", left, 0, wide, _HEIGHT, is_round=False))
@@ -133,16 +142,21 @@ def mark_at(mark: str, x: float, y: float) -> Markup:
     return _MARK.format(mark, shape)
 
 
-def _ends(cells: Sequence[Cell], older: Sequence[Bin], width: float) -> list[Markup]:
+def _ends(cells: Sequence[Cell], older: Sequence[Bin], width: float, bottom: float) -> list[Markup]:
     """Write the numbers of the first lap and, where there is room, of the last."""
     first = older[0].first if older else cells[0].first if cells else 0
-    parts = [text(f"{first:,}", 0, _HEIGHT + _MARKS + 12, "soft")]
+    parts = [text(f"{first:,}", 0, bottom + 12, "soft")]
     if cells and cells[-1].last != first and width > 140:
-        parts.append(text(f"{cells[-1].last:,}", width, _HEIGHT + _MARKS + 12, "soft end"))
+        parts.append(text(f"{cells[-1].last:,}", width, bottom + 12, "soft end"))
     return parts
 
 
-def _words(cells: Sequence[Cell], older: Sequence[Bin], is_held: bool) -> str:  # noqa: FBT001
+def _words(
+    cells: Sequence[Cell],
+    older: Sequence[Bin],
+    is_held: bool,  # noqa: FBT001
+    paused: Sequence[int],
+) -> str:
     if not cells:
         return "no laps"
     versions = list(dict.fromkeys(cell.version for cell in cells))
@@ -151,6 +165,9 @@ def _words(cells: Sequence[Cell], older: Sequence[Bin], is_held: bool) -> str:  
         marked = [str(cell.last) for cell in cells if mark in cell.marks]
         if marked:
             words += f"; {mark.value} at lap {', '.join(marked[:10])}"
+    past = [str(lap) for lap in paused if not is_held or lap != cells[-1].last]
+    if past:
+        words += f"; held by an operator at lap {', '.join(past[:10])}"
     if is_held:
         words += f"; lap {cells[-1].last} is held"
     if older:

@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-__all__ = ["group", "line", "picture", "rect", "text"]
+__all__ = ["group", "line", "named", "picture", "rect", "text"]
 
 _ALTERNATIVE: Final = 2_000
 """How many characters of a text alternative are kept."""
@@ -22,6 +22,8 @@ _PICTURE: Final = Markup(
     '<svg class="picture {}" role="{}" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
     'height="{:.0f}" aria-label="{}">{}</svg>'
 )
+_NAME: Final = Markup('<li title="{}">{}</li>')
+_NAMED: Final = Markup('<div class="named {}"><ol aria-hidden="true">{}</ol>{}</div>')
 _ROUND: Final = Markup(' rx="2"')
 
 
@@ -45,6 +47,12 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
 def group(title: str, *parts: Markup) -> Markup:
     """Return parts with a title, which a pointer shows."""
     return _GROUP.format(title, Markup("").join(parts))
+
+
+def named(names: Iterable[str], kind: str, whole: Markup) -> Markup:
+    """Return a picture of rows with their names beside it, which stay where the picture scrolls."""
+    shown = Markup("").join(_NAME.format(name, name) for name in names)
+    return _NAMED.format(kind, shown, whole)
 
 
 def picture(kind: str, width: float, height: float, words: str, parts: Iterable[Markup]) -> Markup:

@@ -11,15 +11,14 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from orchestra.client.history import HistoryEvent
-from orchestra.web.dashboard.svg import group, picture, rect, text
+from orchestra.web.dashboard.svg import group, named, picture, rect, text
 from orchestra.web.dashboard.wording import duration
 
 __all__ = ["Span", "spans_of", "timeline"]
 
 _ROW: Final = 22
 _BAR: Final = 14
-_LABELS: Final = 210
-_WIDTH: Final = 960
+_WIDTH: Final = 990
 _RIGHT: Final = 70
 """Room for the words behind the last bar."""
 _FOLD: Final = 44.0
@@ -147,8 +146,8 @@ def _axis(spans: Sequence[Span], now: datetime) -> _Axis:
         ),
         timedelta(),
     )
-    space = max(100.0, _WIDTH - _LABELS - _RIGHT - _FOLD * sum(folded))
-    places, folds, x = [float(_LABELS)], list[tuple[float, timedelta]](), float(_LABELS)
+    space = max(100.0, _WIDTH - _RIGHT - _FOLD * sum(folded))
+    places, folds, x = [0.0], list[tuple[float, timedelta]](), 0.0
     for (begin, end), is_folded in zip(gaps, folded, strict=True):
         if is_folded:
             folds.append((x, end - begin))
@@ -173,15 +172,14 @@ def timeline(spans: Sequence[Span], now: datetime) -> Markup:
     for number, span in enumerate(shown):
         parts.append(_row(span, number * _ROW + 4.0, axis, now))
     words = "; ".join(_words(span, now) for span in shown)
-    return picture("timeline", _WIDTH, height + 14, words, parts)
+    whole = picture("timeline", _WIDTH, height + 14, words, parts)
+    return named((_label(span) for span in shown), "rows-22", whole)
 
 
 def _row(span: Span, top: float, axis: _Axis, now: datetime) -> Markup:
     left, right = axis.place(span.begin), axis.place(span.end or now)
     width = max(3.0, right - left)
-    label = f"{span.kind} {span.name}".strip()
     parts = [
-        text(label if len(label) <= 32 else f"{label[:31]}…", 0, top + 11),
         rect(f"span-{span.kind} is-{span.outcome}", left, top, width, _BAR),
     ]
     note = _short((span.end or now) - span.begin)
@@ -191,10 +189,13 @@ def _row(span: Span, top: float, axis: _Axis, now: datetime) -> Markup:
     return group(_words(span, now), *parts)
 
 
+def _label(span: Span) -> str:
+    return f"{span.kind} {span.name}".strip()
+
+
 def _words(span: Span, now: datetime) -> str:
-    label = f"{span.kind} {span.name}".strip()
     tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
-    return f"{label} {span.outcome}, {duration((span.end or now) - span.begin)}{tries}"
+    return f"{_label(span)} {span.outcome}, {duration((span.end or now) - span.begin)}{tries}"
 
 
 def _short(of: timedelta) -> str:

@@ -42,8 +42,9 @@ function writeAges() {
 
 // --- taking over a fresh page -------------------------------------------------------------------
 
-const served = new Map(); // what the server said of each part: the script itself changes ages and counts
-for (const part of document.querySelectorAll("[data-live]")) served.set(part.id, part.innerHTML);
+const served = new Map(); // what the server said of each part, but for ages: the script itself writes those
+const said = (part) => part.innerHTML.replace(/(<time class="age[^>]*>)[^<]*/g, "$1");
+for (const part of document.querySelectorAll("[data-live]")) served.set(part.id, said(part));
 
 function isInUse(part) {
   if (part.querySelector("form[data-changed]")) return true;
@@ -54,11 +55,11 @@ function isInUse(part) {
 function takeOver(page) {
   for (const fresh of page.querySelectorAll("[data-live]")) {
     const part = document.getElementById(fresh.id);
-    if (!part || served.get(fresh.id) === fresh.innerHTML || isInUse(part)) continue;
+    if (!part || served.get(fresh.id) === said(fresh) || isInUse(part)) continue;
     const open = [...part.querySelectorAll("details[open]")].map((one) => [...part.querySelectorAll("details")].indexOf(one));
     const scrolled = [...part.querySelectorAll(".scrolls")].map((one) => one.scrollLeft);
     const focused = part.contains(document.activeElement) ? pathOf(document.activeElement) : null;
-    served.set(fresh.id, fresh.innerHTML);
+    served.set(fresh.id, said(fresh));
     part.className = fresh.className;
     part.innerHTML = fresh.innerHTML;
     open.forEach((number) => part.querySelectorAll("details")[number]?.setAttribute("open", ""));

@@ -1,4 +1,8 @@
-"""A browser for each worker, the demo store, and a service that runs loops: all on this machine."""
+"""A browser for each worker, the demo store, and a service that runs loops: all on this machine.
+
+What drives the browser is imported as a fixture needs it: collecting the tests of a whole tree must
+not pay for it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from ops.look import browser
-from ops.look.demo import build
 from orchestra import Client, Runtime, SqliteProvider
-from tests.browser.screen import Screen
 
 HERE = Path(__file__).parent
 
@@ -34,6 +35,8 @@ def chrome(tmp_path_factory):
     """The worker's browser, until its last test here: an open one costs the other tests time. Without
     one the tests are skipped, but on CI they fail.
     """
+    from ops.look import browser
+
     running = browser.chrome(tmp_path_factory.mktemp("profile"))
     try:
         chrome = running.__enter__()
@@ -48,6 +51,8 @@ def chrome(tmp_path_factory):
 @pytest.fixture
 def screen(chrome):
     """The browser, with nothing of an earlier test in it."""
+    from tests.browser.screen import Screen
+
     screen = Screen(chrome)
     screen.forget()
     yield screen
@@ -57,6 +62,8 @@ def screen(chrome):
 @pytest.fixture(scope="session")
 def demo_store(tmp_path_factory):
     """The demo store, built by the first worker that asks for it."""
+    from ops.look.demo import build
+
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -75,10 +82,11 @@ def demo_store(tmp_path_factory):
 @pytest.fixture(scope="package")
 def demo(demo_store):
     """The address of a dashboard of the demo store."""
+    from ops.look.browser import serving
 
     @asynccontextmanager
     async def opened():
-        async with Client(SqliteProvider(demo_store)) as client, browser.serving(client) as address:
+        async with Client(SqliteProvider(demo_store)) as client, serving(client) as address:
             yield address
 
     with (
@@ -105,6 +113,7 @@ class Service:
 @pytest.fixture
 def service(tmp_path):
     """Return a context manager that runs a registry, and serves its dashboard."""
+    from ops.look.browser import serving
 
     @contextmanager
     def run(registry, **options):
@@ -113,7 +122,7 @@ def service(tmp_path):
             provider = SqliteProvider(tmp_path / "store.db", durability="relaxed")
             async with (
                 Runtime(provider, registry, **options) as runtime,
-                browser.serving(runtime.client, registry=registry) as address,
+                serving(runtime.client, registry=registry) as address,
             ):
                 yield runtime, address
 

@@ -1,0 +1,193 @@
+"""Every page of the guide is a program or a test module: its Python blocks, joined, run as they
+stand, and print what the page says. Blocks of other systems are marked by their names, and are
+compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "ops" / "guide" / "pages"
+NAMES = sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md"))
+
+FOREIGN = {"Temporal", "DBOS", "Celery", "APScheduler"}
+"""The systems whose code is not run."""
+PRINTS = 'title="prints"'
+SHOWN = {"bash", "console", "diff", "js", "rust", "sql", "text", "yaml"}
+"""What is no Python. Other tests run the commands and statements among it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    options: str
+    code: str
+
+    @property
+    def title(self) -> str:
+        found = re.search(r'title="([^"]*)"', self.options)
+        return found[1] if found else ""
+
+
+def blocks_of(name: str) -> Iterator[Block]:
+    text = (PAGES / name).read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(found[1], found[2], found[3])
+
+
+def program_of(name: str) -> str:
+    """Return the page's own Python blocks, as one program."""
+    own = [each.code for each in blocks_of(name) if each.language == "python" and not each.title]
+    return "\n\n".join(own)
+
+
+def is_tests(program: str) -> bool:
+    return re.search(r"^(async )?def test_", program, re.MULTILINE) is not None
+
+
+STREAMED = """
+import anyio, httpx
+
+async def look() -> None:
+    async with lifespan(service):
+        transport = httpx.ASGITransport(service)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            await http.post("/chats/c-1", params={"question": "tea"})
+            whole = (await http.get("/chats/c-1/tokens")).text
+            print(whole.count("data:"))
+            rest = await http.get("/chats/c-1/tokens", headers={"Last-Event-ID": "3"})
+            print(rest.text.split())
+
+anyio.run(look)
+"""
+
+AFTER = {"how-to/stream-to-a-browser.md": STREAMED}
+"""What a test does with a page's program."""
+
+EXPECTED = {
+    "how-to/stream-to-a-browser.md": "4\n['id:', '4', 'data:', '\"tea.\"']\n",
+}
+"""What programs print besides what their pages say."""
+
+
+@pytest.mark.slow
+def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page_says(
+    tmp_path: Path,
+) -> None:
+    programs = {name: program_of(name) for name in NAMES}
+    written: dict[str, Path] = {}
+    for name, program in programs.items():
+        if program and not is_tests(program):
+            written[name] = tmp_path / f"{name.replace('/', '_')}.py"
+            written[name].write_text(program + AFTER.get(name, ""), encoding="utf-8")
+    command = [sys.executable, Path(__file__).with_name("programs.py"), *written.values()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    wrong: dict[str, dict[str, str]] = {}
+    for name, path in written.items():
+        outcome = outcomes[str(path)]
+        if outcome["failure"] in ("needs flask", "needs django"):  # they come with the extra `dev`
+            continue
+        said = "".join(each.code for each in blocks_of(name) if PRINTS in each.options)
+        if outcome["failure"] or outcome["printed"] != said + EXPECTED.get(name, ""):
+            wrong[name] = outcome
+    assert not wrong, "\n".join(
+        f"{name}:\n{outcome['printed']}{outcome['failure']}" for name, outcome in wrong.items()
+    )
+
+
+def test_each_block_is_run_or_says_whose_it_is() -> None:
+    for name in NAMES:
+        for block in blocks_of(name):
+            if block.language == "python":
+                assert block.title in FOREIGN | {""} or name == "start.md", (name, block.title)
+                compile(block.code, name, "exec")  # also what is not run
+            else:
+                assert block.language in SHOWN, (name, block.language, block.code[:60])
+
+
+# --- ten minutes ---
+
+
+def start_page() -> tuple[str, str]:
+    """Return the program of the page, and the program with the changes that the page makes."""
+    blocks = list(blocks_of("start.md"))
+    (program,) = (each.code for each in blocks if each.title == "shop.py")
+    (function,) = (each.code for each in blocks if each.title == "shop.py, above the registry")
+    (change,) = (each.code for each in blocks if each.language == "diff")
+    before = "".join(line[1:] + "\n" for line in change.splitlines() if line[0] == " ")
+    after = "".join(line[1:] + "\n" for line in change.splitlines())
+    assert program.count(before) == 1
+    changed = program.replace("registry = (", f"{function}\n\nregistry = (", 1)
+    return program, changed.replace(before, after)
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_first_page_survives_a_kill_and_takes_the_new_version(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "shop.py"
+    first, second = start_page()
+    program.write_text(first, encoding="utf-8")
+    before = lines_until(tmp_path, r"#2\] counted items=6 checks=1")
+    after = lines_until(tmp_path, r"counted items=6 checks=4")
+    assert all(" watch 1.0.0 [watch-1 #" in line for line in before + after)
+    assert "checks=0" not in "".join(after)
+    program.write_text(second, encoding="utf-8")
+    changed = lines_until(tmp_path, r"watch 1\.1\.0 \[watch-1 #\d+\] .* is_empty=False")
+    checks = [int(found) for line in changed for found in re.findall(r"checks=(\d+)", line)]
+    assert checks == sorted(checks)
+    assert checks[0] >= 4
+
+
+def lines_until(folder: Path, pattern: str) -> list[str]:
+    """Run the program until its log has such a line, then kill it with SIGKILL."""
+    command = [sys.executable, "shop.py"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if re.search(pattern, line):
+                return [each for each in lines if "counted" in each]
+        raise AssertionError("".join(lines))
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+# --- the reference ---
+
+
+def names_in_the_reference() -> list[str]:
+    text = "".join(path.read_text(encoding="utf-8") for path in (PAGES / "reference").glob("*.md"))
+    return re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+
+
+def test_the_reference_has_each_public_name_once() -> None:
+    import orchestra
+    import orchestra.errors
+    import orchestra.sync
+    import orchestra.testing
+    import orchestra.web
+
+    told = names_in_the_reference()
+    assert len(told) == len(set(told))
+    public = {f"orchestra.{name}" for name in orchestra.__all__}
+    public -= {f"orchestra.{name}" for name in orchestra.errors.__all__}
+    public.add("orchestra.errors")
+    for module in (orchestra.sync, orchestra.testing, orchestra.web):
+        public |= {f"{module.__name__}.{name}" for name in module.__all__}
+    public.discard("orchestra.sync")
+    assert public <= set(told), sorted(public - set(told))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast, get_args
@@ -12,11 +13,10 @@ import click
 
 from orchestra.client.info import InstanceStatus
 from orchestra.client.selections import Selection, WaitingFor, WaitKind
-from orchestra.clock import SystemClock, from_micros
 from orchestra.codec import load_json
 from orchestra.store.kinds import HoldKind
 
-__all__ = ["DURATION", "INSTANT", "JSON", "LABEL", "selection_options"]
+__all__ = ["DURATION", "INSTANT", "JSON", "LABEL", "Ago", "selection_options"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,10 +54,17 @@ def _duration(value: str) -> timedelta:
     return timedelta(seconds=sum(float(count) * _UNITS[unit] for count, unit in parts))
 
 
-def _instant(value: str) -> datetime:
+@dataclass(frozen=True, slots=True)
+class Ago:
+    """An instant so long before the store's time; a command settles it as it opens the store."""
+
+    duration: timedelta
+
+
+def _instant(value: str) -> datetime | Ago:
     """Read an instant in ISO 8601, or how long ago it was."""
     if _DURATION.fullmatch(value):
-        return from_micros(SystemClock().now()) - _duration(value)
+        return Ago(_duration(value))
     try:
         at = datetime.fromisoformat(value)
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -14,7 +14,9 @@ import anyio
 import click
 
 from orchestra.cli.output import Format, Output
+from orchestra.cli.parameters import Ago
 from orchestra.client import Client
+from orchestra.client.selections import Selection
 from orchestra.errors import InstanceNotFound, InvalidArgument
 from orchestra.providers.urls import Address, FileAddress, from_url, parse_url
 from orchestra.store.port import Provider
@@ -143,6 +145,21 @@ def output_option(function: F) -> F:
     )(function)
 
 
+def _is_relative(value: Any) -> bool:
+    if isinstance(value, Selection):
+        return any(isinstance(getattr(value, one.name), Ago) for one in fields(value))
+    return isinstance(value, Ago)
+
+
+def _settled(value: Any, now: datetime) -> Any:
+    """Return an argument with instants for what was told as a time ago, by the store's clock."""
+    if isinstance(value, Selection):
+        return Selection(
+            **{one.name: _settled(getattr(value, one.name), now) for one in fields(value)}
+        )
+    return now - value.duration if isinstance(value, Ago) else value
+
+
 def on_store(function: Callable[Concatenate[Work, P], T]) -> Callable[..., T]:
     """Give a command the store that its options name."""
 
@@ -151,6 +168,12 @@ def on_store(function: Callable[Concatenate[Work, P], T]) -> Callable[..., T]:
         *arguments: Any, store: str, schema: str | None, form: str, as_json: bool, **options: Any
     ) -> T:
         output = Output(Format.JSON if as_json else Format(form))
-        return function(Work(store, schema, output), *arguments, **options)
+        work = Work(store, schema, output)
+        given: list[Any] = [*arguments, *options.values()]
+        if any(map(_is_relative, given)):
+            now = work.run(lambda client: client.now())
+            arguments = tuple(_settled(one, now) for one in arguments)
+            options = {name: _settled(one, now) for name, one in options.items()}
+        return function(work, *arguments, **options)
 
     return output_option(store_options(with_work))

@@ -21,6 +21,7 @@ from orchestra.web.api import acts, deploying, instances, schedules, store, stre
 from orchestra.web.bodies import BoundedBodies
 from orchestra.web.csrf import check_token
 from orchestra.web.dashboard import PAGES, STATIC
+from orchestra.web.event_streams import STREAMS, OpenStreams
 from orchestra.web.headers import SafeHeaders
 from orchestra.web.paths import WholeSegments
 from orchestra.web.schemas import Schemas
@@ -55,6 +56,7 @@ def create_app(
     auth: Auth | None = None,
     base_path: str = "",
     body_limit: int = BODY_LIMIT,
+    event_streams: int = STREAMS,
     trace_url: str | None = None,
 ) -> FastAPI:
     """Return an ASGI application over a client: the dashboard at ``/``, and the API at
@@ -69,14 +71,17 @@ def create_app(
             request. Without it the application answers this machine alone, with all roles.
         base_path: where a proxy publishes it, if the proxy strips that from paths.
         body_limit: bytes that the body of a request may have; more is refused with 413.
+        event_streams: how many readers may follow event streams at once, pages of the dashboard
+            among them; one more is refused with 503, and its page looks for changes by itself.
         trace_url: where the traces of a lap are shown, for a link: an http address in which
             ``{instance_id}``, ``{execution_id}``, ``{name}``, ``{version}``, ``{from_ms}`` and
             ``{to_ms}`` stand for those of the lap.
 
     Raises:
-        InvalidArgument: the limit is no whole number, or less than 1; or the address is none.
+        InvalidArgument: a limit is no whole number, or less than 1; or the address is none.
     """
     check_count(body_limit, "body_limit")
+    check_count(event_streams, "event_streams")
     if trace_url is not None and not trace_url.startswith(("https://", "http://")):
         raise InvalidArgument(
             f"trace_url is {trace_url!r}; give an address with https:// or http://"
@@ -91,6 +96,7 @@ def create_app(
     )
     app.state.client, app.state.auth, app.state.registry = client, auth, registry
     app.state.trace_url = trace_url
+    app.state.event_streams = OpenStreams(event_streams)
     app.add_middleware(WholeSegments)
     problems.register(app)
     for group in _GROUPS:

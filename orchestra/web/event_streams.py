@@ -8,14 +8,19 @@ from typing import Any, Final
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
-from fastapi.responses import StreamingResponse
-from starlette.types import Send
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from orchestra.codec import dump_json
 from orchestra.errors import OrchestraError
-from orchestra.web.problems import problem_of
+from orchestra.web.problems import problem, problem_of
 
-__all__ = ["EventStream", "event"]
+__all__ = ["STREAMS", "EventStream", "OpenStreams", "event"]
+
+STREAMS: Final = 1_000
+"""How many readers of event streams an application has at most, by default."""
+_LATER: Final = 5
+"""Seconds after which a reader that was refused may ask again."""
 
 _HEARTBEAT: Final = 15.0
 """Seconds of silence after which a comment is sent: it shows a reader that has gone."""
@@ -23,6 +28,14 @@ _PATIENCE: Final = 30.0
 """Seconds after which a reader that takes nothing is dropped."""
 _WAITING: Final = 16
 """Events that wait for a reader. The source waits when there are more: nothing piles up."""
+
+
+class OpenStreams:
+    """The event streams that an application has open: each costs a task and looks at the store."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
 
 
 def event(value: Any, event_id: int | None = None) -> bytes:
@@ -36,7 +49,8 @@ class EventStream(StreamingResponse):
 
     A comment each 15 seconds finds readers that have gone. A reader that takes nothing for
     ``patience`` seconds is dropped: its connection is closed. A typed error of the source is sent
-    as the event ``problem``, and ends it.
+    as the event ``problem``, and ends it. A reader above the application's bound is answered with
+    503.
     """
 
     def __init__(
@@ -51,6 +65,19 @@ class EventStream(StreamingResponse):
         self._source = source
         self._patience = patience
         self._heartbeat = heartbeat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        streams: OpenStreams = scope["app"].state.event_streams
+        if streams.count >= streams.most:
+            await self._source.aclose()
+            await _full(streams.most)(scope, receive, send)
+            return
+        streams.count += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            streams.count -= 1
 
     async def stream_response(self, send: Send) -> None:
         """Send the events."""
@@ -98,3 +125,14 @@ class EventStream(StreamingResponse):
             except OrchestraError as error:
                 body = bytes(problem_of(error).body)
                 await outbox.send(b"event: problem\ndata: " + body + b"\n\n")
+
+
+def _full(most: int) -> JSONResponse:
+    answer = problem(
+        503,
+        "TooManyStreams",
+        f"{most:,} readers follow event streams of this service, as many as it takes",
+        "Follow fewer, ask again later, or raise create_app(event_streams=).",
+    )
+    answer.headers["Retry-After"] = str(_LATER)
+    return answer

@@ -2,8 +2,9 @@
 
 import io
 import json
+import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -94,6 +95,38 @@ def test_instances_are_listed_in_a_table_and_selected_by_options(run):
     assert sorted(ids(run("ls", "--created-after", "1h")[1])) == ["fails-1", "watch-1", "watch-2"]
     code, out, err = run("ls", "--created-before", "1h")
     assert (code, out, err) == (0, "", "no instance\n")
+
+
+def test_how_long_ago_is_told_by_the_clock_of_the_store(run, monkeypatch):
+    async def later(_client):
+        return datetime.now(UTC) + timedelta(days=2)
+
+    monkeypatch.setattr("orchestra.client.Client.now", later)
+    assert ids(run("ls", "--created-after", "47h")[1]) == []
+    assert len(ids(run("ls", "--created-before", "47h")[1])) == 3
+    assert "would delete 1 instances" in run("purge", "--ended-before", "47h")[1]
+    assert "would delete 0 instances" in run("purge", "--ended-before", "49h")[1]
+
+
+async def sleeps(ctx, _input: int) -> None:
+    await ctx.schedule_timer(timedelta(days=400))
+
+
+def test_a_timer_is_shown_with_its_due_time(path, capfdbinary):
+    async def fill():
+        naps = OrchestrationRegistry.builder().register("sleeps", sleeps).build()
+        async with Runtime(SqliteProvider(path, durability="relaxed"), naps) as runtime:
+            await runtime.client.start("sleeps", 0, instance_id="nap")
+            async for info in runtime.client.watch("nap"):
+                if info.waiting_on:
+                    return info.waiting_on[0].until
+
+    until = anyio.run(fill)
+    assert main(["show", "nap", "--store", str(path)]) == 0
+    (line,) = [
+        line for line in capfdbinary.readouterr().out.decode().splitlines() if "waits for" in line
+    ]
+    assert re.fullmatch(rf"\s*waits for\s+timer, for \S.*, until {until:%Y-%m-%d}.*", line), line
 
 
 def test_a_program_gets_an_array_or_a_line_for_each(run):

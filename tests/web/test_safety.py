@@ -352,3 +352,18 @@ async def test_an_auth_that_is_not_asynchronous_serves_too(env):
     async with site(env, "view") as http:
         assert isinstance(http, httpx.AsyncClient)
         assert (await http.get(f"{API}/nodes")).status_code == 200
+
+
+async def test_readers_of_event_streams_are_bounded(env):
+    app = create_app(env.client, event_streams=1)
+    app.state.event_streams.count = 1
+    async with reach(app) as http:
+        refused = await http.get("/changes?topic=nodes")
+        assert refused.status_code == 503
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["retry-after"] == "5"
+        assert refused.json()["title"] == "TooManyStreams"
+        app.state.event_streams.count = 0
+        followed = await http.get("/api/v1/instances/f/watch")  # it has ended
+        assert followed.status_code == 200
+        assert app.state.event_streams.count == 0

@@ -1,6 +1,6 @@
 """Times each list, count and page of the web application on a store that has grown large.
 
-    python ops/bench/screens.py [--instances 1000000] [--laps 1000000] [--repeat 5] [--json FILE]
+    python ops/bench/screens.py [--postgres] [--instances 1000000] [--laps 1000000] [--repeat 5] [--json FILE]
 
 A runtime makes one instance of each kind: two versions, a long loop, held ones, ended ones. Their
 rows are then copied with SQL, so that the store has a loop of so many laps, all retained, and so many
@@ -16,14 +16,15 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import httpx
+import psycopg
 
 from orchestra import (
     Failure,
@@ -33,6 +34,9 @@ from orchestra import (
     Runtime,
     SqliteProvider,
 )
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.port import Provider
+from orchestra.testing.postgres import postgres_server
 from orchestra.web import create_app
 
 AIM = 0.3
@@ -92,9 +96,9 @@ REGISTRY = (
 )
 
 
-async def plant(path: Path) -> None:
+async def plant(provider: Provider) -> None:
     """Make the seeds."""
-    async with Runtime(SqliteProvider(path, durability="relaxed"), REGISTRY) as runtime:
+    async with Runtime(provider, REGISTRY) as runtime:
         client = runtime.client
 
         async def begin(name: str, instance_id: str, **options: Any) -> None:
@@ -145,23 +149,64 @@ def grow(path: Path, instances: int, laps: int) -> None:
         ),
     )
     connection.execute("BEGIN")
-    for table, own in {
-        "instance": {"created_at": "created_at - n * 1000", "updated_at": "updated_at - n * 900"},
-        "instance_detail": {"request_id": "request_id || n"},
-        "label": {},
-        "execution": {"created_at": "created_at - n * 1000"},
-        "event": {},
-    }.items():
-        columns = _columns(connection, table)
-        chosen = ", ".join(
-            {"instance_id": "c.id", **own}.get(column, f"s.{column}") for column in columns
+    for table, own in COPIED.items():
+        connection.execute(_copying(table, own, _columns(connection, table)))
+    for statement in _long_loop(_columns(connection, "execution")):
+        connection.execute(statement, {"laps": laps})
+    connection.execute("COMMIT")
+    connection.execute("DROP TABLE copy")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def grow_postgres(dsn: str, instances: int, laps: int) -> None:
+    """Do the same on a server, and gather its statistics."""
+    share = [seed for seed, count in SEEDS.items() for _ in range(count)]
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SET search_path TO orchestra")
+        cursor.execute("CREATE TEMP TABLE copy (id text, seed text, n bigint)")
+        cursor.execute(
+            "INSERT INTO copy SELECT 'i-' || lpad(n::text, 7, '0'), "
+            "CASE WHEN n > %s THEN 'rare' ELSE (%s::text[])[1 + n * 37 %% 100] END, n "
+            "FROM generate_series(0, %s) n",
+            (instances - RARE, share, instances - 1),
         )
-        few = " WHERE c.n % 100 = 0" if table == "event" else ""  # their number is that of a lap
-        connection.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM copy c "
-            f"CROSS JOIN {table} s ON s.instance_id = c.seed{few}"
-        )
-    columns = _columns(connection, "execution")
+        cursor.execute("ANALYZE copy")
+        for table, own in COPIED.items():
+            columns = _postgres_columns(cursor, table)
+            cursor.execute(_copying(table, own, columns))
+        for statement in _long_loop(_postgres_columns(cursor, "execution")):
+            cursor.execute(statement.replace(":laps", str(laps)).encode())
+        connection.commit()
+        connection.autocommit = True
+        cursor.execute("VACUUM ANALYZE")
+
+
+COPIED: Final[dict[str, dict[str, str]]] = {
+    "instance": {"created_at": "created_at - n * 1000", "updated_at": "updated_at - n * 900"},
+    "instance_detail": {"request_id": "request_id || n"},
+    "label": {},
+    "execution": {"created_at": "created_at - n * 1000"},
+    "event": {},
+}
+"""The tables whose rows are copied, and what a copy has of its own."""
+
+
+def _copying(table: str, own: dict[str, str], columns: Sequence[str]) -> Any:
+    chosen = ", ".join(
+        {"instance_id": "c.id", **own}.get(column, f"s.{column}") for column in columns
+    )
+    few = " WHERE c.n % 100 = 0" if table == "event" else ""  # their number is that of a lap
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM copy c "
+        f"CROSS JOIN {table} s{few}{' AND' if few else ' WHERE'} s.instance_id = c.seed"
+    )
+
+
+def _long_loop(columns: Sequence[str]) -> Iterator[str]:
+    """Yield what makes the loop long: the current lap becomes the last one; laps 1 and 2 stay, and
+    lap 2 fills what is between.
+    """
     chosen = ", ".join(
         {
             "execution": "n",
@@ -171,32 +216,28 @@ def grow(path: Path, instances: int, laps: int) -> None:
         }.get(column, column)
         for column in columns
     )
-    # The current lap becomes the last one; laps 1 and 2 stay, and lap 2 fills what is between.
-    connection.execute(
-        "UPDATE execution SET execution = :laps WHERE instance_id = 'loop' AND execution = 3",
-        {"laps": laps},
-    )
-    connection.execute(
-        "UPDATE event SET execution = :laps WHERE instance_id = 'loop' AND execution = 3",
-        {"laps": laps},
-    )
-    connection.execute(
-        "UPDATE instance SET execution = :laps WHERE instance_id = 'loop'", {"laps": laps}
-    )
-    connection.execute(
-        "WITH RECURSIVE lap (n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM lap WHERE n + 1 < :laps) "
+    yield "UPDATE execution SET execution = :laps WHERE instance_id = 'loop' AND execution = 3"
+    yield "UPDATE event SET execution = :laps WHERE instance_id = 'loop' AND execution = 3"
+    yield "UPDATE instance SET execution = :laps WHERE instance_id = 'loop'"
+    yield (
+        "WITH RECURSIVE lap (n) AS (SELECT CAST(3 AS bigint) UNION ALL SELECT n + 1 FROM lap WHERE n + 1 < :laps) "
         f"INSERT INTO execution ({', '.join(columns)}) SELECT {chosen} FROM lap "
-        "CROSS JOIN execution WHERE instance_id = 'loop' AND execution = 2",
-        {"laps": laps},
+        "CROSS JOIN execution WHERE instance_id = 'loop' AND execution = 2"
     )
-    connection.execute("COMMIT")
-    connection.execute("DROP TABLE copy")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
     return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+
+
+def _postgres_columns(cursor: psycopg.Cursor[Any], table: str) -> list[str]:
+    cursor.execute(
+        "SELECT column_name FROM information_schema.columns "
+        "WHERE table_schema = 'orchestra' AND table_name = %s AND is_generated = 'NEVER' "
+        "ORDER BY ordinal_position",
+        (table,),
+    )
+    return [row[0] for row in cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +355,11 @@ class Figure:
     """The processor time of one, which does not depend on what else the machine does."""
 
 
-async def measure(path: Path, laps: int, instances: int, repeat: int) -> list[Figure]:
+async def measure(provider: Provider, laps: int, instances: int, repeat: int) -> list[Figure]:
     """Time each request."""
     figures: list[Figure] = []
     # A node lives, as it does where screens are looked at: else each instance would be held.
-    async with Runtime(SqliteProvider(path, durability="relaxed"), REGISTRY) as runtime:
+    async with Runtime(provider, REGISTRY) as runtime:
         app = create_app(runtime.client, registry=REGISTRY)
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(
@@ -354,13 +395,31 @@ async def measure(path: Path, laps: int, instances: int, repeat: int) -> list[Fi
 
 def run(options: argparse.Namespace, path: Path) -> None:
     """Make the store and measure."""
+
+    def opened() -> Provider:
+        return SqliteProvider(path, durability="relaxed")
+
     begun = time.perf_counter()
     if not path.exists():
-        anyio.run(plant, path)
+        anyio.run(plant, opened())
         grow(path, options.instances, options.laps)
     built = time.perf_counter() - begun
     print(f"{path}: {path.stat().st_size / 2**20:,.0f} MiB, made in {built:.0f} s", flush=True)
-    figures = anyio.run(measure, path, options.laps, options.instances, options.repeat)
+    report(options, anyio.run(measure, opened(), options.laps, options.instances, options.repeat))
+
+
+def run_postgres(options: argparse.Namespace, dsn: str) -> None:
+    """Do the same on a server."""
+    begun = time.perf_counter()
+    anyio.run(plant, PostgresProvider(dsn))
+    grow_postgres(dsn, options.instances, options.laps)
+    print(f"made in {time.perf_counter() - begun:.0f} s", flush=True)
+    provider = PostgresProvider(dsn)
+    report(options, anyio.run(measure, provider, options.laps, options.instances, options.repeat))
+
+
+def report(options: argparse.Namespace, figures: list[Figure]) -> None:
+    """Say what is over the aim, and write the figures."""
     over = [figure for figure in figures if figure.median > AIM]
     print(f"{len(figures)} requests, {len(over)} over {AIM * 1000:.0f} ms")
     if options.json is not None:
@@ -381,7 +440,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", help="Write the figures to this file.")
     parser.add_argument("--store", type=Path, help="Keep the store here, or measure the one there.")
+    parser.add_argument("--postgres", action="store_true", help="On a PostgreSQL server.")
     options = parser.parse_args()
+    if options.postgres:
+        with postgres_server() as server:
+            run_postgres(options, server.dsn)
+        return
     with tempfile.TemporaryDirectory() as folder:
         run(options, options.store or Path(folder) / "large.db")
 

@@ -71,6 +71,10 @@ async def build(
         await builder.a_bad_day()
         await env.advance(end - env.now - 10 * MINUTE)
         await env.upgrade(shop.THIRD)  # a restart: another node
+        await env.advance(end - env.now - 4 * MINUTE)
+        await builder.crashes()
+        await env.advance(end - env.now - timedelta(seconds=5))
+        await env.crash()
         await env.advance(end - env.now)
 
 
@@ -262,8 +266,23 @@ class _Builder:
             instance_id="order-christmas",
             not_before=env.now + 20 * DAY,
         )
-        env.fake(shop.answer, [NEVER] * 2)  # before the restart, and behind it
+        # An import from the old shop wrote an order as orders were last year: no code reads it.
+        await env.seed("order", "1.0.0", {"number": 17, "basket": "chair"}, "order-imported")
+        env.fake(shop.answer, [NEVER] * 12)  # on each node from now on
         await client.raise_event("talk-02", "question", "Can you paint it green?")
+
+    async def crashes(self) -> None:
+        """A supplier's price list takes all memory of each node that fetches it."""
+        await self._client.start(
+            "supplier",
+            shop.Supplier2("heavy.example", 443, 6 * HOUR),
+            instance_id="supplier-heavy",
+            labels={"region": "us", "tier": "b"},
+        )
+        await self._env.advance(MINUTE / 2)
+        for wait in (2, 2, 2, 10, 18, 34, 66):
+            await self._env.crash()
+            await self._env.advance(timedelta(seconds=wait))
 
     async def _lap(self, instance_id: str) -> int:
         return (await self._client.get_instance_info(instance_id)).execution_id

@@ -60,8 +60,8 @@ async def test_the_demo_store_has_everything_and_is_the_same_each_time(tmp_path)
         "pending", "running", "held", "completed", "failed", "cancelled", "terminated",
     }  # fmt: skip
     assert {kind for (kind,) in found["held"] if kind} >= {
-        "activity_missing", "error", "limit", "migration", "nondeterminism", "operator",
-        "version_missing",
+        "activity_missing", "crashing", "error", "limit", "migration", "nondeterminism", "operator",
+        "state", "version_missing",
     }  # fmt: skip
     assert found["overdue"] > 0
     assert found["pinned"]

@@ -357,10 +357,17 @@ class ActivityRunner:
         """Publish a value of an attempt. Call it in any thread; outside of the event loop it waits
         for room itself.
         """
-        check_stream(stream)
-        self._require_level(run)
-        payload = encode(value, subject=f"item of stream {stream!r}", limit=self._payload_limit)
-        publisher = run.publisher or self._make_publisher(run)
+        publisher = run.publisher
+        subject = None if publisher is None else publisher.subject_of(stream)
+        if publisher is None or subject is None:
+            check_stream(stream)
+            self._require_level(run)
+            subject = f"item of stream {stream!r}"
+            payload = encode(value, subject=subject, limit=self._payload_limit)
+            publisher = publisher or self._make_publisher(run)
+            publisher.knows(stream, subject)
+        else:  # what costs here, costs by the item
+            payload = encode(value, subject=subject, limit=self._payload_limit)
         is_home = threading.get_ident() == self._home
         if is_home and run.in_task:
             return publisher.publish(stream, payload)

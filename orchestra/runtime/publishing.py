@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, cast
 
 from orchestra.codec import Payload
 from orchestra.engine.messages import ItemsStored, PublishItems, RunActivity
@@ -23,14 +23,21 @@ _MOST_BYTES: Final = 1024 * 1024
 """How much of one attempt may be on its way; more waits in the activity."""
 
 
+_KNOWN_STREAMS: Final = 100
+"""Of so many streams an attempt remembers that it may publish to them."""
+
+_NOTHING: Final = iter(())
+"""An iterator that has ended, and stays so."""
+
+
 class _Done:
     """An awaitable that is done."""
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        yield from ()
+    def __await__(self) -> Iterator[Any]:
+        return _NOTHING
 
 
-DONE: Final = _Done()
+DONE: Final[Awaitable[None]] = cast("Awaitable[None]", _Done())
 
 
 class Publisher:
@@ -47,7 +54,10 @@ class Publisher:
     ) -> None:
         self._request = request
         self._report = report
-        self._lock = threading.Condition()
+        # Not the condition's own: entering that is a call of Python for each item.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._subjects: dict[object, str] = {}
         self._items: list[tuple[str, Payload, int]] = []
         self._bytes = 0
         self._has_steps = False
@@ -61,6 +71,17 @@ class Publisher:
         """The number of the last item that is stored."""
         self._closed: OrchestraError | None = None
         self._waiting: list[Signal] = []
+
+    def subject_of(self, stream: object) -> str | None:
+        """Return what errors call an item of a stream; ``None``: the stream is not known to be
+        allowed.
+        """
+        return self._subjects.get(stream) if isinstance(stream, str) else None
+
+    def knows(self, stream: str, subject: str) -> None:
+        """Remember that the attempt may publish to a stream."""
+        if len(self._subjects) < _KNOWN_STREAMS:
+            self._subjects[stream] = subject
 
     def publish(self, stream: str, payload: Payload) -> Awaitable[None]:
         """Add an item: at once if there is room, and else when the result is awaited."""
@@ -84,7 +105,7 @@ class Publisher:
         """Add an item; with ``waits``, block this thread until there is room."""
         with self._lock:
             while waits and not self._has_room:
-                self._lock.wait()
+                self._changed.wait()
             self._add(stream, payload)
 
     async def store(self, stream: str, payload: Payload) -> None:
@@ -108,7 +129,7 @@ class Publisher:
             while waits and self._stored < number:
                 if self._closed is not None:
                     raise self._closed
-                self._lock.wait()
+                self._changed.wait()
 
     def stored(self, message: ItemsStored) -> None:
         """Take in that the first batch on the way is stored, or why not."""
@@ -176,7 +197,7 @@ class Publisher:
         self._items.clear()
 
     def _wake(self) -> None:
-        self._lock.notify_all()
+        self._changed.notify_all()
         waiting, self._waiting = self._waiting, []
         for signal in waiting:
             signal.set()

@@ -107,6 +107,7 @@ def test_it_is_read_from_the_store_after_a_crash(any_world, awaits):
 
 @pytest.mark.parametrize("lost", ["lost before", "lost after"])
 def test_over_lost_replies_each_end_is_told_once(any_world, lost):
+    """Scenario 77."""
     node = any_world.node(FAMILY, BUSY)
     any_world.start("crowd", Loop(3), instance_id="one")
     any_world.run(1)

@@ -301,7 +301,7 @@ async def test_the_result_of_a_child_that_retention_has_deleted_is_still_there()
     ("day", "got"), [(1, {"day": 1, "lines": 10}), (2, {"day": -1, "lines": 7})]
 )
 async def test_a_later_lap_may_await_again_what_an_earlier_one_has_received(day, got):
-    """Wherever the process dies; and after a rewind."""
+    """Scenario 77: wherever the process dies; and after a rewind."""
 
     async def scenario(env):
         handle = await env.client.start(

@@ -1,20 +1,27 @@
 """Measures streams: what a busy one costs other instances, and how soon another process hears.
 
-    python ops/bench/streams.py [--dsn DSN] [--rate 10000] [--seconds 5] [--items 100]
+    python ops/bench/streams.py [--postgres | --dsn DSN] [--rate 10000] [--seconds 5] [--items 100]
 
 The first figure is how many laps 50 other loops make while one activity publishes ``--rate`` items a
 second, against the laps they make without it, in the same process. The second one is the time from
-an item's publication to its arrival at a reader in another process. Without ``--dsn`` the store is
-a new SQLite file with full durability.
+an item's publication to its arrival at a reader in another process. The third is the processor time
+of an item, of one activity that publishes as fast as it may and is alone: a busy machine does not
+change it much.
+
+Without ``--postgres`` or ``--dsn`` the store is a new SQLite file with full durability. With
+``--postgres`` the script starts a server of its own in ``--directory``. It ends within ``--limit``
+seconds, however busy the machine is, and then with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -33,6 +40,7 @@ from orchestra import (
 )
 from orchestra.clock import SystemClock, new_id
 from orchestra.store.port import Provider
+from orchestra.testing.postgres import postgres_server
 
 CLOCK = SystemClock()
 LOOPS = 50
@@ -55,13 +63,22 @@ async def increment(value: int) -> int:
 async def publish_items(rate: int, seconds: float) -> float:
     """Publish at a rate; return the rate that it came to."""
     context, begun, count = activity_context(), time.monotonic(), 0
-    while (now := time.monotonic()) < begun + seconds:
-        due = int((now - begun + SLICE) * rate)
-        for number in range(count, due):
-            await context.publish("items", number)
-        count = max(count, due)
+    end = begun + seconds
+    while (now := time.monotonic()) < end:
+        due = int((min(now + SLICE, end) - begun) * rate)
+        while count < due and (count % 256 or time.monotonic() < end):
+            await context.publish("items", count)
+            count += 1
         await anyio.sleep(SLICE)
-    return count / (time.monotonic() - begun)
+    return count / seconds
+
+
+@activity
+async def publish_all(items: int) -> None:
+    """Publish as fast as it may."""
+    context = activity_context()
+    for number in range(items):
+        await context.publish("items", number)
 
 
 @activity
@@ -81,6 +98,10 @@ async def busy(ctx: OrchestrationContext, asked: tuple[int, float]) -> float:
     return await ctx.schedule_activity(publish_items, *asked)
 
 
+async def flood(ctx: OrchestrationContext, items: int) -> None:
+    await ctx.schedule_activity(publish_all, items)
+
+
 async def ticking(ctx: OrchestrationContext, asked: tuple[int, float]) -> None:
     await ctx.schedule_activity(publish_instants, *asked)
 
@@ -96,7 +117,7 @@ def provider_of(store: str) -> Provider:
 
 def registry() -> OrchestrationRegistry:
     builder = OrchestrationRegistry.builder().set_retention("loop", Retention(histories=3))
-    for function in (loop, busy, ticking):
+    for function in (loop, busy, flood, ticking):
         builder.register(function.__name__, function)
     return builder.build()
 
@@ -135,6 +156,16 @@ async def measure_cost(store: str, rate: int, seconds: float) -> None:
     print(f"  ratio (aim: over 0.67):      {median(beside) / median(alone):>9.2f}")
 
 
+async def measure_processor(store: str, items: int) -> None:
+    async with Runtime(provider_of(store), registry(), [publish_all]) as runtime:
+        found: list[float] = []
+        for _ in range(5):
+            begun = time.process_time()
+            await (await runtime.client.start("flood", items)).result()
+            found.append((time.process_time() - begun) / items * 1e6)
+    print(f"processor time of an item:     {min(found):>9.1f} us")
+
+
 async def measure_latency(store: str, items: int) -> None:
     async with Runtime(provider_of(store), registry(), [publish_instants]) as runtime:
         command = [sys.executable, __file__, "--reader", store]
@@ -162,22 +193,40 @@ async def read_instants(store: str) -> None:
     print(*late, sep="\n")
 
 
-async def main() -> None:
+async def measure(store: str, options: argparse.Namespace) -> None:
+    await measure_cost(store, options.rate, options.seconds)
+    await measure_latency(store, options.items)
+    await measure_processor(store, 20_000)
+
+
+async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dsn")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--dsn")
+    where.add_argument("--postgres", action="store_true")
+    parser.add_argument("--directory", type=Path, help="where the files are; a new one by default")
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--limit", type=float, default=180.0)
     parser.add_argument("--reader", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reader:
         await read_instants(options.reader)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        store = f"{options.dsn}#bench_{new_id()}" if options.dsn else str(Path(folder) / "app.db")
-        await measure_cost(store, options.rate, options.seconds)
-        await measure_latency(store, options.items)
+        return 0
+    with ExitStack() as stack:
+        dsn = options.dsn
+        if options.postgres:
+            dsn = stack.enter_context(postgres_server(options.directory)).dsn
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=options.directory))
+        store = f"{dsn}#bench_{new_id()}" if dsn else str(Path(folder) / "app.db")
+        print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
+        with anyio.move_on_after(options.limit) as scope:
+            await measure(store, options)
+    if scope.cancelled_caught:
+        print(f"not done after {options.limit:g} s")
+    return int(scope.cancelled_caught)
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    sys.exit(anyio.run(main))

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.to_thread
 
-from orchestra.client.hinted import ChangeWatch, HintedAnswer, HintedWatch
+from orchestra.client.hinted import ChangeWatch, HintedAnswer, ReaderWatch
 from orchestra.client.intake import Intake
 from orchestra.client.port import End, StreamWatch
 from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
@@ -202,4 +202,4 @@ class DirectPort:
     def watch_stream(self, instance_id: str) -> AbstractContextManager[StreamWatch]:
         """Watch by the hints of the provider."""
         self._require_open()
-        return HintedWatch(self._provider.stream_hints, instance_id)
+        return ReaderWatch(self._provider.stream_hints, instance_id)

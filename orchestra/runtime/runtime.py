@@ -17,7 +17,7 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.client import Client
 from orchestra.client.arguments import check_provider, check_registry
-from orchestra.client.hinted import ChangeWatch, HintedWatch
+from orchestra.client.hinted import ChangeWatch, HintedWatch, ReaderWatch
 from orchestra.client.intake import Intake
 from orchestra.client.performing import perform
 from orchestra.client.port import End
@@ -724,7 +724,7 @@ class Runtime:
     def watch_stream(self, instance_id: str) -> HintedWatch:
         """Watch for what an instance publishes, here or on any other node."""
         self._require_running()
-        return HintedWatch(self._provider.stream_hints, instance_id)
+        return ReaderWatch(self._provider.stream_hints, instance_id)
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from orchestra.store.changes import Change, Claim, Write
+from orchestra.store.changes import Change, Claim, Publish, Write
 from orchestra.store.kinds import Status
+from orchestra.store.streams import JOURNAL
 
 __all__ = ["Listener", "StreamHints", "published_by"]
 
@@ -102,4 +103,11 @@ def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:
                 published.add(change.instance_id)
             if change.state.status is not Status.OPEN:
                 ended.add(change.instance_id)
+        elif isinstance(change, Publish) and (change.steps is None or _has_readers(change)):
+            published.add(change.instance_id)
     return published, ended
+
+
+def _has_readers(publish: Publish) -> bool:
+    """Return whether a change publishes more than steps, which no reader follows."""
+    return any(not item.stream.startswith(JOURNAL) for item in publish.items)

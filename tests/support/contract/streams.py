@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from orchestra.codec import EMPTY, Packed, Payload
 from orchestra.store.changes import IfEnded, Publish, Report, Steps
 from orchestra.store.executions import Closing, ExecutionDelta
+from orchestra.store.hints import Listener
 from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.outcomes import Granted, Refused, Reported, Started
@@ -221,6 +223,13 @@ def a_step(row: InstanceRow, number: int, *, revision: int | None = None) -> Pub
     return by_owner(row, 1, event_id=number, items=(step,), steps=steps)
 
 
+def _noting(told: list[str]) -> Listener:
+    def listener(instance_ids: Collection[str] | None) -> None:
+        told.extend(instance_ids or ())  # none: another process has written
+
+    return listener
+
+
 class ItemsOfActivitiesTests(ContractBase):
     """Under the fence of the instance's owner, or of the task."""
 
@@ -238,6 +247,19 @@ class ItemsOfActivitiesTests(ContractBase):
             (b"2", 1, 1),
             (b'"turn"', None, None),
         ]
+
+    def test_readers_are_told_of_items_of_activities_and_not_of_steps(
+        self, provider: Provider
+    ) -> None:
+        row = begin(provider)
+        told: list[str] = []
+        listener = _noting(told)
+        provider.stream_hints.add(listener)
+        expect(one(provider, a_step(row, 1)), Granted)
+        assert told == []
+        expect(one(provider, by_owner(row, 1, event_id=2)), Granted)
+        assert told == ["i"]
+        provider.stream_hints.remove(listener)
 
     def test_the_last_items_stand_with_the_end_of_their_instance(self, provider: Provider) -> None:
         row = begin(provider)

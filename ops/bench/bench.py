@@ -1,7 +1,7 @@
 """Measures orchestra against the bare driver of its store, in one run on one file system, all with
 full durability.
 
-    python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres] [--collector N]
+    python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres] [--collector N] [--freeze]
 
 W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
 W3: 50 instances of a loop, 40 laps each, one activity a lap. W4: one orchestration of 500, and of
@@ -340,9 +340,17 @@ async def main() -> None:
         metavar="N",
         help="the cycle collector waits for N new objects, as a host may have it",
     )
+    parser.add_argument(
+        "--freeze",
+        action="store_true",
+        help="the cycle collector walks no more through what is there when the bench begins",
+    )
     options = parser.parse_args()
     if options.collector:
         gc.set_threshold(options.collector)
+    if options.freeze:
+        gc.collect()
+        gc.freeze()
     with ExitStack() as stack:
         if options.postgres:
             side: Sqlite | Postgres = Postgres(

@@ -255,15 +255,22 @@ class EngineThread:
         messages: list[ToEngine] = []
         if self._take(messages) and not messages:
             wait = self._cycle.idle_seconds()
-        while not messages and wait > 0 and not self._finished():
-            moment = self._clock.monotonic()
-            self._queue.wait(
-                min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL)
-            )
-            if not self._take(messages) and self._cycle.listen():
+        moment = self._clock.monotonic()
+        due = moment + wait
+        while not messages and moment < due and not self._finished():
+            interval = _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL
+            self._queue.wait(min(due - moment, interval))
+            has_taken = self._take(messages)
+            if messages:
+                break
+            has_heard = not has_taken and self._cycle.listen()
+            if has_heard:
                 self._lively_until = moment + _LIVELY_SECONDS
-            if not messages:  # else nothing is waited for
-                wait = self._cycle.idle_seconds()
+            moment = self._clock.monotonic()
+            if has_taken or has_heard or moment >= due:
+                # What is due has changed only by one of these: a node that waits looks for hints
+                # twenty times a second, and for what is due once.
+                due = moment + self._cycle.idle_seconds()
         return messages
 
     def _take(self, messages: list[ToEngine]) -> bool:

@@ -113,9 +113,8 @@ class SqliteStore:
             return find_due(reading.connection, reading.dialect, now, limit, after)
 
     def changed(self) -> bool:
-        with self._writer.reading() as reading:
-            # SQLite reports other connections only; writers on this one call `stir`.
-            seen = self._stirred, reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
+        # SQLite reports other connections only; writers on this one call `stir`.
+        seen = self._stirred, self._writer.changes_of_others()
         changed, self._seen = seen != self._seen, seen
         return changed
 

@@ -164,6 +164,17 @@ class Writer:
         finally:
             self._guard.release()
 
+    def changes_of_others(self) -> int:
+        """Return SQLite's number of what other connections have changed. A node that waits asks
+        many times a second.
+        """
+        self._seize()
+        try:
+            with translated(self._settings.path):
+                return self._current().connection.execute(sql.DATA_VERSION).fetchone()[0]
+        finally:
+            self._guard.release()
+
     def _seize(self) -> None:
         """Take the writer for this thread. The caller releases the guard."""
         if self._process != os.getpid():

@@ -11,6 +11,7 @@ from orchestra.cli.checks import ExitCode
 from orchestra.cli.commands import (
     acting,
     deploying,
+    keys,
     labelling,
     looking,
     nodes,
@@ -77,6 +78,8 @@ _GROUPS: Final[tuple[tuple[str, tuple[click.Command, ...]], ...]] = (
             upkeep.doctor,
             upkeep.backup,
             upkeep.grants,
+            keys.keys,
+            keys.sweep,
             serving.serve,
         ),
     ),

@@ -1,20 +1,25 @@
-"""Registries that commands name, and the baselines of their shapes."""
+"""Registries and pipelines that commands name, and the baselines of shapes."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 from orchestra.errors import InvalidArgument
+from orchestra.payloads import Pipeline
 from orchestra.registry import OrchestrationRegistry
 from orchestra.shapes import ShapeFinding, baseline_of, compare_shapes, read_baseline
 
 __all__ = [
     "check_baseline",
+    "load_pipeline",
     "load_registry",
     "write_baseline",
 ]
+
+T = TypeVar("T")
 
 
 def load_registry(place: str) -> OrchestrationRegistry:
@@ -23,9 +28,22 @@ def load_registry(place: str) -> OrchestrationRegistry:
     Raises:
         InvalidArgument: there is none at this place.
     """
+    return _load(place, OrchestrationRegistry, "registry")
+
+
+def load_pipeline(place: str) -> Pipeline:
+    """Return the pipeline at ``package.module:attribute``, imported from the working directory.
+
+    Raises:
+        InvalidArgument: there is none at this place.
+    """
+    return _load(place, Pipeline, "pipeline")
+
+
+def _load(place: str, kind: type[T], what: str) -> T:
     module, _, attribute = place.partition(":")
     if not module or not attribute:
-        raise InvalidArgument(f"{place!r} names no registry; write package.module:attribute")
+        raise InvalidArgument(f"{place!r} names no {what}; write package.module:attribute")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -38,8 +56,8 @@ def load_registry(place: str) -> OrchestrationRegistry:
         raise InvalidArgument(
             f"{place!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(found, OrchestrationRegistry):
-        raise InvalidArgument(f"{place!r} is {type(found).__name__}, and no registry")
+    if not isinstance(found, kind):
+        raise InvalidArgument(f"{place!r} is {type(found).__name__}, and no {what}")
     return found
 
 

@@ -15,9 +15,11 @@ import click
 
 from orchestra.cli.output import Format, Output
 from orchestra.cli.parameters import Ago
+from orchestra.cli.registries import load_pipeline
 from orchestra.client import Client
 from orchestra.client.selections import Selection
 from orchestra.errors import InstanceNotFound, InvalidArgument
+from orchestra.payloads import with_payloads
 from orchestra.providers.urls import Address, FileAddress, from_url, parse_url
 from orchestra.store.port import Provider
 
@@ -42,6 +44,8 @@ class Work:
     store: str
     schema: str | None
     output: Output
+    payloads: str | None = None
+    """Where the pipeline is that opens sealed values."""
 
     @property
     def address(self) -> Address:
@@ -56,8 +60,14 @@ class Work:
         return address
 
     def provider(self) -> Provider:
-        """Return the provider of the store, which is never made or migrated."""
-        return from_url(self.store, schema=self.schema, migrate=False)
+        """Return the provider of the store, which is never made or migrated.
+
+        Raises:
+            InvalidArgument: there is no pipeline where one was named.
+        """
+        provider = from_url(self.store, schema=self.schema, migrate=False)
+        pipeline = None if self.payloads is None else load_pipeline(self.payloads)
+        return with_payloads(provider, pipeline)
 
     def run(self, function: Callable[[Client], Awaitable[T]]) -> T:
         """Run a function with a client of the store."""
@@ -113,6 +123,13 @@ def store_options(function: F) -> F:
     """Add the options that name a store."""
     for option in (
         click.option(
+            "--payloads",
+            envvar="ORCHESTRA_PAYLOADS",
+            show_envvar=True,
+            metavar="MODULE:NAME",
+            help="The Pipeline that opens sealed values, imported from the working directory.",
+        ),
+        click.option(
             "--schema",
             envvar="ORCHESTRA_SCHEMA",
             show_envvar=True,
@@ -165,10 +182,16 @@ def on_store(function: Callable[Concatenate[Work, P], T]) -> Callable[..., T]:
 
     @wraps(function)
     def with_work(
-        *arguments: Any, store: str, schema: str | None, form: str, as_json: bool, **options: Any
+        *arguments: Any,
+        store: str,
+        schema: str | None,
+        payloads: str | None,
+        form: str,
+        as_json: bool,
+        **options: Any,
     ) -> T:
         output = Output(Format.JSON if as_json else Format(form))
-        work = Work(store, schema, output)
+        work = Work(store, schema, output, payloads)
         given: list[Any] = [*arguments, *options.values()]
         if any(map(_is_relative, given)):
             now = work.run(lambda client: client.now())

@@ -21,6 +21,7 @@ from orchestra.client.info import (
     UnreadMessage,
     WaitingOn,
 )
+from orchestra.client.keys import KeyInfo
 from orchestra.client.schedules import BackfillReport, SchedulePage, Schedules
 from orchestra.client.selections import (
     InstanceCount,
@@ -31,6 +32,7 @@ from orchestra.client.selections import (
 )
 from orchestra.client.streams import StreamInfo, StreamItem
 from orchestra.client.summaries import BoundariesDue, StoreSummary
+from orchestra.client.sweeping import SweepReport
 from orchestra.client.values import Unreadable
 from orchestra.client.watching import InstanceChange
 from orchestra.operations.bulk import Bulk
@@ -53,6 +55,7 @@ __all__ = [
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
+    "KeyInfo",
     "NodeInfo",
     "OperationInfo",
     "OperationPage",
@@ -69,6 +72,7 @@ __all__ = [
     "StoreSummary",
     "StreamInfo",
     "StreamItem",
+    "SweepReport",
     "UnreadMessage",
     "Unreadable",
     "WaitingFor",

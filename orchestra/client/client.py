@@ -51,6 +51,7 @@ from orchestra.client.info import (
     UnreadMessage,
 )
 from orchestra.client.instances import Instances
+from orchestra.client.keys import KeyInfo, keys_of
 from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
 from orchestra.client.port import Port
@@ -62,6 +63,7 @@ from orchestra.client.selections import InstanceCounts, OrderBy, Selection
 from orchestra.client.starts import Orchestration, StartOptions, Starts
 from orchestra.client.streams import StreamInfo, StreamItem, list_streams, read_stream
 from orchestra.client.summaries import StoreSummary, read_store_summary
+from orchestra.client.sweeping import SweepReport, sweep
 from orchestra.client.version_reports import VersionInfo, read_version_report
 from orchestra.client.versions import Versions
 from orchestra.client.waiting import result_of, wait_for_end
@@ -72,7 +74,7 @@ from orchestra.context import OrchestrationContext
 from orchestra.operations.bulk import Bulk
 from orchestra.operations.preflight import PreflightReport
 from orchestra.options import POSITIVE, check_count, check_duration
-from orchestra.payloads import Pipeline, with_payloads
+from orchestra.payloads import Pipeline, SealingProvider, with_payloads
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.port import Provider
@@ -1140,6 +1142,47 @@ class Client:
         )
 
     # --- versions ---
+
+    async def list_keys(self, *, limit: int = 1000) -> tuple[KeyInfo, ...]:
+        """Return the keys that stored values are sealed with, and for each how many instances need
+        it. A key that none needs may go: see the guide to payloads.
+
+        The cost grows with ``limit``, not with the store.
+
+        Args:
+            limit: how far to count the instances of each key and kind of value.
+
+        Raises:
+            InvalidArgument: the limit is no whole number, or less than 1.
+        """
+        check_count(limit, "limit")
+        uses = await self._access.read(lambda directory: directory.keys(limit))
+        provider = self._access.provider
+        return keys_of(uses, provider.pipeline if isinstance(provider, SealingProvider) else None)
+
+    async def sweep_payloads(
+        self,
+        *,
+        older_than: timedelta = timedelta(days=7),
+        dry_run: bool = True,
+    ) -> SweepReport:
+        """Delete what the external storage of this client's pipeline has and no stored value refers
+        to: values of deleted instances and pruned laps, and of writes that were never committed.
+
+        It reads every sealed value of the store, and lists the storage. Run it now and then, on
+        one client at a time. Two stores must not share one storage: each would delete the other's
+        values.
+
+        Args:
+            older_than: younger objects stay: the write that refers to them may be under way.
+            dry_run: only count.
+
+        Raises:
+            InvalidArgument: the pipeline has no external storage, or this one cannot be swept, or
+                ``older_than`` is less than an hour.
+            StorageUnavailable: the storage did not answer. Run it again.
+        """
+        return await sweep(self._access, older_than, dry_run=dry_run)
 
     async def set_version_policy(
         self,

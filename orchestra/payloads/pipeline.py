@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ from orchestra.summary import with_texts
 __all__ = ["OPENS_AGAIN", "Opening", "Pipeline", "Problem", "Sealing"]
 
 _TAG: Final = 16
+_SALT: Final = 16
 _PLAIN_OF_STORE: Final = (b"", b"null", b"{}")
 """What the store itself writes in the place of values."""
 
@@ -106,11 +108,13 @@ class Pipeline:
 
     # --- one value ---
 
-    def seal(self, data: bytes, place: Place, put: Callable[[str, bytes], None]) -> bytes | None:
+    def seal(
+        self, data: bytes, place: Place, put: Callable[[str, bytes], None] | None
+    ) -> bytes | None:
         """Return the sealed form of a value; ``None``: it stays as it is.
 
         Args:
-            put: stores a large body outside.
+            put: stores a large body outside; ``None``: it stays inside.
 
         Raises:
             EncodeError: it is longer than a header can say.
@@ -120,7 +124,8 @@ class Pipeline:
             compression, body = self.compress.method, smaller
         encrypt, external = self.encrypt, self.external
         length = len(body) + (0 if encrypt is None else NONCE + _TAG)
-        storage = EXTERNAL if external is not None and length > external.over else INLINE
+        goes_out = external is not None and put is not None and length > external.over
+        storage = EXTERNAL if goes_out else INLINE
         if encrypt is None and compression == NONE and storage == INLINE:
             return None
         if len(data) >= 1 << 32:
@@ -131,7 +136,11 @@ class Pipeline:
             ring = encrypt.keys.ring
             head = _header(compression, AES_256_GCM, storage, ring.current, len(data))
             body = encrypt.seal(ring, body, _bound(head, place), place.instance)
-        if storage == EXTERNAL:
+        if put is not None and goes_out:
+            if encrypt is None:
+                # Each value has an object of its own, as encrypted ones have by their nonces. A
+                # sweep then never deletes what another write is about to refer to.
+                body = os.urandom(_SALT) + body
             digest = digest_of(body)
             put(key_of(digest), body)
             body = digest
@@ -157,6 +166,8 @@ class Pipeline:
             body = self._fetched(body, header, get)
         if header.encryption != NONE:
             body = self._decrypted(body, header, _bound(data[:HEADER], place), place)
+        elif header.storage == EXTERNAL:
+            body = body[_SALT:]
         try:
             return decompress(body, header.compression, header.size)
         except (ValueError, ImportError) as error:
@@ -305,7 +316,9 @@ class Sealing:
             return data
         if is_sealed(data):
             return bytes(data).removeprefix(_REFUSED)
-        sealed = self._pipeline.seal(data, place, self._put)
+        # The error of a hold stands inside another value, where a sweep does not look for it.
+        put = None if place.item == ("hold",) else self._put
+        sealed = self._pipeline.seal(data, place, put)
         if sealed is None:
             return data
         self.sealed[sealed] = data
@@ -315,7 +328,7 @@ class Sealing:
         """Seal a text."""
         if not text or self._pipeline.encrypt is None or text_seal(text) is not None:
             return text
-        sealed = self._pipeline.seal(text.encode(), place, self._put)
+        sealed = self._pipeline.seal(text.encode(), place, None)
         return text if sealed is None else sealed_text(sealed)
 
     def summary(self, data: bytes, place: Place) -> bytes:

@@ -26,6 +26,7 @@ from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.hints import StreamHints
 from orchestra.store.instances import HeldRow
+from orchestra.store.keys import KeyUse
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.labels import Labelled
 from orchestra.store.messages import InboxPage, MessageRow, QueueName, Unread
@@ -339,6 +340,19 @@ class Directory(Protocol):
 
     def streams(self, instance_id: str) -> Sequence[StreamRow]:
         """Return the streams of an instance, by their names."""
+        ...
+
+    def keys(self, limit: int) -> Sequence[KeyUse]:
+        """Return which instances have sealed values under which keys, up to a number for each key
+        and source. The cost depends on these numbers.
+        """
+        ...
+
+    def external(self) -> set[bytes]:
+        """Return the digests of all values that stand in an external storage, as of one moment.
+
+        It reads every sealed value.
+        """
         ...
 
 

@@ -209,6 +209,14 @@ async def live(client):
     )
     await client.delete("patient-1", reason=f"deleted for {text}")
 
+    async def is_quiet():  # the rewound loop has read its events again, and has failed again
+        going = await client.count_instances(name="child", status=["pending", "running"])
+        ended = (await client.get_instance_info("loop")).completed_at
+        again_ended = (await client.get_instance_info(again.instance_id)).completed_at
+        return ended and again_ended and going.total == 0
+
+    await soon(is_quiet)
+
 
 async def _when(client, instance_id, condition):
     info = await client.get_instance_info(instance_id)

@@ -13,6 +13,7 @@ from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.providers.memory.census import read_census
 from orchestra.providers.memory.database import Database
+from orchestra.providers.memory.keys import read_external, read_keys
 from orchestra.providers.memory.schedules import find_schedule, list_schedules
 from orchestra.providers.memory.streams import read_page, read_streams
 from orchestra.store.audit import KEPT_OPERATIONS, OperationQuery, OperationRow
@@ -21,6 +22,7 @@ from orchestra.store.census import Census
 from orchestra.store.decoding import in_order
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CRASHES_BEFORE_DELAY
+from orchestra.store.keys import KeyUse
 from orchestra.store.kinds import Dialect, HoldKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
@@ -195,6 +197,14 @@ class MemoryDirectory:
     def streams(self, instance_id: str) -> Sequence[StreamRow]:
         with self._database.guard:
             return read_streams(self._database, instance_id)
+
+    def keys(self, limit: int) -> Sequence[KeyUse]:
+        with self._database.guard:
+            return read_keys(self._database, limit)
+
+    def external(self) -> set[bytes]:
+        with self._database.guard:
+            return read_external(self._database)
 
 
 def _age(row: OperationRow) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.census import read_census, tally_of
 from orchestra.providers.postgres.conditions import Statement
+from orchestra.providers.postgres.keys import read_external, read_keys
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.schedules import list_schedules, read_one
 from orchestra.providers.postgres.streams import read_page, read_streams
@@ -35,6 +36,7 @@ from orchestra.store.decoding import (
     read_request,
 )
 from orchestra.store.executions import ExecutionRow
+from orchestra.store.keys import KeyUse
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
@@ -179,6 +181,12 @@ class PostgresDirectory:
 
     def streams(self, instance_id: str) -> Sequence[StreamRow]:
         return read_streams(self._calls, instance_id)
+
+    def keys(self, limit: int) -> Sequence[KeyUse]:
+        return read_keys(self._calls, limit)
+
+    def external(self) -> set[bytes]:
+        return read_external(self._calls)
 
 
 def _read_record(

@@ -18,6 +18,7 @@ from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.census import read_census, read_tallies
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.keys import read_external, read_keys
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.schedules import list_schedules, read_one
 from orchestra.providers.sqlite.selections import (
@@ -48,6 +49,7 @@ from orchestra.store.decoding import (
     read_request,
 )
 from orchestra.store.executions import ExecutionRow
+from orchestra.store.keys import KeyUse
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import MessageRow
 from orchestra.store.policies import KEPT_POLICIES
@@ -284,6 +286,14 @@ class SqliteDirectory:
     def streams(self, instance_id: str) -> Sequence[StreamRow]:
         with self._readers.reading() as connection:
             return read_streams(connection, instance_id)
+
+    def keys(self, limit: int) -> Sequence[KeyUse]:
+        with self._readers.reading() as connection:
+            return read_keys(connection, limit)
+
+    def external(self) -> set[bytes]:
+        with self._readers.reading() as connection, _one_moment(connection):
+            return read_external(connection)
 
 
 @contextmanager

@@ -1,0 +1,72 @@
+"""Which keys stored values need, and what is stored outside: facts of the headers of sealed values.
+
+A :class:`Source` is a column with sealed values. For each there is an index of the sealed ones
+alone, by key and instance. It costs nothing where no value is sealed. The sources are the same in
+every store; a provider renders :func:`list_ids` in its own dialect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["SOURCES", "KeyUse", "Needs", "Source"]
+
+Needs = Literal["open", "lap", "lives", "kept"]
+"""Whether code of an instance must read a value: as long as the instance is open (``open``); as
+long as its lap goes on (``lap``); always (``lives``); or never, as people alone read it (``kept``).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A column whose values may be sealed. ``lap`` restricts it to laps that are open, or not."""
+
+    table: str
+    column: str
+    needs: Needs
+    id: str = "instance_id"
+    is_open_lap: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its index."""
+        lap = {None: "", True: "_open", False: "_closed"}[self.is_open_lap]
+        return f"key_{self.table}_{self.column}{lap}"
+
+
+SOURCES: Final = (
+    Source("execution", "state", "lives", is_open_lap=True),
+    Source("message", "payload", "open"),
+    Source("activity", "attempts", "open"),
+    Source("activity", "heartbeat", "open"),
+    Source("activity", "result", "open"),
+    Source("activity", "failure", "open"),
+    Source("schedule", "value", "lives", "schedule_id"),
+    Source("event", "payload", "lap"),
+    Source("event", "envelope", "lap"),
+    Source("execution", "state", "kept", is_open_lap=False),
+    Source("execution", "output", "kept"),
+    Source("execution", "error", "kept"),
+    Source("instance_detail", "custom_status", "kept"),
+    Source("set_aside", "payload", "kept"),
+    Source("request", "answer", "kept"),
+    Source("stream_item", "payload", "kept"),
+)
+"""All columns with sealed values, but for texts and for the errors of holds: people alone read
+those, and what does not open of them is shown as it is.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """The instances, or schedules, that have values in one source under one key.
+
+    ``ids`` are the first ones in their order, each with whether its code must read such a value.
+    ``more``: there are others.
+    """
+
+    key_id: str
+    source: Source
+    ids: tuple[tuple[str, bool], ...]
+    more: bool

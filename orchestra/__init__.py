@@ -50,6 +50,7 @@ from orchestra.client import (
     WaitingOn,
 )
 from orchestra.client.version_reports import SeenCodeInfo, VersionInfo
+from orchestra.codec import Secret
 from orchestra.context import (
     BoundaryRequest,
     Condition,
@@ -332,6 +333,7 @@ __all__ = [
     "ScheduleUnreadable",
     "Schedules",
     "SchemaMismatch",
+    "Secret",
     "SeenCodeInfo",
     "Selection",
     "Semaphore",

@@ -577,7 +577,8 @@ class Client:
         :func:`orchestra.testing.replay_history`: of all executions that retention has left, or of
         one.
 
-        It holds the stored values as they are, opened.
+        It holds the stored values as they are, opened. Secrets hold masks of the same JSON types:
+        code that decides by what a secret holds does not replay on them.
 
         Raises:
             InstanceNotFound: there is none with this id.

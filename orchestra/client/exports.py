@@ -17,7 +17,14 @@ import base64
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
-from orchestra.codec import Payload, pack, require_opened, require_opened_facts, unpack
+from orchestra.codec import (
+    Payload,
+    pack,
+    require_opened,
+    require_opened_facts,
+    unpack,
+    without_secrets,
+)
 from orchestra.errors import HistoryCorrupt
 from orchestra.events import EventRecord, incarnation_of
 from orchestra.frozen import frozen
@@ -131,11 +138,12 @@ def _event_to_json(record: EventRecord) -> dict[str, Any]:
         "envelope": record.envelope.decode(),
     }
     if record.payload is not None:
-        event["encoding"] = record.payload.encoding
+        payload = without_secrets(record.payload)
+        event["encoding"] = payload.encoding
         try:
-            event["payload"] = record.payload.data.decode()
+            event["payload"] = payload.data.decode()
         except UnicodeDecodeError:
-            event["payload_base64"] = base64.b64encode(record.payload.data).decode()
+            event["payload_base64"] = base64.b64encode(payload.data).decode()
     return event
 
 

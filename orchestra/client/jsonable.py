@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, cast
 
 from orchestra.client.values import Unreadable
+from orchestra.codec import MASK, Secret
 from orchestra.levels import Unknown
 from orchestra.schedules import Spec, spec_to_json
 from orchestra.store.kinds import THIS_LIBRARY
@@ -38,6 +39,8 @@ def jsonable(value: Any) -> Any:
             return value.total_seconds()
         case Unknown():
             return str(value)
+        case Secret():
+            return MASK
         case Unreadable():
             return {"unreadable": value.reason, "size": value.size}
         case Latest() | Exact() | Range() | UnknownPolicy() | Kind():

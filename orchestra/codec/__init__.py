@@ -22,6 +22,7 @@ from orchestra.codec.decoding import (
     plain,
     raw,
     repacked,
+    without_secrets,
 )
 from orchestra.codec.losses import lost_field
 from orchestra.codec.payloads import (
@@ -48,18 +49,21 @@ from orchestra.codec.sealed import (
     require_opened_facts,
     unreadable,
 )
+from orchestra.codec.secrets import MASK, Secret
 from orchestra.codec.values import encode
 
 __all__ = [
     "DEFAULT_PAYLOAD_LIMIT",
     "EMPTY",
     "JSON",
+    "MASK",
     "PLAIN",
     "SEALED",
     "ArgumentsReader",
     "Decoder",
     "Packed",
     "Payload",
+    "Secret",
     "Unopened",
     "UserText",
     "arguments_decoder",
@@ -82,4 +86,5 @@ __all__ = [
     "require_opened_facts",
     "unpack",
     "unreadable",
+    "without_secrets",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from orchestra.codec.containers import (
     MAPPINGS,
@@ -20,8 +20,10 @@ from orchestra.codec.records import (
     named_tuple_shape,
     typed_dict_shape,
 )
-from orchestra.codec.shapes import Node, Shape, Unfit, custom, is_of_pydantic
+from orchestra.codec.secrets import SECRET, Secret, is_secret_node
+from orchestra.codec.shapes import Node, Shape, Unfit, custom, is_of_pydantic, name_of
 from orchestra.codec.unions import choices_of, union_shape
+from orchestra.codec.wire import TYPE, VALUE, Refused, unwrapped_secret
 
 __all__ = ["Builder"]
 
@@ -139,6 +141,8 @@ class Builder:
             raise Unfit(
                 _UNREADABLE[kind] + (f" ({cls.__qualname__})" if isinstance(cls, type) else "")
             )
+        if is_secret_node(schema):
+            return self._secret(schema)
         if self._has_serializer(schema):
             self.verify = True
             return custom(self.node(schema), self._inner(schema))
@@ -204,6 +208,20 @@ class Builder:
         if kind in {"function-before", "function-wrap", "function-plain"}:
             self.native &= is_of_pydantic(schema["function"]["function"])
         return custom(self.node(schema), self._inner(schema))
+
+    def _secret(self, schema: Any) -> Shape:
+        self.native = False  # it names its type
+        inner = self.shape(schema["schema"])
+
+        def write(value: Any) -> Any:
+            if not isinstance(value, Secret):
+                raise Refused(f"it is a {name_of(value)} where Secret is annotated; wrap it")
+            return {TYPE: SECRET, VALUE: inner.write(cast("Secret[Any]", value).reveal())}
+
+        def read(written: Any) -> Any:
+            return Secret(inner.read(unwrapped_secret(written)))
+
+        return Shape(write, read, frozenset({Secret}))
 
     def _has_serializer(self, schema: Any) -> bool:
         serialization: Any = schema.get("serialization")

@@ -17,7 +17,16 @@ from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload, compa
 from orchestra.codec.sealed import unreadable
 from orchestra.codec.shapes import Shape, Unfit
 from orchestra.codec.values import check_back, encode, find_fault, finished, refusal, write_value
-from orchestra.codec.wire import MARK, MAX_DEPTH, ZONE_MARK, Misfit, Refused, stripped
+from orchestra.codec.wire import (
+    MARK,
+    MAX_DEPTH,
+    SECRET_MARK,
+    ZONE_MARK,
+    Misfit,
+    Refused,
+    masked,
+    stripped,
+)
 from orchestra.errors import DecodeError, EncodeError, UnresolvableAnnotation
 
 __all__ = [
@@ -30,6 +39,7 @@ __all__ = [
     "plain",
     "raw",
     "repacked",
+    "without_secrets",
 ]
 
 T = TypeVar("T")
@@ -382,10 +392,21 @@ def raw(payload: Payload, *, subject: str) -> Any:
 
 
 def plain(payload: Payload | None) -> Any:
-    """Return a payload as plain JSON values, for dashboards. Never fails on well-formed JSON."""
+    """Return a payload as plain JSON values, for dashboards: secrets are masked. Never fails on
+    well-formed JSON.
+    """
     if payload is None:
         return None
+    if payload.encoding == JSON and SECRET_MARK in payload.data:
+        return stripped(orjson.loads(payload.data), masks=True)
     return PLAIN.decode(payload, subject="payload")
+
+
+def without_secrets(payload: Payload) -> Payload:
+    """Return a payload whose secrets hold masks of the same JSON types, for exports."""
+    if payload.encoding != JSON or SECRET_MARK not in payload.data:
+        return payload
+    return Payload(orjson.dumps(masked(orjson.loads(payload.data))))
 
 
 class ArgumentsReader(Protocol):

@@ -9,8 +9,17 @@ import orjson
 
 from orchestra.codec.leaves import LEAVES
 from orchestra.codec.sameness import difference
+from orchestra.codec.secrets import SECRET, Secret, is_secret_node
 from orchestra.codec.shapes import READING_ERRORS, Node, Shape, ShapeBuilder, Unfit, mismatch
-from orchestra.codec.wire import TYPE, VALUE, Misfit, Refused, base64_form, tagged
+from orchestra.codec.wire import (
+    TYPE,
+    VALUE,
+    Misfit,
+    Refused,
+    base64_form,
+    tagged,
+    unwrapped_secret,
+)
 
 __all__ = ["choices_of", "union_shape"]
 
@@ -62,6 +71,10 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
     Raises:
         Unfit: two different members have one name.
     """
+    secrets = [choice for choice in choices if is_secret_node(builder.resolved(choice))]
+    if secrets:
+        others = [choice for choice in choices if choice not in secrets]
+        return _with_secrets(builder, secrets, others)
     node = builder.node(schema)
     members = [_member(builder, choice) for choice in choices]
     _check_names(members)
@@ -117,6 +130,39 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
     types = [member.shape.types for member in members]
     known = frozenset[type]().union(*(found for found in types if found is not None))
     return Shape(write, read, known if None not in types else None)
+
+
+def _union_of(builder: ShapeBuilder, choices: list[Any]) -> Shape:
+    if len(choices) == 1:
+        return builder.shape(choices[0])
+    return union_shape(builder, {"type": "union", "choices": choices}, choices)
+
+
+def _with_secrets(builder: ShapeBuilder, secrets: list[Any], others: list[Any]) -> Shape:
+    """Return the shape of a union with secrets. They name their type, so none is taken for another
+    member.
+    """
+    builder.native = False
+    inner = _union_of(builder, [builder.resolved(choice)["schema"] for choice in secrets])
+    rest = _union_of(builder, others) if others else None
+
+    def write(value: Any) -> Any:
+        if isinstance(value, Secret):
+            return {TYPE: SECRET, VALUE: inner.write(cast("Secret[Any]", value).reveal())}
+        if rest is None:
+            raise mismatch(value, Secret)
+        return rest.write(value)
+
+    def read(written: Any) -> Any:
+        is_secret = type(written) is dict and cast("Any", written).get(TYPE) == SECRET
+        if is_secret or rest is None:
+            return Secret(inner.read(unwrapped_secret(written)))
+        return rest.read(written)
+
+    types = frozenset({Secret})
+    if rest is not None:
+        types = None if rest.types is None else types | rest.types
+    return Shape(write, read, types)
 
 
 def _member(builder: ShapeBuilder, choice: Any) -> _Member:

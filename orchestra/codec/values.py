@@ -19,11 +19,13 @@ import pydantic_core
 from orchestra.codec.building import Builder
 from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, Payload, compact
 from orchestra.codec.sameness import difference
+from orchestra.codec.secrets import SECRET, Secret
 from orchestra.codec.shapes import Shape, Unfit, secret
 from orchestra.codec.wire import (
     MARK,
     MAX_DEPTH,
     TYPE,
+    VALUE,
     Misfit,
     Refused,
     depth_of,
@@ -176,6 +178,9 @@ class _Reduction:
     def _leaf(self, value: Any) -> Any:
         if isinstance(value, (bytes, bytearray, memoryview)):
             raise TypeError("bytes have no JSON form; encode them as base64 text")
+        if isinstance(value, Secret):
+            self.marks += 1
+            return {TYPE: SECRET, VALUE: cast("Secret[Any]", value).reveal()}
         if is_secret(value):
             raise secret(value)
         if isinstance(value, Iterator):

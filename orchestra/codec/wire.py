@@ -21,9 +21,12 @@ import orjson
 import pydantic
 import pydantic_core
 
+from orchestra.codec.secrets import MASK, SECRET, Secret
+
 __all__ = [
     "MARK",
     "MAX_DEPTH",
+    "SECRET_MARK",
     "TYPE",
     "VALUE",
     "ZONE_MARK",
@@ -32,6 +35,7 @@ __all__ = [
     "base64_form",
     "depth_of",
     "is_secret",
+    "masked",
     "number_text",
     "read_bytes",
     "read_zoned",
@@ -39,6 +43,7 @@ __all__ = [
     "tagged",
     "time_text",
     "unwrapped",
+    "unwrapped_secret",
     "write_bytes",
 ]
 
@@ -47,6 +52,9 @@ VALUE: Final = "orchestra:value"
 
 MARK: Final = b'"orchestra:type":'
 """A mark in every payload that names a type. Inside a text its quotes would be escaped."""
+
+SECRET_MARK: Final = b'"orchestra:type":"secret"'
+"""A mark in every payload that holds a secret."""
 
 ZONE_MARK: Final = b']"'
 """A mark in every payload that names a zone."""
@@ -108,16 +116,63 @@ def tagged(label: str, written: Any) -> dict[str, Any]:
     return {TYPE: label, VALUE: written}
 
 
-def stripped(written: Any) -> Any:
-    """Return a written value as plain JSON, without the names of types."""
+def stripped(written: Any, *, masks: bool = False) -> Any:
+    """Return a written value as plain JSON, without the names of types.
+
+    Args:
+        masks: whether secrets are masked, for people. Code gets them as what they are.
+    """
     if isinstance(written, list):
-        return [stripped(item) for item in cast("list[Any]", written)]
+        return [stripped(item, masks=masks) for item in cast("list[Any]", written)]
     if isinstance(written, dict):
         parts = cast("dict[str, Any]", written)
         if VALUE in parts and TYPE in parts:
-            return stripped(parts[VALUE])
-        return {key: stripped(item) for key, item in parts.items() if key != TYPE}
+            if parts[TYPE] != SECRET:
+                return stripped(parts[VALUE], masks=masks)
+            return MASK if masks else Secret(stripped(unwrapped_secret(parts)))
+        return {key: stripped(item, masks=masks) for key, item in parts.items() if key != TYPE}
     return written
+
+
+def unwrapped_secret(written: Any) -> Any:
+    """Return what a written secret holds; a union may have named its type twice. Any other value is
+    returned as it is.
+    """
+    while isinstance(written, dict):
+        parts = cast("dict[str, Any]", written)
+        if parts.get(TYPE) != SECRET or VALUE not in parts:
+            break
+        written = parts[VALUE]
+    return cast("Any", written)
+
+
+def masked(written: Any) -> Any:
+    """Return a written value whose secrets hold masks of the same JSON types."""
+    if isinstance(written, list):
+        return [masked(item) for item in cast("list[Any]", written)]
+    if isinstance(written, dict):
+        parts = cast("dict[str, Any]", written)
+        if parts.get(TYPE) == SECRET and VALUE in parts:
+            return {TYPE: SECRET, VALUE: _mask_of(parts[VALUE])}
+        return {key: masked(item) for key, item in parts.items()}
+    return written
+
+
+def _mask_of(written: Any) -> Any:
+    match written:
+        case bool():
+            return False
+        case int() | float():
+            return 0
+        case str():
+            return MASK
+        case list():
+            return []
+        case dict():
+            parts = cast("dict[str, Any]", written)
+            return {key: part if key == TYPE else _mask_of(part) for key, part in parts.items()}
+        case _:
+            return written
 
 
 def unwrapped(written: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import anyio
 
 from orchestra.activities import Activity, ActivityContext
-from orchestra.codec import Payload, plain
+from orchestra.codec import PLAIN, Payload
 from orchestra.engine.messages import ActivityFailure, RunActivity
 from orchestra.errors import ErrorInfo
 from orchestra.replay import Identity
@@ -209,6 +209,8 @@ def activity_context_of(run: Run) -> ActivityContext:
         orchestration=request.orchestration,
         version=request.version,
         idempotency_key=str(request.key),
-        last_heartbeat=None if request.last_heartbeat is None else plain(request.last_heartbeat),
+        last_heartbeat=None
+        if request.last_heartbeat is None
+        else PLAIN.decode(request.last_heartbeat, subject="last heartbeat"),
         running=run,
     )

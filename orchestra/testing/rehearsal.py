@@ -13,7 +13,7 @@ from typing import Any, Final
 from orchestra.client import Client
 from orchestra.client.describing import stored_error
 from orchestra.clock import SystemClock, from_micros
-from orchestra.codec import plain
+from orchestra.codec import PLAIN
 from orchestra.events import ActivityCompleted, ActivityScheduled, from_record
 from orchestra.options import check_duration
 from orchestra.providers.sqlite import SqliteProvider, back_up
@@ -194,7 +194,10 @@ def _last_results(directory: Directory, records: Sequence[InstanceRecord]) -> di
                 elif isinstance(event, ActivityCompleted) and event.source in names:
                     name = names[event.source]
                     if event.at >= found[name][0]:
-                        found[name] = event.at, after(_STAND_IN, plain(event.result))
+                        found[name] = (
+                            event.at,
+                            after(_STAND_IN, PLAIN.decode(event.result, subject="result")),
+                        )
     return {name: result for name, (_, result) in found.items()}
 
 

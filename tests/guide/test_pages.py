@@ -79,6 +79,16 @@ EXPECTED = {
 """What programs print besides what their pages say."""
 
 
+BOTH_BACKENDS = """
+import pytest
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+"""
+
+
 @pytest.mark.slow
 def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page_says(
     tmp_path: Path,
@@ -104,6 +114,25 @@ def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page
     assert not wrong, "\n".join(
         f"{name}:\n{outcome['printed']}{outcome['failure']}" for name, outcome in wrong.items()
     )
+
+
+@pytest.mark.slow
+def test_the_python_blocks_of_pages_with_tests_are_modules_that_pass(tmp_path: Path) -> None:
+    expected = 0
+    for name in NAMES:
+        program = program_of(name)
+        if is_tests(program):
+            module = tmp_path / f"test_{name.replace('/', '_').replace('-', '_')[:-3]}.py"
+            module.write_text(program, encoding="utf-8")
+            expected += 2 * len(re.findall(r"^async def test_", program, re.MULTILINE))
+            expected += len(re.findall(r"^def test_", program, re.MULTILINE))
+    (tmp_path / "conftest.py").write_text(BOTH_BACKENDS, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, tmp_path], capture_output=True, text=True, timeout=110, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{expected} passed" in done.stdout
 
 
 def test_each_block_is_run_or_says_whose_it_is() -> None:

@@ -177,6 +177,9 @@ def test_the_loop_of_the_first_page_survives_a_kill_and_takes_the_new_version(
     checks = [int(found) for line in changed for found in re.findall(r"checks=(\d+)", line)]
     assert checks == sorted(checks)
     assert checks[0] >= 4
+    command = [sys.executable, "-m", "orchestra.cli", "ls", "--store", "shop.db"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert re.search(r"^watch-1 +watch +1\.1\.0 ", listed.stdout, re.MULTILINE), listed.stdout
 
 
 def lines_until(folder: Path, pattern: str) -> list[str]:

@@ -22,6 +22,7 @@ import anyio.from_thread
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from ops.look import shop
 from ops.look.browser import chrome, prefer, serving, size
 from ops.look.demo import build
 from orchestra import Client, SqliteProvider
@@ -104,7 +105,10 @@ def main() -> None:
 
     @asynccontextmanager
     async def opened(path: Path):
-        async with Client(SqliteProvider(path)) as client, serving(client) as address:
+        async with (
+            Client(SqliteProvider(path)) as client,
+            serving(client, registry=shop.THIRD) as address,
+        ):
             yield address
 
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,8 @@ def count_standings(
     most.
     """
     groups: Counter[tuple[Any, ...]] = Counter()
-    for place, status, cause, number in _atoms(directory, catalogue, asked):
+    by_status = GroupBy.STATUS in keys
+    for place, status, cause, number in _atoms(directory, catalogue, asked, by_status=by_status):
         values: dict[str, Any] = dict(zip(map(str, _PLACE), place, strict=True))
         values |= {GroupBy.STATUS: status, GroupBy.HELD: cause}
         groups[tuple(values[key] for key in keys)] += number
@@ -66,22 +67,29 @@ def _pairs(counted: Counted) -> Iterator[tuple[tuple[Any, ...], int]]:
     return ((group.values, group.count) for group in counted.groups)
 
 
-def _atoms(directory: Directory, catalogue: Catalogue, asked: InstanceQuery) -> Iterator[_Atom]:
+def _atoms(
+    directory: Directory, catalogue: Catalogue, asked: InstanceQuery, *, by_status: bool
+) -> Iterator[_Atom]:
+    """Yield the parts that groups are made of. Without ``by_status`` what has not begun counts as
+    running: to find it is a look at each instance that has not begun.
+    """
     census = directory.census(catalogue.now, asked.name)
     unserved = frozenset(unserved_kinds(catalogue))
     routes = unserved_routes(directory.waiting_routes(), catalogue)
-    pending = _by_place(
-        directory,
-        InstanceQuery(
-            name=asked.name,
-            version=asked.version,
-            queue=asked.queue,
-            statuses=(Status.OPEN,),
-            standings=(Standing.PENDING,),
-            unserved=tuple(unserved),
-            unserved_routes=routes,
-        ),
-    )
+    pending: Counter[_Place] = Counter()
+    if by_status:
+        pending = _by_place(
+            directory,
+            InstanceQuery(
+                name=asked.name,
+                version=asked.version,
+                queue=asked.queue,
+                statuses=(Status.OPEN,),
+                standings=(Standing.PENDING,),
+                unserved=tuple(unserved),
+                unserved_routes=routes,
+            ),
+        )
     waiting = missing_activities(directory, catalogue)
     free: Counter[_Place] = Counter()
     for place, number, atoms in _of_kinds(census, unserved):
@@ -92,10 +100,10 @@ def _atoms(directory: Directory, catalogue: Catalogue, asked: InstanceQuery) -> 
             free[place] += number
             yield from atoms
     for place, number in free.items():
-        begun, missing = pending[place], waiting[place]
-        yield place, (Status.OPEN, Standing.PENDING), None, begun
+        waits, missing = pending[place], waiting[place]
+        yield place, (Status.OPEN, Standing.PENDING), None, waits
         yield place, (Status.OPEN, Standing.HELD), HoldKind.ACTIVITY_MISSING, missing
-        yield place, (Status.OPEN, Standing.RUNNING), None, max(0, number - begun - missing)
+        yield place, (Status.OPEN, Standing.RUNNING), None, max(0, number - waits - missing)
 
 
 def _of_kinds(

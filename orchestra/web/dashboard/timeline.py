@@ -19,7 +19,7 @@ __all__ = ["Span", "spans_of", "timeline"]
 _ROW: Final = 22
 _BAR: Final = 14
 _WIDTH: Final = 990
-_RIGHT: Final = 70
+_RIGHT: Final = 125
 """Room for the words behind the last bar."""
 _FOLD: Final = 44.0
 """The width of a folded time."""

@@ -6,6 +6,7 @@ compiled.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -129,7 +130,13 @@ def test_the_python_blocks_of_pages_with_tests_are_modules_that_pass(tmp_path: P
     (tmp_path / "conftest.py").write_text(BOTH_BACKENDS, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, tmp_path], capture_output=True, text=True, timeout=110, check=False, cwd=tmp_path
+        [*command, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "DIGEST_KEY": "42" * 32},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{expected} passed" in done.stdout

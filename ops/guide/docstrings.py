@@ -23,7 +23,7 @@ def as_markdown(text: str) -> str:
     def introduced(block: re.Match[str]) -> str:
         return f"{block[1]}{block[2]}:" if block[2] else ""
 
-    return BLOCK.sub(introduced, ROLE.sub(named, text))
+    return BLOCK.sub(introduced, ROLE.sub(named, text)).replace("``", "`")
 
 
 class Roles(griffe.Extension):

@@ -391,6 +391,11 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
         other.execute(f"DROP FUNCTION tally_of_{what} CASCADE")
     for what in ("changed", "detail"):
         other.execute(f"DROP FUNCTION hold_of_{what} CASCADE")
+    for (index,) in other.execute(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() "
+        "AND starts_with(indexname, 'key_')"
+    ).fetchall():
+        other.execute(f"DROP INDEX {index}")
     for index in (
         "instance_held", "instance_hold", "execution_failed", "instance_crashing", "instance_pinned", "instance_status",
     ):  # fmt: skip

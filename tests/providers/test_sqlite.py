@@ -285,6 +285,10 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             connection.execute(f"DROP TRIGGER tally_of_{what}")
         for what in ("changed", "detail"):
             connection.execute(f"DROP TRIGGER hold_of_{what}")
+        for (index,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'key_*'"
+        ).fetchall():
+            connection.execute(f"DROP INDEX {index}")
         connection.execute("DROP TABLE tally")
         connection.execute("DROP TABLE code_seen")
         for index in (

@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
+
+from orchestra.cli.program import root
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "ops" / "guide" / "pages"
@@ -41,8 +46,9 @@ class Block:
 
 def blocks_of(name: str) -> Iterator[Block]:
     text = (PAGES / name).read_text(encoding="utf-8")
-    for found in re.finditer(r"^```(\w*)([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield Block(found[1], found[2], found[3])
+    fenced = r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$"
+    for found in re.finditer(fenced, text, re.MULTILINE | re.DOTALL):
+        yield Block(found[2], found[3], textwrap.dedent(found[4]))
 
 
 def program_of(name: str) -> str:
@@ -71,10 +77,24 @@ async def look() -> None:
 anyio.run(look)
 """
 
-AFTER = {"how-to/stream-to-a-browser.md": STREAMED}
+SIGNALLED = """
+import os
+
+async def stop() -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(main)
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            await anyio.lowlevel.checkpoint()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+anyio.run(stop)
+"""
+
+AFTER = {"how-to/deploy.md": SIGNALLED, "how-to/stream-to-a-browser.md": STREAMED}
 """What a test does with a page's program."""
 
 EXPECTED = {
+    "how-to/deploy.md": "stopped\n",
     "how-to/stream-to-a-browser.md": "4\n['id:', '4', 'data:', '\"tea.\"']\n",
 }
 """What programs print besides what their pages say."""
@@ -140,6 +160,29 @@ def test_the_python_blocks_of_pages_with_tests_are_modules_that_pass(tmp_path: P
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{expected} passed" in done.stdout
+
+
+def test_the_commands_that_pages_give_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRA_STORE", "app.db")
+    given = 0
+    for name in NAMES:
+        for block in blocks_of(name):
+            if block.language in ("bash", "console"):
+                for line in re.findall(r"(?:^|&& |\$ )orchestra (.*)", block.code, re.MULTILINE):
+                    understand(shlex.split(line.partition(" | ")[0], comments=True))
+                    given += 1
+    assert given > 10
+
+
+def understand(arguments: list[str]) -> None:
+    """Parse a command as the program does, and run nothing."""
+    command: click.Command = root
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        name, command, arguments = command.resolve_command(context, arguments)
+        assert command is not None
+        context = click.Context(command, context, info_name=name)
+    command.parse_args(context, list(arguments))
 
 
 def test_each_block_is_run_or_says_whose_it_is() -> None:

@@ -159,7 +159,15 @@ from orchestra.operations.preflight import (
     PreflightMove,
     PreflightReport,
 )
-from orchestra.payloads import Compress, DirectoryStorage, Encrypt, External, Keys, Pipeline
+from orchestra.payloads import (
+    Compress,
+    DirectoryStorage,
+    Encrypt,
+    External,
+    Keys,
+    Pipeline,
+    S3Storage,
+)
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.requests import Request
@@ -321,6 +329,7 @@ __all__ = [
     "RewindInfo",
     "Runtime",
     "RuntimeClosed",
+    "S3Storage",
     "Schedule",
     "ScheduleChangedMeanwhile",
     "ScheduleCounters",

@@ -10,6 +10,7 @@ from orchestra.payloads.compression import Compress
 from orchestra.payloads.encryption import Encrypt, Keys
 from orchestra.payloads.pipeline import Pipeline
 from orchestra.payloads.provider import SealingProvider, with_payloads
+from orchestra.payloads.s3 import S3Storage
 from orchestra.payloads.storage import DirectoryStorage, External, Storage
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "External",
     "Keys",
     "Pipeline",
+    "S3Storage",
     "SealingProvider",
     "Storage",
     "with_payloads",

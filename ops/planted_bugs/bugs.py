@@ -1093,6 +1093,38 @@ BUGS: Final = (
             Tests(("tests/providers/test_memory_contract.py", "-k", "first_step")),
         ),
     ),
+    Bug(
+        "a sealed value bound to no place",
+        "36: what is authenticated with a value holds its place, so that a moved value does not open",
+        (
+            Edit(
+                "orchestra/payloads/pipeline.py",
+                '    return head[:4] + b"\\0" + head[5:HEADER] + place.name\n',
+                '    return head[:4] + b"\\0" + head[5:HEADER]\n',
+            ),
+        ),
+        (
+            Tests(("tests/payloads/test_transforms.py", "-k", "another_place")),
+            Tests(("tests/payloads/test_sealed_instances.py", "-k", "within_one_instance")),
+        ),
+    ),
+    Bug(
+        "a boundary goes on with the old key",
+        "36: a loop writes its state anew each lap, so that a new key is in use everywhere after a boundary",
+        (
+            Edit(
+                "orchestra/payloads/pipeline.py",
+                "            ring = encrypt.keys.ring\n            head = _header(",
+                '            ring = self._first = getattr(self, "_first", encrypt.keys.ring)\n            head = _header(',
+            ),
+        ),
+        (
+            Tests(("tests/payloads/test_sealed_instances.py", "-k", "new_key_is_in_use")),
+            Tests(
+                ("tests/payloads/test_keys_in_use.py", "-k", "needs_the_old_key_no_more and memory")
+            ),
+        ),
+    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

@@ -253,6 +253,28 @@ async def test_swapped_values_are_refused_and_touch_no_other_instance(tmp_path):
         assert isinstance(event.details["input"], Unreadable)
 
 
+async def test_values_that_are_swapped_within_one_instance_do_not_open_either(tmp_path):
+    import sqlite3
+
+    path, payloads = tmp_path / "store.db", encrypting(k1=K1)
+    async with node(SqliteProvider(path, durability="relaxed"), payloads) as runtime:
+        await runtime.client.start("loop", ["input"], instance_id="l")
+        await runtime.client.raise_event("l", "later", "one")
+        await runtime.client.raise_event("l", "later", "two")
+        await in_lap(runtime.client, 1)
+    with sqlite3.connect(path) as connection:
+        move = """
+            UPDATE message SET payload = (SELECT o.payload FROM message o WHERE o.sequence = 2)
+            WHERE sequence = 1
+        """
+        assert connection.execute(move).rowcount == 1
+    connection.close()
+    async with Client(SqliteProvider(path), payloads=payloads) as client:
+        first, second = await client.list_messages("l")
+        assert "moved here from another place" in first.payload.reason
+        assert second.payload == "two"
+
+
 async def test_plain_values_are_read_unless_they_are_refused(store):
     async with node(store(), None) as runtime:
         await begun(runtime.client)

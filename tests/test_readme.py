@@ -91,6 +91,19 @@ def test_the_python_blocks_of_the_page_about_schedules_make_one_program(tmp_path
     ]
 
 
+@pytest.mark.slow
+def test_the_python_blocks_of_the_page_about_payloads_make_one_program(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "payloads.md").read_text(encoding="utf-8"))
+    output = output_of(tmp_path / "payloads.py", "\n".join(blocks))
+    masked, is_plain, held, unreadable, *rest = output.splitlines()
+    assert masked == "{'user': 'ann', 'token': '**********'}"
+    assert is_plain == "False"
+    assert held == "True True"
+    assert unreadable.startswith("unreadable (")
+    assert "2026-03" in unreadable
+    assert rest == ["2026-03 0 1 False", "2026-04 1 0 True", "0"]
+
+
 OPERATING = """
 import tempfile
 from datetime import timedelta

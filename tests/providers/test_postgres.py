@@ -400,9 +400,6 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
         "instance_held", "instance_hold", "execution_failed", "instance_crashing", "instance_pinned", "instance_status",
     ):  # fmt: skip
         other.execute(f"DROP INDEX {index}")
-    of_keys = "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND left(indexname, 4) = 'key_'"
-    for (index,) in other.execute(of_keys).fetchall():
-        other.execute(f"DROP INDEX {index}")
     for table, columns in {
         "instance": ("paused", "boundary_due", "not_before", "hold_kind"),
         "instance_detail": ("operator_hold", "nudge"),

@@ -303,11 +303,6 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
             "instance_changed",
         ):
             connection.execute(f"DROP INDEX {index}")
-        of_keys = (
-            "SELECT name FROM sqlite_master WHERE type = 'index' AND substr(name, 1, 4) = 'key_'"
-        )
-        for (index,) in connection.execute(of_keys).fetchall():
-            connection.execute(f"DROP INDEX {index}")
         for gone in (
             "TABLE stream",
             "TABLE stream_item",

@@ -179,6 +179,8 @@ def test_the_command_line_opens_values_with_a_pipeline_and_lists_keys(
     assert line == ["k1", "writes", "1", "0", "p"]
     assert main(["keys", *on, "-o", "jsonl"]) == 0
     assert '"key_id":"k1"' in capsys.readouterr().out
+    assert main(["doctor", *on]) in {0, 1}
+    assert "plain text" not in capsys.readouterr().out
     assert main(["sweep", *on, *pipeline]) == 0
     assert "0 would be deleted" in capsys.readouterr().out
     assert main(["sweep", *on]) != 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -100,8 +99,6 @@ class Pipeline:
         self.encrypt: Encrypt | None = next((p for p in parts if isinstance(p, Encrypt)), None)
         self.external: External | None = next((p for p in parts if isinstance(p, External)), None)
         self._parts = parts
-        self._pool: ThreadPoolExecutor | None = None
-        self._guard = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(map(repr, self._parts))})"
@@ -258,15 +255,11 @@ class Pipeline:
         if len(tasks) == 1:
             next(iter(tasks))()
             return
-        with self._guard:
-            pool = self._pool
-            if pool is None:
-                pool = self._pool = ThreadPoolExecutor(_THREADS, "orchestra-payloads")
-        futures: list[Future[None]] = [pool.submit(task) for task in tasks]
-        errors = [future.exception() for future in futures]
-        for error in errors:
-            if error is not None:
-                raise error
+        # A pool for each group of changes: a pipeline has no end at which to close a lasting one.
+        with ThreadPoolExecutor(min(len(tasks), _THREADS), "orchestra-payloads") as pool:
+            futures: list[Future[None]] = [pool.submit(task) for task in tasks]
+        for future in futures:
+            future.result()
 
 
 def _header(compression: int, encryption: int, storage: int, key_id: str, size: int) -> bytes:

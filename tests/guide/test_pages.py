@@ -179,8 +179,9 @@ def understand(arguments: list[str]) -> None:
     command: click.Command = root
     context = click.Context(command)
     while isinstance(command, click.Group):
-        name, command, arguments = command.resolve_command(context, arguments)
-        assert command is not None
+        name, found, arguments = command.resolve_command(context, arguments)
+        assert found is not None
+        command = found
         context = click.Context(command, context, info_name=name)
     command.parse_args(context, list(arguments))
 

@@ -27,6 +27,8 @@ NAMES = sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md"
 
 FOREIGN = {"Temporal", "DBOS", "Celery", "APScheduler"}
 """The systems whose code is not run."""
+PATIENCE = 400
+"""Seconds that a busy machine may take for what an idle one does in ten."""
 PRINTS = 'title="prints"'
 SHOWN = {"bash", "console", "diff", "js", "rust", "sql", "text", "yaml"}
 """What is no Python. Other tests run the commands and statements among it."""
@@ -111,6 +113,7 @@ def anyio_backend(request):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PATIENCE)
 def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page_says(
     tmp_path: Path,
 ) -> None:
@@ -121,7 +124,7 @@ def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page
             written[name] = tmp_path / f"{name.replace('/', '_')}.py"
             written[name].write_text(program + AFTER.get(name, ""), encoding="utf-8")
     command = [sys.executable, Path(__file__).with_name("programs.py"), *written.values()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)
     wrong: dict[str, dict[str, str]] = {}
@@ -138,6 +141,7 @@ def test_the_python_blocks_of_each_page_make_a_program_that_prints_what_the_page
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PATIENCE)
 def test_the_python_blocks_of_pages_with_tests_are_modules_that_pass(tmp_path: Path) -> None:
     expected = 0
     for name in NAMES:
@@ -153,7 +157,7 @@ def test_the_python_blocks_of_pages_with_tests_are_modules_that_pass(tmp_path: P
         [*command, tmp_path],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PATIENCE,
         check=False,
         cwd=tmp_path,
         env={**os.environ, "DIGEST_KEY": "42" * 32},
@@ -213,6 +217,7 @@ def start_page() -> tuple[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PATIENCE)
 def test_the_loop_of_the_first_page_survives_a_kill_and_takes_the_new_version(
     tmp_path: Path,
 ) -> None:

@@ -131,8 +131,8 @@ def _held_remedy(
     reasons = {one.why for one in found.held}
     if held:
         parts.append(
-            "Deploy code that can go on with the held instances (ops/operating.md says which). "
-            "Nodes then try it by themselves."
+            "Deploy code that can go on with the held instances (Operating in the guide says "
+            "which). Nodes then try it by themselves."
         )
     if HoldKind.ERROR in reasons:
         parts.append(
@@ -163,8 +163,8 @@ def tallies_check(found: Population) -> Check:
         "reports are wrong, and nothing else",
         first_of(lines),
         remedy=(
-            "A trigger of the table instance was away for a while: see `schema`. ops/operating.md "
-            "has the statements that count again."
+            "A trigger of the table instance was away for a while: see `schema`. Operating in "
+            "the guide has the statements that count again."
         ),
     )
 

@@ -1,7 +1,7 @@
 """Findings about a PostgreSQL server, as far as this library needs it. Pure functions.
 
 The server's own views show the rest: vacuum, replication, open transactions, connections.
-``ops/postgres.md`` has SQL for them.
+The guide's ``postgres.md`` has SQL for them.
 """
 
 from __future__ import annotations

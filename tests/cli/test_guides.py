@@ -10,12 +10,12 @@ from orchestra.cli.server_doctor import examine_server
 from orchestra.clock import SystemClock, new_id
 from orchestra.providers.postgres import PostgresProvider
 
-OPS = Path(__file__).parents[2] / "ops"
+PAGES = Path(__file__).parents[2] / "ops" / "guide" / "pages" / "how-to"
 
 
 def findings_in(page):
     """Return the names in the first column of the page's table of findings."""
-    text = (OPS / page).read_text(encoding="utf-8")
+    text = (PAGES / page).read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| finding \| .*\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     return [
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])

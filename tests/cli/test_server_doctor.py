@@ -913,8 +913,10 @@ def test_rows_that_lack_what_they_belong_to_are_told(dsn, schema_name, provider,
 
 
 def recounts():
-    """Return the statements of ops/operating.md that count again."""
-    guide = (Path(__file__).parents[2] / "ops" / "operating.md").read_text(encoding="utf-8")
+    """Return the statements of the guide's operating.md that count again."""
+    guide = (
+        Path(__file__).parents[2] / "ops" / "guide" / "pages" / "how-to" / "operating.md"
+    ).read_text(encoding="utf-8")
     script = guide.partition("```sql\nBEGIN;\n")[2].partition("COMMIT;")[0]
     return [line.partition("--")[0] for line in script.splitlines()]
 

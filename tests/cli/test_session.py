@@ -13,7 +13,7 @@ import pytest
 
 from orchestra import OrchestrationRegistry, Runtime, SqliteProvider
 
-GUIDE = Path(__file__).parents[2] / "ops" / "cli.md"
+GUIDE = Path(__file__).parents[2] / "ops" / "guide" / "pages" / "reference" / "cli.md"
 
 
 def session():

@@ -11,7 +11,9 @@ from psycopg.rows import dict_row
 from orchestra.clock import new_id
 from orchestra.providers.postgres import PostgresProvider
 
-GUIDE = (Path(__file__).parents[2] / "ops" / "postgres.md").read_text(encoding="utf-8")
+GUIDE = (
+    Path(__file__).parents[2] / "ops" / "guide" / "pages" / "how-to" / "postgres.md"
+).read_text(encoding="utf-8")
 STATEMENTS = [
     statement.strip()
     for block in re.findall(r"```sql\n(.*?)```", GUIDE, re.DOTALL)

@@ -184,7 +184,7 @@ async def test_a_plain_copy_of_a_store_that_nobody_has_open_goes_on(path, tmp_pa
 async def test_a_plain_copy_of_a_running_store_lacks_what_is_in_its_log_and_is_no_backup(
     path, tmp_path
 ):
-    """Why ``ops/operating.md`` says so: what was acknowledged is missing, or the file is no store
+    """Why the guide's ``operating.md`` says so: what was acknowledged is missing, or the file is no store
     yet.
     """
     copy = tmp_path / "copy.db"

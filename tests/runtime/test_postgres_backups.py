@@ -1,4 +1,4 @@
-"""What ``ops/postgres.md`` says of backups: a dump that is taken while nodes run is whole, and goes
+"""What the guide's ``postgres.md`` says of backups: a dump that is taken while nodes run is whole, and goes
 on where it is restored.
 """
 

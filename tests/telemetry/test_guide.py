@@ -16,7 +16,7 @@ from orchestra.telemetry.instruments import INSTRUMENTS
 pytestmark = pytest.mark.slow  # programs of their own
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "ops" / "telemetry.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "ops" / "guide" / "pages" / "how-to" / "telemetry.md").read_text(encoding="utf-8")
 PATIENCE = 60
 
 

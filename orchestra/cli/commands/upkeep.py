@@ -132,5 +132,5 @@ def _server_backup(schema: str) -> str:
         "this command copies files only; use the server's tools for a store on PostgreSQL. Base "
         f"backups with archived WAL (pg_basebackup) restore any moment. {dump} takes one "
         "consistent moment beside running nodes, and pg_restore --dbname=DSN FILE restores it into "
-        "a database without the schema (see ops/postgres.md)"
+        "a database without the schema (see PostgreSQL in the guide)"
     )

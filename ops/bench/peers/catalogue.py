@@ -36,13 +36,14 @@ _DUROXIDE: Final = ("duroxide", "Duroxide")
 _DBOS: Final = ("dbos", "Dbos")
 _SERVER: Final = "fsync=on and synchronous_commit=on, the server's defaults"
 _DUROXIDE_SETTINGS: Final = (
-    "dispatcher_poll_interval_ms=10 (default 100), orchestration_concurrency=4 and "
+    "dispatcher_poll_interval_ms=10 (W6: 100, the default), orchestration_concurrency=4 and "
     "worker_concurrency=8 (defaults; W7: one for each chain), worker_lock_timeout_ms=10000, synchronous client"
 )
 _DBOS_SETTINGS: Final = (
     "started in the process that runs them; plain functions for W1, W3, W8, async ones for the "
     "others; "
-    "notification_listener_polling_interval_sec=0.05; W8: a queue with polling_interval_sec=0.05"
+    "notification_listener_polling_interval_sec=0.05 and a queue with polling_interval_sec=0.05 (W6: "
+    "1.0, the default)"
 )
 
 ENTRIES: Final = (
@@ -110,7 +111,7 @@ ENTRIES: Final = (
         "postgres",
         "absurd-sdk",
         _SERVER,
-        "AsyncAbsurd, concurrency=100, poll_interval=0.01 (default 0.25), claim_timeout=10 (default "
+        "AsyncAbsurd, concurrency=100, poll_interval=0.01 (W6: 0.25, the default), claim_timeout=10 (default "
         "120); W7: the synchronous worker, concurrency: one for each chain",
     ),
     Entry(
@@ -151,16 +152,16 @@ class Sizes:
 
 FULL: Final = Sizes()
 BRIEF: Final = Sizes(
-    one=60,
-    many=400,
+    one=40,
+    many=300,
     fans=10,
-    loops=20,
+    loops=10,
     laps=20,
-    short=200,
-    long=800,
-    timers=400,
+    short=100,
+    long=400,
+    timers=300,
     parked=1000,
-    settle=2.0,
+    settle=3.0,
     idle=5.0,
     chains=200,
     million=200_000,

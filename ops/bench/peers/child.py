@@ -57,6 +57,7 @@ def build(order: Order) -> Contestant:
         "relaxed" if entry.relaxed else "full",
         order.node,
         order.sizes.chains if order.workload == "W7" else 0,
+        order.workload == "W6",
     )
     marks = Marks(Path(order.ledger) if order.ledger else None)
     return getattr(module, entry.system[1])(place, marks)
@@ -88,4 +89,10 @@ async def measure(system: Contestant, order: Order) -> workloads.Figures:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Order.read(sys.argv[1])))
+    try:
+        asyncio.run(main(Order.read(sys.argv[1])))
+    except (
+        BaseException
+    ) as error:  # threads of a system may drown its traceback as the process ends
+        print(f"FAILED {type(error).__name__}: {error}".replace("\n", " "), flush=True)
+        raise

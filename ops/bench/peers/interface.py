@@ -66,12 +66,14 @@ class Place:
         durability: ``full`` or ``relaxed``, for those that offer both.
         node: which of them this is.
         chains: this try runs so many activities of half a second at once.
+        idle: this try measures what waiting costs, so that polling is as the system has it by default.
     """
 
     store: str
     durability: str = "full"
     node: int = 0
     chains: int = 0
+    idle: bool = False
 
 
 class Contestant(ABC):

@@ -148,11 +148,20 @@ class Process:
         begun = time.monotonic()
         while not condition():
             if self._popen.poll() is not None and not condition():
-                raise Failed(last_line(self._read(self._err)) or "the process ended without a word")
+                raise Failed(self._last_words())
             if time.monotonic() - begun > patience:
                 said = last_line(self._read(self._err))
                 raise Failed(f"after {patience:g} s {state()}" + (f": {said}" if said else ""))
             time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        failed = [
+            line.removeprefix("FAILED ")[:300]
+            for line in self._read(self._out).splitlines()
+            if line.startswith("FAILED ")
+        ]
+        silent = "the process ended without a word"
+        return failed[0] if failed else last_line(self._read(self._err)) or silent
 
     @staticmethod
     def _read(descriptor: int) -> str:

@@ -17,6 +17,7 @@ from ops.bench.peers.interface import CHAIN, LEASE, STEP, TIMER, Contestant, Kin
 QUEUE = "bench"
 POLL = 0.01
 """Seconds."""
+DEFAULT_POLL = 0.25
 
 
 class AbsurdSystem(Contestant):
@@ -49,7 +50,7 @@ class AbsurdSystem(Contestant):
             self._worker.start_worker(
                 worker_id=f"node-{self.place.node}",
                 concurrency=100,
-                poll_interval=POLL,
+                poll_interval=DEFAULT_POLL if self.place.idle else POLL,
                 claim_timeout=LEASE,
             )
         )

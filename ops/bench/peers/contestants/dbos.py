@@ -15,6 +15,7 @@ from ops.bench.peers.interface import CHAIN, STEP, TIMER, Contestant, Kind, Mark
 QUEUE = "bench"
 POLL = 0.05
 """Seconds between two looks at a queue, and at a result in another process."""
+DEFAULT_POLL = 1.0
 LONG = 10**6
 
 _marks: Marks
@@ -124,6 +125,7 @@ class Dbos(Contestant):
         if not work:
             self._client = DBOSClient(system_database_url=url)
             return
+        poll = DEFAULT_POLL if self.place.idle else POLL
         config: dbos.DBOSConfig = {
             "name": "bench",
             "system_database_url": url,
@@ -131,11 +133,11 @@ class Dbos(Contestant):
             "executor_id": f"node-{self.place.node}",
             "log_level": "ERROR",
             "enable_otlp": False,
-            "notification_listener_polling_interval_sec": POLL,
+            "notification_listener_polling_interval_sec": poll,
         }
         DBOS(config=config)
         DBOS.launch()
-        await DBOS.register_queue_async(QUEUE, polling_interval_sec=POLL)
+        await DBOS.register_queue_async(QUEUE, polling_interval_sec=poll)
 
     async def close(self) -> None:
         if self._client is None:

@@ -19,6 +19,9 @@ from ops.bench.peers.interface import CHAIN, LEASE, STEP, TIMER, Contestant, Kin
 PATIENCE = 600_000
 """Milliseconds."""
 
+POLL = 10
+"""Milliseconds."""
+
 Steps = Generator[Any, Any, Any]
 
 
@@ -86,7 +89,7 @@ class Duroxide(Contestant):
             log_level="error",
             orchestration_concurrency=4,
             worker_concurrency=self.place.chains or 8,
-            dispatcher_poll_interval_ms=10,
+            dispatcher_poll_interval_ms=None if self.place.idle else POLL,
             worker_lock_timeout_ms=LEASE * 1000,
         )
         runtime = duroxide.Runtime(provider, options)

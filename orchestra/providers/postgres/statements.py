@@ -1113,7 +1113,7 @@ LIST_RUNS: Final = f"""
     LEFT JOIN @instance i ON i.instance_id = d.instance_id
     LEFT JOIN @message m ON m.instance_id = s.instance_id AND m.kind < 1 AND m.message_id =
         'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
-    WHERE s.schedule_id = ANY($1::text[]) AND s.follows ORDER BY s.schedule_id, s.slot"""
+    WHERE s.schedule_id = ANY($1::text[]) AND s.follows ORDER BY s.schedule_id, s.slot, s.cause"""
 # --- streams ----------------------------------------------------------------------------------
 
 PUBLISHED: Final = Columns(

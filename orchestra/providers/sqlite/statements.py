@@ -668,7 +668,7 @@ LIST_RUNS: Final = f"""
     LEFT JOIN instance i ON i.instance_id = d.instance_id
     LEFT JOIN message m ON m.instance_id = s.instance_id AND m.kind = 0 AND m.message_id =
         'schedule:' || s.schedule_id || '/' || s.slot || CASE s.cause WHEN '{TRIGGERED}' THEN '/trigger' ELSE '' END
-    WHERE s.schedule_id IN (SELECT value FROM json_each(?)) AND s.follows = 1 ORDER BY s.schedule_id, s.slot"""
+    WHERE s.schedule_id IN (SELECT value FROM json_each(?)) AND s.follows = 1 ORDER BY s.schedule_id, s.slot, s.cause"""
 # --- streams ----------------------------------------------------------------------------------
 
 GROW_STREAM: Final = f"""

@@ -41,7 +41,14 @@ from orchestra.store.changes import (
     Stop,
     Suspend,
 )
-from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, Retargeting
+from orchestra.store.executions import (
+    Closing,
+    ExecutionDelta,
+    ExecutionRow,
+    Opening,
+    Prune,
+    Retargeting,
+)
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import CancelMark, InstanceRow, Nudge, OperatorHold, ParentLink, Pin
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Status
@@ -49,7 +56,7 @@ from orchestra.store.messages import Aside, MessageRow
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord, Order, Standing, Target
 from orchestra.store.requests import RequestAnswer
-from orchestra.store.routes import Route, node_queue, session_route
+from orchestra.store.routes import Kind, Route, node_queue, session_route
 from orchestra.store.schedules import BACKFILLED, TRIGGERED, EndedRun, SlotKey, message_id_of
 from orchestra.store.streams import UNBOUNDED, Bounds, Page, Published, journal_of
 from orchestra.store.tasks import ActivityRow
@@ -492,7 +499,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         route = data.draw(some.sampled_from((None, *_ROUTES))) if is_asked_for else None
         state = a_state(
             row,
-            kind=data.draw(_kinds),
+            kind=_of_code(data.draw(_kinds), record.execution, deltas),
             owner=data.draw(some.sampled_from((None, row.owner))),
             wake_at=data.draw(some.sampled_from((None, 0, self.clock.now() + 1000))),
             seen_seq=data.draw(some.integers(row.seen_seq, row.inbox_seq)),
@@ -706,7 +713,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             receipts=closed is not None and data.draw(_mostly),
             patches=data.draw(some.sampled_from(((), (), ("p",), ("p", "q")))),
         )
-        following = replace(an_execution(number + 1), traceparent=trace)
+        following = an_execution(number + 1, name=record.execution.name)
+        following = replace(following, traceparent=trace)
         return (delta, ExecutionDelta(number + 1, create=following)) if boundary else (delta,)
 
     def unread(self, instance_id: str) -> tuple[int, ...]:
@@ -808,6 +816,19 @@ def _with_step(publish: Publish, steps: Steps) -> Publish:
     last, journal = publish.items[-1], journal_of(publish.execution, publish.event_id)
     step = replace(last, stream=journal, number=last.number + 1)
     return replace(publish, items=(*publish.items, step), steps=steps)
+
+
+def _of_code(kind: Kind, current: ExecutionRow, deltas: Sequence[ExecutionDelta]) -> Kind:
+    """Return a kind that has the name and the version of the execution that goes on: so it is in
+    every store, and lists rely on it.
+    """
+    last = deltas[-1]
+    if last.create is not None:
+        return kind._replace(name=last.create.name, version=last.create.version)
+    changed = last.opened or last.retargeted
+    return kind._replace(
+        name=current.name, version=current.version if changed is None else changed.version
+    )
 
 
 def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:

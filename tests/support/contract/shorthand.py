@@ -32,10 +32,8 @@ SECOND: Final = 1_000_000
 TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def an_execution(number: int = 1, version: str = "1.0.0") -> ExecutionRow:
-    return ExecutionRow(
-        number, "watch", version, POLICY, Payload(b'{"checks":0}'), None, created_at=7
-    )
+def an_execution(number: int = 1, version: str = "1.0.0", name: str = "watch") -> ExecutionRow:
+    return ExecutionRow(number, name, version, POLICY, Payload(b'{"checks":0}'), None, created_at=7)
 
 
 def a_start(
@@ -45,9 +43,8 @@ def a_start(
     kind: Kind = KIND,
     wake_at: int = 0,
 ) -> Start:
-    return Start(
-        instance_id, incarnation, request_id, kind, an_execution(version=kind.version), wake_at
-    )
+    execution = an_execution(1, kind.version, kind.name)
+    return Start(instance_id, incarnation, request_id, kind, execution, wake_at)
 
 
 def an_event(number: int) -> EventRecord:

@@ -94,11 +94,17 @@ class ChangeWatch:
         self._is_asked = threading.Event()
         self._guard = threading.Lock()
         self._stop: threading.Event | None = None
+        self._threads: list[threading.Thread] = []
+        """Those that run, or have just been asked to end."""
         hints.on_listening = self._listening
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and wait for that: it uses the file."""
         self._listening(is_listening=False)
+        with self._guard:
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join()
 
     def _listening(self, is_listening: bool) -> None:  # noqa: FBT001 - a callback
         with self._guard:
@@ -107,17 +113,19 @@ class ChangeWatch:
                 self._stop = None
             if is_listening:
                 self._stop = stop = threading.Event()
-                threading.Thread(
+                thread = threading.Thread(
                     target=self._watch, args=(stop,), name="orchestra-streams", daemon=True
-                ).start()
+                )
+                self._threads = [one for one in self._threads if one.is_alive()]
+                self._threads.append(thread)
+                thread.start()
 
     def _watch(self, stop: threading.Event) -> None:
         seen: int | None = None
         while not stop.wait(_PATIENT_INTERVAL if self._hints.are_patient else _INTERVAL):
             try:
-                with self._writer.reading() as reading:
-                    # The writer's own connection: SQLite reports the commits of all others.
-                    version = reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
+                # The writer's own connection: SQLite reports the commits of all others.
+                version = self._writer.changes_of_others()
             except StoreError:
                 continue  # readers poll, and get the error themselves
             if seen is not None and version != seen:

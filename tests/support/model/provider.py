@@ -32,7 +32,8 @@ class ModelProvider(Provider):
         clock = clock or SystemClock()
         self.library = library
         self._dialect = Dialect(library)
-        self._store = ModelStore(world, clock, Limits(micros(tombstones)), self._dialect)
+        limits = Limits(micros(tombstones))
+        self._store = ModelStore(world, clock, limits, self._dialect, self.stream_hints)
         self._openings = 0
         self.store: Store = self._store
         self.directory: Directory = ModelDirectory(world, self._store, self._dialect)

@@ -12,6 +12,7 @@ from orchestra.events import EventRecord
 from orchestra.levels import Levels
 from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
 from orchestra.store.changes import Change
+from orchestra.store.hints import StreamHints
 from orchestra.store.instances import (
     CRASHES_BEFORE_DELAY,
     LONGEST_DELAY,
@@ -36,8 +37,16 @@ from tests.support.model.world import ModelWorld, page_of
 class ModelStore:
     """Implements :class:`~orchestra.store.port.Store`."""
 
-    def __init__(self, world: ModelWorld, clock: Clock, limits: Limits, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        world: ModelWorld,
+        clock: Clock,
+        limits: Limits,
+        dialect: Dialect,
+        hints: StreamHints,
+    ) -> None:
         self._world = world
+        self._hints = hints
         self._dialect = dialect
         self._clock = clock
         self._limits = limits
@@ -53,7 +62,10 @@ class ModelStore:
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._world.transaction(self, self._clock) as now:
-            return Commit(now, Group(self._world, now, self._limits, self._dialect).apply(changes))
+            group = Group(self._world, now, self._limits, self._dialect)
+            commit = Commit(now, group.apply(changes))
+        self._hints.committed(changes)
+        return commit
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         instance = self._world.instances.get(instance_id)

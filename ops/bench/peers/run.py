@@ -13,6 +13,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,7 @@ def measured(options: argparse.Namespace) -> Results:
             environment.missing,
         )
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process outlives this one
     stores = Stores(options.directory, environment.server)
     try:
         there = [one for one in entries if one.package not in environment.missing]

@@ -2,8 +2,8 @@
 
     python ops/bench/peers/run.py [--rounds 3] [--only NAME ...] [--quick] [--json FILE]
 
-Each try is a fresh process on a fresh store. In each round, and for each workload, the contestants take
-turns. The command installs the peers by itself, with pip and npm, outside of the checkout. It prints the
+Each try is a fresh process on a fresh store. For each workload, and in each round, the contestants
+take turns. The command installs the peers by itself, with pip and npm, outside of the checkout. It prints the
 table, and writes the results, the table and the picture if it is told where. See README.md.
 """
 
@@ -70,9 +70,9 @@ def chosen(only: list[str]) -> tuple[list[Entry], list[Workload]]:
 def plan(
     entries: list[Entry], workloads: list[Workload], rounds: int
 ) -> Iterator[tuple[int, Entry, Workload]]:
-    """Yield the tries: in each round, for each workload, the contestants one after the other."""
-    for number in range(1, rounds + 1):
-        for workload in workloads:
+    """Yield the tries: for each workload, and in each round, the contestants one after the other."""
+    for workload in workloads:
+        for number in range(1, rounds + 1):
             if workload.once and number > 1:
                 continue
             for entry in entries:
@@ -155,7 +155,7 @@ def main() -> None:
         "--only", nargs="+", default=[], metavar="NAME", help="contestants, systems, workloads"
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work at all?")
-    parser.add_argument("--brief", action="store_true", help="sizes for a quarter of an hour")
+    parser.add_argument("--brief", action="store_true", help="smaller sizes")
     parser.add_argument(
         "--quiet",
         type=float,

@@ -1,9 +1,10 @@
-"""Values in S3, on moto's stand-in for it."""
+"""Values in S3: a server of moto's on this machine speaks its API."""
 
-import warnings
 from datetime import timedelta
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from orchestra import (
     Client,
@@ -24,17 +25,18 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def s3(monkeypatch):
-    boto3 = pytest.importorskip("boto3")
-    moto = pytest.importorskip("moto")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with moto.mock_aws():
-            client = boto3.client("s3")
-            client.create_bucket(Bucket="values")
-            yield client
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="values")
+    yield client
+    client.close()
+    server.stop()
 
 
 async def test_large_values_live_in_a_bucket_and_are_swept(s3):

@@ -39,13 +39,14 @@ class Compress:
         methods = {"zlib": (_ZLIB, 6, range(1, 10)), "zstd": (_ZSTANDARD, 3, range(1, 23))}
         if method not in methods:
             raise InvalidArgument(f'method is "zlib" or "zstd", not {method!r}')
-        self.method, usual, levels = methods[method]
-        self.level = usual if level is None else level
+        number, usual, levels = methods[method]
+        self.method: int = number
+        self.level: int = usual if level is None else level
         if self.level not in levels:
             raise InvalidArgument(f"level of {method} is one of 1 to {levels[-1]}, not {level!r}")
         if self.method == _ZSTANDARD:
             _zstandard()
-        self.over = over
+        self.over: int = over
 
     def __repr__(self) -> str:
         name = "zlib" if self.method == _ZLIB else "zstd"

@@ -168,8 +168,8 @@ class Encrypt:
             )
         if plain not in {"read", "refuse"}:
             raise InvalidArgument(f'plain is "read" or "refuse", not {plain!r}')
-        self.keys = keys
-        self.refuses_plain = plain == "refuse"
+        self.keys: Keys = keys
+        self.refuses_plain: bool = plain == "refuse"
         self._cipher_class = _aes_gcm()
         self._ciphers: OrderedDict[tuple[str, str, str], AESGCM] = OrderedDict()
         self._guard = threading.Lock()

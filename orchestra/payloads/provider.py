@@ -10,6 +10,7 @@ from orchestra.events import EventForms, EventRecord
 from orchestra.payloads.pipeline import Opening, Pipeline, Sealing
 from orchestra.store.changes import Change, ScheduleWrite
 from orchestra.store.hints import StreamHints
+from orchestra.store.kinds import Library
 from orchestra.store.labels import Labelled
 from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.nudges import Nudged
@@ -48,16 +49,16 @@ def with_payloads(provider: Provider, payloads: Pipeline | None) -> Provider:
 class SealingProvider(Provider):
     """Seals what is written to another provider, and opens what is read from it."""
 
-    has_payloads = True
+    has_payloads: bool = True
 
     def __init__(self, inner: Provider, pipeline: Pipeline) -> None:
-        self.inner = inner
-        self.pipeline = pipeline
-        self.library = inner.library
+        self.inner: Provider = inner
+        self.pipeline: Pipeline = pipeline
+        self.library: Library = inner.library
         forms = inner.library.events
-        self.store = cast("Store", _SealingStore(inner, pipeline, forms))
-        self.directory = cast("Directory", _OpeningDirectory(inner, pipeline, forms))
-        self.admin = cast("Admin", _SealingAdmin(inner, pipeline))
+        self.store: Store = cast("Store", _SealingStore(inner, pipeline, forms))
+        self.directory: Directory = cast("Directory", _OpeningDirectory(inner, pipeline, forms))
+        self.admin: Admin = cast("Admin", _SealingAdmin(inner, pipeline))
 
     @property
     def stream_hints(self) -> StreamHints:

@@ -36,7 +36,7 @@ PLUMBING = {
 }
 """What only the library's own parts ask of each other."""
 
-BYTES = {"Keys.generate", "DirectoryStorage.get"}
+BYTES = {"Keys.generate", "DirectoryStorage.get", "S3Storage.get"}
 """What is bytes for its users as well."""
 
 EXPORTS = {"Client.export_history"}

@@ -256,8 +256,10 @@ class Link:
 
     def leave(self, node_id: str) -> None:
         def leave() -> None:
-            self._store.leave(node_id)
-            self._world.ownership_changed()
+            try:
+                self._store.leave(node_id)
+            finally:  # without an answer it may be committed as well
+                self._world.ownership_changed()
 
         self._do(leave)
 
@@ -266,9 +268,12 @@ class Link:
 
     def sweep(self, limit: int = 256) -> int:
         def sweep() -> int:
-            swept = self._store.sweep(limit)
-            if swept:
-                self._world.ownership_changed(swept=True)
+            swept = 1
+            try:
+                swept = self._store.sweep(limit)
+            finally:  # a part of it may be committed where another part has failed
+                if swept:
+                    self._world.ownership_changed(swept=True)
             return swept
 
         return self._do(sweep)

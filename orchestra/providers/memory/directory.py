@@ -125,7 +125,7 @@ class MemoryDirectory:
             found = self._database.messages_of(instance_id, self._dialect, after)
             aside = self._database.aside_of(instance_id, after)
         unread = [one for one in found if one.queue is not None]
-        return list(in_order(aside, unread)[:limit])
+        return list(in_order(unread, aside)[:limit])
 
     def schedule(self, schedule_id: str, slots: int = 20) -> ScheduleRecord | None:
         with self._database.guard:

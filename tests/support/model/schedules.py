@@ -143,4 +143,4 @@ def _runs(world: ModelWorld, dialect: Dialect, row: ScheduleRow) -> tuple[Follow
                     ending=instance.row.cancel is not None,
                 )
         runs.append(run)
-    return tuple(runs)
+    return tuple(sorted(runs, key=lambda run: (run.slot.slot, run.slot.cause)))

@@ -31,7 +31,6 @@ from orchestra import (
     activity_context,
 )
 from orchestra.providers import from_url
-from orchestra.testing.postgres import postgres_server
 
 PATIENCE = 60.0
 TAKES = 0.5
@@ -146,6 +145,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.directory) as folder, ExitStack() as stack:
             store = str(Path(folder) / "store.db")
             if options.postgres:
+                # Not where the working processes would import it too: their start is measured.
+                from orchestra.testing.postgres import postgres_server  # noqa: PLC0415
+
                 store = stack.enter_context(postgres_server(options.directory)).dsn
             rounds.append(measure(Path(folder), store, options.instances))
     print(

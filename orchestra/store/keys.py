@@ -1,16 +1,19 @@
 """Which keys stored values need, and what is stored outside: facts of the headers of sealed values.
 
 A :class:`Source` is a column with sealed values. For each there is an index of the sealed ones
-alone, by key and instance. It costs nothing where no value is sealed. The sources are the same in
-every store; a provider renders :func:`list_ids` in its own dialect.
+alone, by key and instance. Where no value is sealed they are empty, and cost a write their
+conditions. The sources are the same in every store; a provider writes its own statements.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-__all__ = ["SOURCES", "KeyUse", "Needs", "Source"]
+from orchestra.codec.sealed import LONGEST_KEY_ID
+
+__all__ = ["SOURCES", "KeyUse", "Needs", "Source", "key_uses"]
 
 Needs = Literal["open", "lap", "lives", "kept"]
 """Whether code of an instance must read a value: as long as the instance is open (``open``); as
@@ -20,7 +23,9 @@ long as its lap goes on (``lap``); always (``lives``); or never, as people alone
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A column whose values may be sealed. ``lap`` restricts it to laps that are open, or not."""
+    """A column whose values may be sealed. ``is_open_lap`` restricts it to laps that are open, or
+    that are closed.
+    """
 
     table: str
     column: str
@@ -70,3 +75,30 @@ class KeyUse:
     source: Source
     ids: tuple[tuple[str, bool], ...]
     more: bool
+
+
+def key_uses(
+    statements: Iterable[tuple[Source, str, str]],
+    limit: int,
+    read: Callable[..., Sequence[tuple[Any, ...]]],
+) -> list[KeyUse]:
+    """Return which instances need which keys.
+
+    Args:
+        statements: for each source the statement of the key behind one, and the statement of the
+            first so many ids with a key.
+        limit: how many ids of each key and source are told.
+        read: runs a statement with its values.
+    """
+    found: list[KeyUse] = []
+    for source, next_key, ids in statements:
+        key = b""
+        while rows := read(next_key, key):
+            key = bytes(rows[0][0])
+            if not key.strip(b"\0"):
+                continue  # compressed, and not encrypted
+            having = read(ids, key, limit + 1)
+            told = tuple((one, bool(needed)) for one, needed in having[:limit])
+            name = key[:LONGEST_KEY_ID].rstrip(b"\0").decode("ascii", "replace")
+            found.append(KeyUse(name, source, told, len(having) > limit))
+    return found

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.codec.sealed import LONGEST_KEY_ID
 from orchestra.providers.postgres.calls import Calls
-from orchestra.store.keys import SOURCES, KeyUse, Source
+from orchestra.store.keys import SOURCES, KeyUse, Source, key_uses
 
 __all__ = ["read_external", "read_keys"]
 
@@ -62,18 +61,7 @@ _EXTERNAL: Final = " UNION ALL ".join(
 
 def read_keys(calls: Calls, limit: int) -> list[KeyUse]:
     """Return which instances need which keys, up to a number of each key and source."""
-    found: list[KeyUse] = []
-    for source, next_key, ids in _STATEMENTS:
-        key = b""
-        while rows := calls.read(next_key, key):
-            key = bytes(rows[0][0])
-            if not key.strip(b"\0"):
-                continue  # compressed, and not encrypted
-            rows = calls.read(ids, key, limit + 1)
-            told = tuple((one, bool(needed)) for one, needed in rows[:limit])
-            name = key[:LONGEST_KEY_ID].rstrip(b"\0").decode("ascii", "replace")
-            found.append(KeyUse(name, source, told, len(rows) > limit))
-    return found
+    return key_uses(_STATEMENTS, limit, calls.read)
 
 
 def read_external(calls: Calls) -> set[bytes]:

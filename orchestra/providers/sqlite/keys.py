@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
-from orchestra.codec.sealed import LONGEST_KEY_ID
-from orchestra.store.keys import SOURCES, KeyUse, Source
+from orchestra.store.keys import SOURCES, KeyUse, Source, key_uses
 
 __all__ = ["read_external", "read_keys"]
 
@@ -63,18 +62,11 @@ _EXTERNAL: Final = tuple(
 
 def read_keys(connection: sqlite3.Connection, limit: int) -> list[KeyUse]:
     """Return which instances need which keys, up to a number of each key and source."""
-    found: list[KeyUse] = []
-    for source, next_key, ids in _STATEMENTS:
-        key = b""
-        while (row := connection.execute(next_key, (key,)).fetchone()) is not None:
-            key = bytes(row[0])
-            if not key.strip(b"\0"):
-                continue  # compressed, and not encrypted
-            rows = connection.execute(ids, (key, limit + 1)).fetchall()
-            told = tuple((one, bool(needed)) for one, needed in rows[:limit])
-            name = key[:LONGEST_KEY_ID].rstrip(b"\0").decode("ascii", "replace")
-            found.append(KeyUse(name, source, told, len(rows) > limit))
-    return found
+
+    def read(statement: str, *values: bytes | int) -> list[tuple[Any, ...]]:
+        return connection.execute(statement, values).fetchall()
+
+    return key_uses(_STATEMENTS, limit, read)
 
 
 def read_external(connection: sqlite3.Connection) -> set[bytes]:

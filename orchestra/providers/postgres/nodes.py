@@ -113,7 +113,7 @@ class Nodes:
         ]
 
     def _is_gone(self, host: str, pid: int, processes: str) -> bool:
-        """Return whether the process certainly has ended. Nobody knows of another host's."""
+        """Return whether the process certainly has ended; of another host's it is never certain."""
         return (
             processes != ""
             and any(

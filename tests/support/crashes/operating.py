@@ -97,21 +97,25 @@ async def _operate(
             workers = [await workforce.begin(), await workforce.begin()]
             for worker in workers:
                 await worker.ready()
-            for cycle in range(cycles):
-                async with anyio.create_task_group() as group:
-                    group.start_soon(
-                        _lose_an_operator, workforce, random, WAYS[cycle % len(WAYS)], outcome
-                    )
-                    await anyio.sleep(0.1 + random.random() * 0.4)
-                    random.shuffle(workers)
-                    if cycle % 3 == 1:
-                        await stop(workers[0], workers[1], cycle)
-                    else:
-                        await workers[0].kill()
-                        await anyio.sleep(random.random() * 0.3)
-                        workers[0] = await workforce.begin()
-                        await workers[0].ready()
-                        outcome.counts["workers killed"] += 1
+            async with anyio.create_task_group() as working:
+                # A worker stops at its next write, and operators that have died give it none.
+                working.start_soon(traffic.keep_busy, 2)
+                for cycle in range(cycles):
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(
+                            _lose_an_operator, workforce, random, WAYS[cycle % len(WAYS)], outcome
+                        )
+                        await anyio.sleep(0.1 + random.random() * 0.4)
+                        random.shuffle(workers)
+                        if cycle % 3 == 1:
+                            await stop(workers[0], workers[1], cycle)
+                        else:
+                            await workers[0].kill()
+                            await anyio.sleep(random.random() * 0.3)
+                            workers[0] = await workforce.begin()
+                            await workers[0].ready()
+                            outcome.counts["workers killed"] += 1
+                traffic.stopping = True
             last = await workforce.begin_operator("--seed", str(random.random()))
             await last.ready()
             last.signal(signal.SIGUSR2)

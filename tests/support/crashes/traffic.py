@@ -205,12 +205,13 @@ class Traffic:
         async with anyio.create_task_group() as group:
             for number in range(listeners):
                 group.start_soon(self._talk, None if number % 2 else self._random.randint(10, 60))
-            group.start_soon(self._keep_busy, at_once)
+            group.start_soon(self.keep_busy, at_once)
             group.start_soon(self._end_some)
             for _ in range(askers):
                 group.start_soon(self._ask)
 
-    async def _keep_busy(self, at_once: int) -> None:
+    async def keep_busy(self, at_once: int) -> None:
+        """Start what ends by itself until ``stopping``, so that so many run at a time."""
         while not self.stopping:
             try:
                 busy = len([one for one in self.open_instances() if not one.startswith("listen")])

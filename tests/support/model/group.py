@@ -251,7 +251,8 @@ class Group:
                 expires_at=expires_at,
             )
         before = self._instances[write.instance_id].activities
-        streams = without_journals(instance.streams, before, instance.activities)
+        completed = {(state.execution, one) for one in write.completed} if is_open else set()
+        streams = without_journals(instance.streams, before, instance.activities, completed)
         streams = publish(streams, write.incarnation, write.published, write.stream_bounds)
         instance = restore(replace(instance, streams=streams), write.restored)
         if write.prune is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestra.store.changes import Publish
@@ -104,11 +104,16 @@ def without_journals(
     streams: Mapping[str, ModelStream],
     before: Mapping[tuple[int, int], ActivityRow],
     after: Mapping[tuple[int, int], ActivityRow],
+    completed: Collection[tuple[int, int]],
 ) -> Mapping[str, ModelStream]:
-    """Return the streams without the journals of activities whose rows have gone."""
+    """Return the streams without the journals of activities whose rows have gone.
+
+    ``completed``: these were removed, also where the same write put a row in their place.
+    """
     gone = {
         f"orchestra:journal/{execution}/{event_id}"
         for (execution, event_id), row in before.items()
-        if (execution, event_id) not in after and row.heartbeat is not None
+        if ((execution, event_id) not in after or (execution, event_id) in completed)
+        and row.heartbeat is not None
     }
     return {name: stream for name, stream in streams.items() if name not in gone}

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, cast
+from functools import cache
+from typing import Any, Final, cast
 
 from orchestra.client.values import Unreadable
 from orchestra.codec import MASK, Secret
@@ -18,6 +19,9 @@ from orchestra.versions import Exact, Latest, Range, UnknownPolicy
 
 __all__ = ["jsonable"]
 
+_JSON_TYPES: Final = frozenset({type(None), bool, int, float, str})
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+
 
 def jsonable(value: Any) -> Any:
     """Return a value in its JSON form.
@@ -26,6 +30,12 @@ def jsonable(value: Any) -> Any:
     durations are seconds, enumerations are their values, policies are their text, specs of
     schedules are as they are stored, and exceptions have their type and message.
     """
+    if type(value) in _JSON_TYPES:  # nearly all values of a long list
+        return value
+    return _contained(value) if type(value) in _CONTAINERS else _converted(value)
+
+
+def _converted(value: Any) -> Any:
     match value:
         case None | bool() | int() | float():
             return value.value if isinstance(value, Enum) else value
@@ -50,18 +60,25 @@ def jsonable(value: Any) -> Any:
         case BaseException():
             return {"type": type(value).__name__, "message": str(value)}
         case Mapping():
-            known = cast("Mapping[Any, Any]", value)
-            return {str(key): jsonable(one) for key, one in known.items()}
+            return _contained(cast("Mapping[Any, Any]", value))
         case bytes():
             return value.hex()
         case _:
             pass
     if is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: jsonable(getattr(value, field.name))
-            for field in fields(value)
-            if not field.name.startswith("_")
-        }
+        return {name: jsonable(getattr(value, name)) for name in _public_fields(type(value))}
     if isinstance(value, Iterable):
-        return [jsonable(one) for one in cast("Iterable[Any]", value)]
+        return _contained(cast("Iterable[Any]", value))
     return str(value)
+
+
+def _contained(value: Iterable[Any]) -> Any:
+    if isinstance(value, Mapping):
+        known = cast("Mapping[Any, Any]", value)
+        return {str(key): jsonable(one) for key, one in known.items()}
+    return [jsonable(one) for one in value]
+
+
+@cache
+def _public_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if not field.name.startswith("_"))

@@ -57,7 +57,14 @@ from orchestra.store.changes import (
 )
 from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune
 from orchestra.store.instances import ParentLink
-from orchestra.store.kinds import CONTROL_LEVEL, THIS_LIBRARY, Dialect, ExecutionEnd, Status
+from orchestra.store.kinds import (
+    CONTROL_LEVEL,
+    THIS_LIBRARY,
+    Dialect,
+    ExecutionEnd,
+    HoldKind,
+    Status,
+)
 from orchestra.store.outcomes import (
     Appended,
     Claimed,
@@ -68,7 +75,7 @@ from orchestra.store.outcomes import (
     Started,
     StartExists,
 )
-from orchestra.store.queries import InstanceQuery
+from orchestra.store.queries import InstanceQuery, Order, Standing, Target
 from orchestra.store.tasks import ActivityRow
 from tests.support.contract.shorthand import (
     KIND,
@@ -401,7 +408,7 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     ):  # fmt: skip
         other.execute(f"DROP INDEX {index}")
     for table, columns in {
-        "instance": ("paused", "boundary_due", "not_before", "hold_kind"),
+        "instance": ("paused", "boundary_due", "not_before", "hold_kind", "changed_at"),
         "instance_detail": ("operator_hold", "nudge"),
         "execution": ("request_id", "patches", "rewind"),
         "activity": ("paused",),
@@ -1393,9 +1400,11 @@ class Undo(Exception):
     """Ends a transaction that was only to be looked at."""
 
 
-def explained(provider, statement, *values, how="ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON"):
-    """Return the nodes of the plan that a statement is executed with on the engine's connection;
-    its effect is undone.
+def explained(
+    provider, statement, *values, how="ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON", calls=None
+):
+    """Return the nodes of the plan that a statement is executed with on the engine's connection, or
+    on one of other calls; its effect is undone.
     """
     plans = []
 
@@ -1408,7 +1417,7 @@ def explained(provider, statement, *values, how="ANALYZE, BUFFERS, TIMING OFF, F
         raise Undo
 
     with pytest.raises(Undo):
-        provider.store._calls.transaction(work)
+        (calls or provider.store._calls).transaction(work)
     plan = plans[0] if not isinstance(plans[0], (str, bytes)) else json.loads(plans[0])
 
     def nodes(node):
@@ -1560,6 +1569,67 @@ def test_due_boundaries_and_waiting_routes_are_found_at_a_cost_that_parked_insta
         for name, (statement, *values) in reads.items():
             pages[name].append(pages_of(explained(provider, statement, *values)))
     assert all(many <= 2 * few + 40 for few, many in pages.values()), pages
+
+
+SEEN = """
+    INSERT INTO instance_detail (instance_id, request_id, created_by)
+    SELECT i.instance_id, i.instance_id, '' FROM instance i ON CONFLICT DO NOTHING;
+    UPDATE instance SET opened = instance_id NOT LIKE '%0', held = instance_id LIKE '%0',
+        hold_kind = CASE WHEN instance_id LIKE '%0' THEN 'error' END WHERE instance_id LIKE 'parked%';
+    UPDATE execution SET fingerprint = CASE WHEN instance_id LIKE '%0' THEN NULL ELSE fingerprint END
+        WHERE instance_id LIKE 'parked%';
+    INSERT INTO label SELECT instance_id, 'plan', 'free' FROM instance WHERE instance_id LIKE '%0' ON CONFLICT DO NOTHING;
+    INSERT INTO execution (
+        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
+        state_encoding, created_at, closed_at, end_kind, event_count, byte_count)
+    SELECT 'i', n, 'watch', '1.0.0', '', 'policy', 'n1', 1, '', 1, n, n, 3, 0, 0
+    FROM generate_series(2, (SELECT count(*) FROM instance)) n ON CONFLICT DO NOTHING;
+"""
+
+
+def test_a_page_of_a_list_and_one_instance_cost_what_they_show_however_much_there_is(
+    provider, other
+):
+    begin(provider)
+    (parked,) = provider._kinds.make_sure_of([OTHER_KIND]).values()
+    dialect = Dialect(THIS_LIBRARY)
+
+    def listed(**conditions):
+        statement = Statement.listing(InstanceQuery(limit=11, **conditions), dialect)
+        return statement.text, *statement.values
+
+    pending = InstanceQuery(standings=(Standing.PENDING,), statuses=(Status.OPEN,))
+    counted = Statement.counting(pending, dialect, ("name", "version"), 100)
+    to = (Target(kinds=(OTHER_KIND,), version="1.0.0"),)
+    reads = {
+        "newest": listed(),
+        "latest change": listed(order=Order.LATEST_CHANGE),
+        "earliest change": listed(order=Order.EARLIEST_CHANGE),
+        "latest change of a name": listed(order=Order.LATEST_CHANGE, name=OTHER_KIND.name),
+        "held by a cause": listed(holds=(HoldKind.ERROR,)),
+        "leading to a version": listed(targets=to),
+        "a loop of many laps": (sql.READ_RECORD, "i"),
+    }
+    # These look at an index of what is held, and at executions that have not begun.
+    shares = {
+        "held, by id": listed(holds=(HoldKind.ERROR,), order=Order.ID),
+        "not begun, by name": (counted.text, *counted.values),
+    }
+    pages: dict[str, list[int]] = {name: [] for name in reads | shares}
+    for count in (100, 30_000):
+        other.execute(PARK, (f"parked {count} ", parked, None, 10**17, count))
+        other.execute(OPEN, (f"parked {count} ", count))
+        with psycopg.ClientCursor(other) as cursor:
+            cursor.execute(SEEN)
+        other.execute("VACUUM ANALYZE instance, instance_detail, execution, label")
+        for name, (statement, *values) in (reads | shares).items():
+            nodes = explained(provider, statement, *values, calls=provider.directory._calls)
+            pages[name].append(pages_of(nodes))
+    # Each row of a page takes some twenty pages of the database: its tables' and their indexes'.
+    assert max(many for name, (_, many) in pages.items() if name in reads) <= 400, pages
+    # One of ten instances is held, and has not begun.
+    assert max(many for name, (_, many) in pages.items() if name in shares) <= 3_600, pages
+    assert provider.directory._calls.read("SHOW jit") == [("off",)]
 
 
 def test_a_census_looks_at_kinds_and_groups_and_stays_flat_as_parked_instances_grow(

@@ -59,22 +59,40 @@ _SUMMARY: Final = f"""
     CASE WHEN octet_length(i.summary) > 1 AND get_byte(i.summary, 0) = 123
     THEN {_json("i.summary")} -> 'w' ELSE '[]'::json END"""
 _IS_CURRENT: Final = "coalesce(x.closed_at, 0) = 0"
-# Each kind is probed for executions without code: the index has those that have not begun first.
-_IS_UNOPENED: Final = (
-    "i.status = 0 AND NOT i.opened AND i.instance_id IN (SELECT x.instance_id "
-    "FROM (SELECT DISTINCT name, version FROM @kind) n JOIN @execution x ON x.name = n.name "
-    f"AND x.version = n.version AND coalesce(x.fingerprint, '') = '' AND {_IS_CURRENT})"
+# Instances that have not begun, and that nothing holds. Each kind is probed for executions without
+# code: the index has those that have not begun first. EXCEPT drops held ones by an index alone; an
+# array is read in the order of the key.
+_IS_PENDING: Final = (
+    "i.status = 0 AND NOT i.opened AND NOT i.held AND i.execution = 1 AND i.instance_id = ANY(ARRAY("
+    "SELECT x.instance_id FROM (SELECT DISTINCT name, version FROM @kind) n JOIN @execution x "
+    "ON x.name = n.name AND x.version = n.version AND coalesce(x.fingerprint, '') = '' "
+    f"AND {_IS_CURRENT} AND x.execution = 1 "
+    "EXCEPT SELECT h.instance_id FROM @instance h WHERE h.held))"
 )
-_SORTED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
+_CHANGED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})
+_IS_OWNED: Final = "i.owner IS NOT NULL"
+# The index on changes has only these; each step of an owner would cost it a write.
+_IS_FREE: Final = "i.changed_at IS NOT NULL"
 _NEEDS_DETAIL: Final = re.compile(r"\bd\.")
+_NEEDS_KIND: Final = re.compile(r"\bk\.")
 
 
 def _both(instant: str, direction: str) -> str:
     return f"{instant}{direction}, i.instance_id{direction}"
 
 
+def _instant(order: Order, arm: str | None = None) -> str | None:
+    """Return the column that an order has before the ids, in the part that an arm finds."""
+    if arm == _IS_FREE and order in _CHANGED:
+        return "i.changed_at"
+    return _ORDERED_BY.get(order)
+
+
 def _tables(text: str) -> str:
-    return sql.FROM_INSTANCES if _NEEDS_DETAIL.search(text) else sql.FROM_HOT_ROWS
+    """Return the tables that a text names. Without the kinds, an index alone can have all columns."""
+    if _NEEDS_DETAIL.search(text):
+        return sql.FROM_INSTANCES
+    return sql.FROM_HOT_ROWS if _NEEDS_KIND.search(text) else sql.FROM_HOT_ROWS_ALONE
 
 
 def _finds_held(query: InstanceQuery) -> bool:
@@ -88,6 +106,7 @@ class Statement:
     def __init__(self, query: InstanceQuery, dialect: Dialect) -> None:
         self._query = query
         self._dialect = dialect
+        self._by_label: str | None = None
         self.values: list[Any] = []
         self.text = ""
 
@@ -101,22 +120,21 @@ class Statement:
         self = cls(query, dialect)
         columns = f"{sql.RECORD_COLUMNS}, {self._unserved_activity()}{sql.FROM_RECORDS}"
         direction = " DESC" if query.order.is_descending else ""
-        instant = _ORDERED_BY.get(query.order)
+        instant = _instant(query.order)
         limit = self._value("bigint", query.limit)
         order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
         arms = list(self._arms(label, is_list=True))
         if not arms:
             where = self._where()
         else:
-            named = f"SELECT {instant or '0'} AS at, i.instance_id AS id"
-            parts = [self._found(named, arm) for arm in arms]
+            parts = [self._places(arm) for arm in arms]
             # A few are read as a set and sorted: walking through the order for them takes long.
             is_set = label is not None or query.few
             by_place = f"ORDER BY at{direction}, id{direction} LIMIT {limit}"
             found = " UNION ALL ".join(
                 f"SELECT * FROM (SELECT * FROM ({part} OFFSET 0) AS s {by_place}) AS a{number}"
                 if is_set
-                else f"SELECT * FROM ({part} ORDER BY {order} LIMIT {limit}) AS a{number}"
+                else f"SELECT * FROM ({part} {by_place}) AS a{number}"
                 for number, part in enumerate(parts)
             )
             where = f" WHERE i.instance_id IN (SELECT id FROM ({found}) AS found {by_place})"
@@ -134,7 +152,7 @@ class Statement:
     ) -> Statement:
         """Return the statement that counts instances by groups."""
         self = cls(replace(query, after=None), dialect)
-        arms = list(self._arms(label, is_list=False)) or [None]
+        arms: list[str | None] = [*self._arms(label, is_list=False)] or [None]
         keys = [self._key(key) for key in group_by]
         if not keys:
             found = " UNION ALL ".join(self._found("SELECT 1", arm) for arm in arms)
@@ -143,8 +161,8 @@ class Statement:
             self.text = f"SELECT count(*), count(*) FROM ({found}) AS found"
             return self
         selected = "".join(f"{text} AS g{place}, " for place, text in enumerate(keys))
-        if arms == [None]:
-            where = self._where()
+        if len(arms) == 1:
+            where = self._where(arms[0])
         else:
             found = " UNION ALL ".join(self._found("SELECT i.instance_id", arm) for arm in arms)
             where = f" WHERE i.instance_id IN ({found})"
@@ -161,14 +179,19 @@ class Statement:
         """Return the statement that finds where a search of so many instances ends."""
         self = cls(query.bounds_of_order(), dialect)
         direction = " DESC" if query.order.is_descending else ""
-        instant = _ORDERED_BY.get(query.order)
+        arm = _IS_FREE if query.order in _CHANGED else None
+        instant = _instant(query.order, arm)
         order = f"i.instance_id{direction}" if instant is None else _both(instant, direction)
-        where = self._where()
+        where = self._where(arm)
         self.text = (
             f"SELECT {instant or '0'}, i.instance_id FROM @instance i{where} ORDER BY {order} "
             f"LIMIT 1 OFFSET {self._value('bigint', number - 1)}"
         )
         return self
+
+    def _places(self, arm: str) -> str:
+        instant = _instant(self._query.order, arm)
+        return self._found(f"SELECT {instant or '0'} AS at, i.instance_id AS id", arm)
 
     def _found(self, selected: str, arm: str | None) -> str:
         where = self._where(arm)
@@ -181,11 +204,12 @@ class Statement:
         """
         query = self._query
         if query.has_key_set:
-            if is_list and query.order in _SORTED:
-                yield "true"
+            if is_list and query.order in _CHANGED:
+                yield "true"  # sort the ids alone, and read the rest of one page
         elif _finds_held(query):
             yield from self._held_arms()
         elif label is not None:
+            self._by_label = label
             values = self._value("text", label), self._value("text", query.labels[label])
             yield (
                 "i.instance_id IN (SELECT f.instance_id FROM @label f WHERE f.key = "
@@ -194,11 +218,10 @@ class Statement:
         elif query.few:
             yield from self._few_arms()
         elif query.standings == (Standing.PENDING,) and query.statuses == (Status.OPEN,):
-            yield f"{_IS_UNOPENED} AND i.execution = 1"
-        elif is_list and query.order in _SORTED:
-            # No index has this order: it would cost each step of each instance a write. Sort the
-            # ids alone, and read the rest of one page.
-            yield "true"
+            yield _IS_PENDING
+        elif is_list and query.order in _CHANGED:
+            yield _IS_FREE
+            yield _IS_OWNED
 
     def _few_arms(self) -> Iterable[str]:
         query = self._query
@@ -226,8 +249,7 @@ class Statement:
         """
         query = self._query
         asked = frozenset(HoldKind) if query.holds is None else frozenset(query.holds)
-        among = "" if query.holds is None else f" AND i.hold_kind = ANY({self._forms(query.holds)})"
-        yield f"i.held{among}"
+        yield "i.held" if query.holds is None else f"i.held AND {self._is_held_by(query.holds)}"
         free = "i.status = 0 AND NOT i.held"
         if query.unserved and HoldKind.VERSION_MISSING in asked:
             yield f"{free} AND {self._of_kinds(query.unserved)}"
@@ -240,6 +262,14 @@ class Statement:
     def _and_served(self) -> str:
         unserved = self._query.unserved
         return f" AND NOT {self._of_kinds(unserved)}" if unserved else ""
+
+    def _is_held_by(self, holds: Iterable[HoldKind]) -> str:
+        forms = tuple(map(str, self._dialect.library.holds.forms(*holds)))
+        if len(forms) == 1:
+            # The server reads the index on holds in the order of the list for one value, and for an
+            # array it does not.
+            return f"i.hold_kind = {self._value('text', forms[0])}"
+        return f"i.hold_kind = ANY({self._value('text[]', Texts(forms))})"
 
     def _forms(self, holds: Iterable[HoldKind]) -> str:
         forms = Texts(map(str, self._dialect.library.holds.forms(*holds)))
@@ -268,7 +298,7 @@ class Statement:
             *(self._of_hold() if arm is None or not _finds_held(self._query) else ()),
             *self._of_future(),
             *self._of_origin(),
-            *self._of_time(),
+            *self._of_time(arm),
         ]
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
@@ -326,6 +356,8 @@ class Statement:
         if query.id_prefix:
             yield f"i.instance_id LIKE {self._value('text', _escaped(query.id_prefix) + '%')}"
         for key, value in query.labels.items():
+            if key == self._by_label:
+                continue  # the arm has found it
             yield (
                 "EXISTS (SELECT 1 FROM @label l WHERE l.instance_id = i.instance_id"
                 f" AND l.key = {self._value('text', key)} AND l.value = "
@@ -348,17 +380,18 @@ class Statement:
         if query.parent_execution is not None:
             yield f"d.parent_execution = {self._value('bigint', query.parent_execution)}"
 
-    def _of_time(self) -> Iterable[str]:
+    def _of_time(self, arm: str | None) -> Iterable[str]:
         query = self._query
+        changed = _instant(Order.LATEST_CHANGE, arm)
         for condition, bound in (
             ("i.created_at >=", query.created_from),
             ("i.created_at <", query.created_until),
-            ("i.updated_at >=", query.updated_from),
-            ("i.updated_at <", query.updated_until),
+            (f"{changed} >=", query.updated_from),
+            (f"{changed} <", query.updated_until),
         ):
             if bound is not None:
                 yield f"{condition} {self._value('bigint', bound)}"
-        ordered_by = _ORDERED_BY.get(query.order)
+        ordered_by = _instant(query.order, arm)
         beyond, within = ("<", ">=") if query.order.is_descending else (">", "<=")
         for place, comparison in ((query.after, beyond), (query.until, within)):
             if place is None:

@@ -61,7 +61,6 @@ _PLANS: Final[Mapping[str, str]] = {
     "enable_mergejoin": "off",
     "random_page_cost": "1",
     "plan_cache_mode": "force_generic_plan",
-    "jit": "off",
 }
 
 _DURABLE: Final = ("on", "remote_apply")
@@ -297,6 +296,9 @@ class Connector:
             "lock_timeout": _milliseconds(settings.lock_seconds),
             "idle_in_transaction_session_timeout": _milliseconds(settings.statement_seconds),
             "default_transaction_isolation": "read committed",
+            # No statement runs long enough to be worth compiling. A wrong estimate would have the
+            # read of one instance compiled, which takes hundreds of times as long as the read.
+            "jit": "off",
             **(_PLANS if planned else {}),
         }
 

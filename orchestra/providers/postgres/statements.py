@@ -942,13 +942,17 @@ RECORD_COLUMNS: Final = f"""
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
         ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at,
         (SELECT count(*) FROM @set_aside a WHERE a.instance_id = i.instance_id), d.schedule_id, d.schedule_tick"""
-FROM_HOT_ROWS: Final = """
-    FROM @instance i
+FROM_HOT_ROWS_ALONE: Final = """
+    FROM @instance i"""
+FROM_HOT_ROWS: Final = f"""{FROM_HOT_ROWS_ALONE}
     JOIN @kind k ON k.kind_id = i.kind"""
 FROM_INSTANCES: Final = f"""{FROM_HOT_ROWS}
     JOIN @instance_detail d ON d.instance_id = i.instance_id"""
+# OFFSET 0 keeps the planner from deriving x.instance_id = d.instance_id: in a store with a long loop
+# it has read all executions of the loop for that, and dropped all but one.
 FROM_RECORDS: Final = f"""{FROM_INSTANCES}
-    JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+    CROSS JOIN LATERAL (
+        SELECT * FROM @execution e WHERE e.instance_id = i.instance_id AND e.execution = i.execution OFFSET 0) AS x"""
 READ_RECORD: Final = f"{RECORD_COLUMNS}, NULL::text[]{FROM_RECORDS} WHERE i.instance_id = $1::text"
 
 

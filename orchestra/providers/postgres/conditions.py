@@ -59,14 +59,19 @@ _SUMMARY: Final = f"""
     CASE WHEN octet_length(i.summary) > 1 AND get_byte(i.summary, 0) = 123
     THEN {_json("i.summary")} -> 'w' ELSE '[]'::json END"""
 _IS_CURRENT: Final = "coalesce(x.closed_at, 0) = 0"
-# Instances that have not begun, and that nothing holds. Each kind is probed for executions without
-# code: the index has those that have not begun first. EXCEPT drops held ones by an index alone; an
-# array is read in the order of the key.
+# Instances that have not begun, and that nothing holds. Each kind with a free open instance, as the
+# tally knows, is probed for executions without code: the index has those that have not begun first.
+# EXCEPT drops held ones by an index alone; an array is read in the order of the key.
+_HAS_FREE: Final = (
+    "kind_id IN (SELECT t.kind FROM (SELECT kind, number FROM @tally WHERE status = 0 AND NOT held "
+    "UNION ALL SELECT kind, number FROM @tally_change WHERE status = 0 AND NOT held) AS t "
+    "GROUP BY t.kind HAVING sum(t.number) > 0)"
+)
 _IS_PENDING: Final = (
     "i.status = 0 AND NOT i.opened AND NOT i.held AND i.execution = 1 AND i.instance_id = ANY(ARRAY("
-    "SELECT x.instance_id FROM (SELECT DISTINCT name, version FROM @kind) n JOIN @execution x "
-    "ON x.name = n.name AND x.version = n.version AND coalesce(x.fingerprint, '') = '' "
-    f"AND {_IS_CURRENT} AND x.execution = 1 "
+    f"SELECT x.instance_id FROM (SELECT DISTINCT name, version FROM @kind WHERE {_HAS_FREE}) n "
+    "JOIN @execution x ON x.name = n.name AND x.version = n.version "
+    f"AND coalesce(x.fingerprint, '') = '' AND {_IS_CURRENT} AND x.execution = 1 "
     "EXCEPT SELECT h.instance_id FROM @instance h WHERE h.held))"
 )
 _CHANGED: Final = frozenset({Order.LATEST_CHANGE, Order.EARLIEST_CHANGE})

@@ -464,6 +464,7 @@ class Client:
         *,
         order_by: OrderBy | str = OrderBy.NEWEST,
         limit: int = 100,
+        search_limit: int | None = None,
         **conditions: Unpack[Conditions],
     ) -> AsyncGenerator[InstanceChange]:
         """Yield the changes of a list, as :meth:`list_instances` shows it: what has entered it,
@@ -472,11 +473,15 @@ class Client:
         Changes are coalesced, as by :meth:`watch`. Only the first ``limit`` instances of the order
         are watched, and kept in memory. It never ends by itself.
 
+        Args:
+            search_limit: how many instances each look at the list searches, at most, as for
+                :meth:`list_instances`: what lies behind them is not in the list. By default all.
+
         Raises:
             InvalidArgument: as :meth:`list_instances` does.
         """
         chosen = selected(selection, conditions)
-        return watch_instances(self._access, self._selecting, chosen, order_by, limit)
+        return watch_instances(self._access, self._selecting, chosen, order_by, limit, search_limit)
 
     async def count_instances(
         self,

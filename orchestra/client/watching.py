@@ -62,6 +62,7 @@ async def watch_instances(
     selection: Selection,
     order_by: OrderBy | str,
     limit: int,
+    search_limit: int | None,
 ) -> AsyncGenerator[InstanceChange]:
     """Yield the changes of a list; see :meth:`Client.watch_instances`."""
     check_limit(limit)
@@ -69,7 +70,7 @@ async def watch_instances(
     pause = _SHORTEST
     with access.port.watch_changes(None) as changes:
         while True:
-            page = await selecting.find(selection, order_by, limit, None)
+            page = await selecting.find(selection, order_by, limit, None, search_limit)
             found = {info.instance_id: info for info in page.items}
             news = [
                 InstanceChange(instance_id, "left", None)

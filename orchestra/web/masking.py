@@ -75,7 +75,7 @@ class MaskedClient:
     async def list_instances(self, *arguments: Any, **options: Any) -> InstancePage:
         """Return a page of instances."""
         page = await self._client.list_instances(*arguments, **options)
-        return InstancePage(tuple(map(_instance, page.items)), page.next_page)
+        return replace(page, items=tuple(map(_instance, page.items)))
 
     async def list_executions(self, instance_id: str, **options: int) -> tuple[ExecutionInfo, ...]:
         """Return the laps of an instance."""

@@ -147,6 +147,21 @@ def test_a_page_says_where_the_next_one_begins(run):
     assert (ids(out), err) == (["watch-2"], "")
 
 
+def test_a_search_that_ends_at_its_limit_says_so_and_goes_on(run):
+    search = ("ls", "--order-by", "id", "--not-pinned", "--search-limit", "2")
+    _, out, err = run(*search)
+    assert ids(out) == ["fails-1", "watch-1"]
+    assert err.startswith("searched 2 instances; go on: --page ")
+    _, out, err = run(*search, "--page", err.split()[-1])
+    assert (ids(out), err) == (["watch-2"], "")
+    _, out, err = run("ls", "--held", "crashing", "--not-pinned", "--search-limit", "1")
+    assert (out, err) == ("", "no instance\n")
+    _, out, err = run("ls", "--id-prefix", "w", "--order-by", "newest", "--search-limit", "1")
+    first, second = err.splitlines()
+    assert (out, first) == ("", "no instance among 1")
+    assert second.startswith("searched 1 instances; go on: --page ")
+
+
 def test_instances_are_counted_by_groups(run):
     assert run("count")[1].split() == ["COUNT", "3"]
     counted = run("count", "--by", "name", "--by", "status")[1].splitlines()

@@ -125,6 +125,12 @@ async def test_a_search_has_a_limit(tmp_path):
         assert len(whole.items) == 6, "an index finds it"
         with pytest.raises(InvalidArgument, match="search_limit"):
             await client.list_instances(search_limit=0)
+        watch = client.watch_instances(id_prefix="w", order_by="oldest", search_limit=2)
+        assert [(await anext(watch)).instance_id for _ in range(2)] == ["w-0", "w-1"]
+        await client.terminate("w-0")
+        changed = await anext(watch)
+        assert (changed.instance_id, changed.change) == ("w-0", "changed")
+        await watch.aclose()
 
 
 async def test_a_count_stops_where_the_caller_says():

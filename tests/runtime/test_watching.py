@@ -236,6 +236,8 @@ class TestLists:
 
     async def test_what_cannot_be_watched_is_refused(self):
         async with virtual(Database(), idle) as env:
+            with pytest.raises(InvalidArgument, match="search_limit"):
+                await anext(env.client.watch_instances(search_limit=0))
             with pytest.raises(InvalidArgument):
                 await anext(env.client.watch_instances(limit=0))
             with pytest.raises(InvalidArgument):

@@ -8,11 +8,20 @@ import anyio
 import httpx
 import pytest
 
-from orchestra import Every, Failure, InvalidArgument, OrchestrationRegistry, Schedule, Start
+from orchestra import (
+    Every,
+    Failure,
+    InstancePage,
+    InvalidArgument,
+    OrchestrationRegistry,
+    Schedule,
+    Start,
+)
 from orchestra.client.values import Unreadable
 from orchestra.testing import TestRuntime
 from orchestra.web import Principal, Role, create_app
 from orchestra.web.event_streams import EventStream, event
+from orchestra.web.masking import MaskedClient
 from tests.support.web import reach, submit
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +166,17 @@ READS = [
     ("GET", "/versions", None),
     ("GET", "/nodes", None),
 ]
+
+
+async def test_a_viewer_is_told_that_a_search_has_ended_at_its_limit():
+    class Searching:
+        schedules = None
+
+        async def list_instances(self, **_):
+            return InstancePage((), "1:w", 2)
+
+    page = await MaskedClient(Searching()).list_instances(search_limit=2)
+    assert page == InstancePage((), "1:w", 2)
 
 
 async def test_values_of_users_are_shown_only_to_those_who_may_reveal(env):

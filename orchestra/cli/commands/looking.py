@@ -19,6 +19,7 @@ from orchestra.client.history import HistoryEvent
 from orchestra.client.info import ExecutionInfo, InstanceInfo
 from orchestra.client.jsonable import jsonable
 from orchestra.client.selections import InstanceCount, InstanceCounts, OrderBy, Selection
+from orchestra.client.summaries import SEARCHED
 
 __all__ = [
     "LAPS",
@@ -86,14 +87,33 @@ def waits_text(info: InstanceInfo) -> str:
 )
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--page", help="Where the page before has ended: it says so on stderr.")
+@click.option(
+    "--search-limit",
+    type=click.IntRange(1),
+    default=SEARCHED,
+    show_default=True,
+    help="Look at so many instances where no index finds those of the selection.",
+)
 @on_store
-def ls(work: Work, selection: Selection, order_by: str, limit: int, page: str | None) -> None:
+def ls(
+    work: Work,
+    selection: Selection,
+    order_by: str,
+    limit: int,
+    page: str | None,
+    search_limit: int,
+) -> None:
     """List instances, the newest first."""
     found, at = work.look(
-        lambda client: client.list_instances(selection, order_by=order_by, limit=limit, page=page)
+        lambda client: client.list_instances(
+            selection, order_by=order_by, limit=limit, page=page, search_limit=search_limit
+        )
     )
-    work.output.records(found.items, instance_columns(at), "no instance")
-    if found.next_page is not None:
+    searched = "" if found.searched is None else f" among {found.searched:,}"
+    work.output.records(found.items, instance_columns(at), f"no instance{searched}")
+    if found.searched is not None:
+        work.output.say(f"searched {found.searched:,} instances; go on: --page {found.next_page}")
+    elif found.next_page is not None:
         work.output.say(f"more: --page {found.next_page}")
 
 

@@ -40,6 +40,8 @@ Include = Annotated[
     Query(description="what may be large: input, output, state, history; repeated, or with commas"),
 ]
 
+SearchLimit = Annotated[int, Query(ge=1, description="as in a search; of each look at the list")]
+
 
 @dataclass(frozen=True, slots=True)
 class WholeInstance(InstanceInfo):
@@ -292,16 +294,19 @@ async def watch_instances(
     selection: Annotated[str, Query(description="as in a search, as JSON")] = "{}",
     order_by: OrderBy = OrderBy.NEWEST,
     limit: Limit = 100,
+    search_limit: SearchLimit = SEARCHED,
 ) -> EventStream:
     """Stream the changes of a list as server-sent events: an instance has ``entered`` it, has
     ``changed`` in it, or has ``left`` it. It goes on until the reader leaves.
     """
     chosen = conditions_from_text(selection)
     # A condition that is none is a problem, and no stream.
-    await client.list_instances(chosen, order_by=order_by, limit=1)
+    await client.list_instances(chosen, order_by=order_by, limit=1, search_limit=search_limit)
 
     async def events() -> AsyncGenerator[bytes]:
-        async for change in client.watch_instances(chosen, order_by=order_by, limit=limit):
+        async for change in client.watch_instances(
+            chosen, order_by=order_by, limit=limit, search_limit=search_limit
+        ):
             info = None if change.info is None else shown(change.info)
             yield event({"instance_id": change.instance_id, "change": change.change, "info": info})
 

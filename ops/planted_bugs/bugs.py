@@ -1094,6 +1094,45 @@ BUGS: Final = (
         ),
     ),
     Bug(
+        "a refused start that runs",
+        "15: the first turn in a start's group names the life that the start would make, and is refused with the start",
+        (
+            Edit(
+                _DECISION,
+                "            or (row.incarnation, row.revision) != (write.incarnation, write.revision)\n",
+                "            or row.revision != write.revision\n",
+            ),
+        ),
+        (
+            Tests((_CONTRACT, "-k", "turn_of_a_refused_start")),
+            Tests(("tests/providers/test_memory_contract.py", "-k", "turn_of_a_refused_start")),
+        ),
+    ),
+    Bug(
+        "a turn that is written twice",
+        "15: a node takes no start under an id of which it has anything, so that a repeated start makes no second turn",
+        (
+            Edit(
+                "orchestra/engine/local_starts.py",
+                "            and self._ownership.is_unknown(start.instance_id)\n",
+                "",
+            ),
+        ),
+        (Tests(("tests/engine/test_local_starts.py", "-k", "runs_here_leaves_that_alone")),),
+    ),
+    Bug(
+        "a start that is sent again for an owner",
+        "15: a start whose reply was lost is sent again for nobody, as its first turn is not sent again",
+        (
+            Edit(
+                "orchestra/engine/in_flight.py",
+                "        sent.unknown += 1\n        _disown(sent)\n",
+                "        sent.unknown += 1\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_local_starts.py", "-k", "reply_to_both")),),
+    ),
+    Bug(
         "a sealed value bound to no place",
         "36: what is authenticated with a value holds its place, so that a moved value does not open",
         (

@@ -32,6 +32,7 @@ The runtime calls the cycle, and decides on which thread. Each word is a module:
 - ``activities``: the attempts that run here, for own instances and as tasks, and their ends until a
   write has recorded them.
 - ``claims`` and ``placement``: what the node takes on, and what it hands out, by its free places.
+- ``local_starts``: what this node's clients start, and this node takes before it is stored.
 - ``in_flight``: the group that is being committed, and how each outcome is handled.
 - ``membership``: the node among the others. ``store_time``: the store's clock. ``log_notices``:
   what the log says of single instances.

@@ -86,6 +86,8 @@ class Claims:
         self._is_wanted = True
         self._asked: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
         """The kinds and routes that the store was last asked about."""
+        self.is_behind = False
+        """Whether the last claim left instances or activities that are due."""
         self._due: int | None = None
         self._is_due_known = False
         self._pressing: int | None = None
@@ -217,7 +219,7 @@ class Claims:
 
     def claimed(self, *, more: bool) -> None:
         """Take in that a claim was answered. ``more``: there may be more at once."""
-        self._is_wanted = more
+        self._is_wanted = self.is_behind = more
         self._due, self._is_due_known = None, False
         self._pressing, self._is_pressing_known = None, False
 

@@ -22,6 +22,7 @@ from orchestra.engine.blocked_turns import (
 from orchestra.engine.claims import Claims
 from orchestra.engine.earlier_ends import EarlierEnds
 from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, Outcomes, refusal
+from orchestra.engine.local_starts import LocalStarts
 from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import (
     ActivityEnded,
@@ -197,6 +198,9 @@ class Engine:
             payloads,
         )
         self._claims = Claims(store, node, blocking, self.options.group, page)
+        self._local_starts = LocalStarts(
+            node.node_id, self._claims, self._ownership, self._recorder, self.options.max_owned // 2
+        )
         self._schedules = Schedules(
             store, node.node_id, self._in_flight.queue, self._recorder, inbox_limits, library
         )
@@ -279,8 +283,7 @@ class Engine:
             self._schedules.step(self.catalogue, now)
         except StoreError as error:
             self._read_error = error
-        if self._in_flight.add_waiting():
-            self._claims.want()  # what becomes ready here is claimed in the same transaction
+        self._take_waiting(now)
         if self._sessions.routes:
             self._claims.take_part(self._sessions.routes)
         try:
@@ -294,6 +297,20 @@ class Engine:
         if error is not None and not changes:
             raise error
         return changes
+
+    def _take_waiting(self, now: int) -> None:
+        """Put waiting changes into the group, with the first turns of what can begin here."""
+        is_full = self._in_flight.is_full or self._pressure.left > 0
+        added = self._in_flight.add_waiting()
+        begun = (
+            0
+            if is_full or self._claims.stopped
+            else self._local_starts.take(added, self._free, now)
+        )
+        if begun < len(added):
+            self._claims.want()  # what becomes ready here is claimed in the same transaction
+        if begun:
+            self._runner.step_ready()
 
     def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[ToShell]:
         """Follow up the outcomes of the last group. Return the messages for the shell."""
@@ -344,7 +361,10 @@ class Engine:
 
     def refuse_clients(self, error: StoreError) -> list[ToShell]:
         """Take clients' changes out of an uncommitted group, and return the answers."""
-        return [refusal(sent, error) for sent in self._in_flight.drop_clients()]
+        dropped = self._in_flight.drop_clients()
+        for sent in dropped:
+            self._outcomes.start_refused(sent.change)
+        return [refusal(sent, error) for sent in dropped]
 
     def put_back(self, messages: Sequence[ToShell]) -> None:
         """Put messages back that could not be handed to the shell yet."""
@@ -534,6 +554,7 @@ class Engine:
         self._tell_of_sessions()
         self._stepper.use_node_id(node.node_id)
         self._outcomes.node_id = self._schedules.node_id = node.node_id
+        self._local_starts.node_id = node.node_id
         self._schedules.clear()
         self._free = self._count_free_places()
         self._claims.want()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestra.engine.activities import Activities, key_of
@@ -91,6 +91,8 @@ class InFlightWrites:
         self._most = most
         self._most_bytes = most_bytes
         self._group: list[InFlightWrite] = []
+        self._on_top = 0
+        """How many changes of the group count for no step."""
         self._bytes = 0
         self._waiting: list[InFlightWrite] = []
 
@@ -109,7 +111,7 @@ class InFlightWrites:
     def begin(self, changes: Iterable[Change]) -> None:
         """Begin a group with changes that come before all others."""
         self._group = [InFlightWrite(change) for change in changes]
-        self._bytes = 0
+        self._bytes = self._on_top = 0
 
     def add(self, sent: InFlightWrite) -> None:
         """Put a change into the group."""
@@ -119,20 +121,24 @@ class InFlightWrites:
     @property
     def is_full(self) -> bool:
         """Whether the group takes no more steps."""
-        return len(self._group) >= self._most or self._bytes >= self._most_bytes
+        return len(self._group) - self._on_top >= self._most or self._bytes >= self._most_bytes
 
-    def add_waiting(self) -> bool:
-        """Put waiting changes into the group while there is room, and one in any case. Return
-        whether there was any.
+    def add_waiting(self) -> list[InFlightWrite]:
+        """Put waiting changes into the group while there is room, and one in any case. Return them.
+        A start may bring a first turn.
         """
-        taken = 0
+        taken = turns = 0
         for sent in self._waiting:
-            if taken and (len(self._group) >= 2 * self._most or self._bytes >= self._most_bytes):
+            size = len(self._group) + turns
+            if taken and (size >= 2 * self._most or self._bytes >= self._most_bytes):
                 break
             self.add(sent)
             taken += 1
+            turns += isinstance(sent.change, Start)
+        added = self._waiting[:taken]
         del self._waiting[:taken]
-        return taken > 0
+        self._on_top += taken
+        return added
 
     def take_group(self) -> list[InFlightWrite]:
         """Return the group, whose outcomes are known, and empty it."""
@@ -156,12 +162,15 @@ class InFlightWrites:
         ):
             return False
         sent.unknown += 1
+        _disown(sent)
         self._waiting.append(sent)
         return True
 
     def keep_clients(self) -> None:
         """Drop all but clients' changes, which wait for the next group."""
         self._waiting = self.drop_clients()
+        for sent in self._waiting:
+            _disown(sent)
         self.take_group()
 
     def drop_clients(self) -> list[InFlightWrite]:
@@ -170,6 +179,12 @@ class InFlightWrites:
         self._group = [sent for sent in self._group if sent.submit is None]
         self._waiting = [sent for sent in self._waiting if sent.submit is None]
         return clients
+
+
+def _disown(sent: InFlightWrite) -> None:
+    """Leave a start that is sent again to whoever claims it: its first turn is not sent again."""
+    if isinstance(sent.change, Start) and sent.change.owner is not None:
+        sent.change = replace(sent.change, owner=None)
 
 
 def refusal(sent: InFlightWrite, error: StoreError) -> Reply:
@@ -316,6 +331,8 @@ class Outcomes:
             case ((Append() | Cancel()), Appended()):
                 self._arrivals.appended(change.instance_id, outcome, self.node_id)
             case Start(), Started() | StartExists():
+                if isinstance(outcome, StartExists) or outcome.restarted:
+                    self.start_refused(change)
                 for arrival in outcome.appended:
                     self._arrivals.appended(change.instance_id, arrival, self.node_id)
             case ScheduleWrite(), ScheduleWritten():
@@ -392,6 +409,11 @@ class Outcomes:
         for instance_id, arrival in written.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node_id)
 
+    def start_refused(self, change: Change) -> None:
+        """Drop the instance of a start of this node that was not made."""
+        if isinstance(change, Start) and change.owner is not None:
+            self._ownership.taken_away(change.instance_id, change.incarnation)
+
     # --- failures ---
 
     def _outcome_unknown(self, sent: InFlightWrite, error: OutcomeUnknown) -> None:
@@ -421,6 +443,7 @@ class Outcomes:
         """
         if sent.submit is not None:
             self._outbox.add(refusal(sent, error))
+            self.start_refused(sent.change)
         elif sent.instance is not None:
             self._ownership.hold_as_stored(sent.instance, HoldKind.STORE, error)
         elif isinstance(sent.change, Recover):

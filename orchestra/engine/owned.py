@@ -305,6 +305,9 @@ class ExecutionCache:
     def __len__(self) -> int:
         return len(self._cached)
 
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._cached
+
     def add(self, instance: OwnedInstance) -> None:
         """Keep the execution of a released instance as its last acknowledged write left it."""
         execution = instance.execution

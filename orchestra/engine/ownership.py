@@ -120,6 +120,19 @@ class Ownership:
         """How many instances are in the run queue or blocked."""
         return len(self._run_queue) + len(self._blocked)
 
+    def is_unknown(self, instance_id: str) -> bool:
+        """Return whether this node has nothing of an instance: no turn, no activity, no cached
+        execution.
+        """
+        return not (
+            instance_id in self._run_queue
+            or instance_id in self._blocked
+            or instance_id in self._unknown
+            or instance_id in self._cache
+            or instance_id in self._activities.unrecorded
+            or self._activities.of(instance_id)
+        )
+
     # --- coming ---
 
     def adopt(self, snapshot: Snapshot, now: int) -> None:
@@ -234,7 +247,9 @@ class Ownership:
         self._activities.abort_all(instance_id)
 
     def taken_away(self, instance_id: str, incarnation: str) -> None:
-        """Drop an instance that an operator has taken from its owner, if that is this node."""
+        """Drop an instance that is not this node's, if it has it in this life: an operator has
+        taken it, or its start was refused.
+        """
         instance = self._run_queue.get(instance_id)
         if instance is not None and instance.incarnation == incarnation:
             self._drop(instance_id)

@@ -89,6 +89,9 @@ class Start:
     ``events`` are put into its inbox, all or none; with ``gives_events`` also if an instance with
     this id runs already. With ``looks`` the answer says whether it runs. ``restored`` are messages
     that it has anew, and ``pin`` is its pin.
+
+    With an ``owner``, a new instance is that node's from the start, under revision 1: the node may
+    write its first turn in the same group. An instance that begins again has no owner.
     """
 
     instance_id: str
@@ -114,6 +117,7 @@ class Start:
     record: Record | None = None
     schedule: tuple[str, int] | None = None
     """The schedule that starts it, and its slot."""
+    owner: str | None = None
 
     @property
     def concerns_standing(self) -> bool:

@@ -36,6 +36,7 @@ from orchestra.store.changes import (
     record_of,
 )
 from orchestra.store.effects import Effects
+from orchestra.store.executions import ExecutionRow
 from orchestra.store.facts import (
     ActivityId,
     Address,
@@ -166,11 +167,16 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
         if isinstance(change, Publish):  # before the writes: one of them may end the attempt
             deciding.publish(position, change)
     for position, change in changes.items():
+        if isinstance(change, Start) and change.owner is not None:
+            deciding.decide_arrival(position, change)  # its owner's first write may follow
+    for position, change in changes.items():
         deciding.decide_owner(position, change)
+    deciding.make_the_rest()
     for position, change in changes.items():
         deciding.follow(position, change)
     for position, change in changes.items():
-        deciding.decide_arrival(position, change)
+        if position not in deciding.decision.outcomes:
+            deciding.decide_arrival(position, change)
     for position, change in changes.items():
         record, outcome = record_of(change), deciding.decision.outcomes.get(position)
         if record is not None and _has_changed(outcome):
@@ -211,6 +217,8 @@ class _Deciding:
         self._inboxes: dict[str, Inbox] = {}
         self._former_links: dict[tuple[str, str], ChildLink | None] = {}
         """The parents of lives that have ended and were followed by another one in this group."""
+        self._unmade: dict[str, ExecutionRow] = {}
+        """First executions that the first turns of their instances may add opened."""
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
 
     # --- items of activities --------------------------------------------------------------
@@ -280,8 +288,14 @@ class _Deciding:
         elif isinstance(change, Recover):
             self._recover(position, change)
 
+    def make_the_rest(self) -> None:
+        """Add the first executions of instances that were started for owners and not written."""
+        for instance_id, execution in self._unmade.items():
+            self._effects.create(instance_id, execution)
+        self._unmade = {}
+
     def _write(self, write: Write) -> Granted | Refused:
-        row = self._standing(write.instance_id)
+        row = self._reachable(write.instance_id)  # the group may have started it for its owner
         if (
             row is None
             or not row.is_open
@@ -314,7 +328,7 @@ class _Deciding:
             inbox.restore(write.restored, row)
         if not self._effects.can_take(write):
             self._begin_step()
-        self._effects.add(write)
+        self._effects.add(write, self._unmade.pop(write.instance_id, None))
         if write.due is not None and row.is_open:
             self._is_due(write.due, row)
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
@@ -625,8 +639,11 @@ class _Deciding:
         if start.parent is not None:
             facts.links[instance_id] = ChildLink(start.parent, start.on_parent_close)
         self.decision.started[instance_id] = start
-        self.decision.touched.add((instance_id, None))
-        self._effects.create(instance_id, start.execution)
+        self.decision.touched.add((instance_id, start.owner))
+        if start.owner is None:
+            self._effects.create(instance_id, start.execution)
+        else:
+            self._unmade[instance_id] = start.execution
         if not (start.events or start.restored):
             return _STARTED
         self._effects.restore(start)

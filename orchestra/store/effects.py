@@ -4,7 +4,7 @@ writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from orchestra.store.changes import Publish, Start, Write
@@ -137,12 +137,17 @@ class Effects:
         """
         return write.instance_id not in self.instances
 
-    def add(self, write: Write) -> None:
-        """Gather the effects of a granted write."""
+    def add(self, write: Write, unmade: ExecutionRow | None = None) -> None:
+        """Gather the effects of a granted write.
+
+        Args:
+            unmade: the first execution of an instance that the group starts. The write adds it.
+        """
         instance_id = write.instance_id
         self.instances.add(instance_id)
+        deltas = write.executions if unmade is None else self._made_with(write, unmade)
         receipts = False
-        for delta in write.executions:
+        for delta in deltas:
             self._add_delta(instance_id, delta)
             receipts = receipts or delta.receipts
         for sequence in write.consumed:
@@ -185,6 +190,14 @@ class Effects:
             self.completed.append(ActivityId(instance_id, write.state.execution, event_id))
         for activity in write.activities:
             self.activities.append(activity_values(instance_id, activity))
+
+    def _made_with(self, write: Write, unmade: ExecutionRow) -> tuple[ExecutionDelta, ...]:
+        """Return the deltas of a write, the first of which makes the execution if it opens it."""
+        first = write.executions[0] if write.executions else None
+        if first is None or first.opened is None or first.number != unmade.number:
+            self.create(write.instance_id, unmade)
+            return write.executions
+        return (replace(first, create=unmade), *write.executions[1:])
 
     def can_publish(self, publish: Publish) -> bool:
         """Return whether items of an attempt may join these: one publication an instance, so that

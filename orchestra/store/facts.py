@@ -176,10 +176,19 @@ class Needs:
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
         self.standing: list[Start] = [start for start in starts if start.concerns_standing]
         self.concerns_others: bool = bool(family)
+        begun = {
+            start.instance_id: start.incarnation for start in starts if start.owner is not None
+        }
         named = {
             change.instance_id
             for change in changes.values()
             if not isinstance(change, Claim | Start | ScheduleWrite)
+            and not (
+                # The first turn of an instance that the group makes, and of nothing else.
+                begun
+                and isinstance(change, Write)
+                and begun.get(change.instance_id) == change.incarnation
+            )
         }
         named.update(one for schedule in self.schedules for one in schedule.instance_ids)
         named.update(start.instance_id for start in self.standing)

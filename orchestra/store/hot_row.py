@@ -5,6 +5,7 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from orchestra.codec import Packed, UserText
@@ -20,10 +21,12 @@ from orchestra.store.instances import (
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended
 from orchestra.store.routes import Kind
+from orchestra.store.tables import HOT_ROW
 
 __all__ = ["HotRow"]
 
 _OPEN: Final = Status.OPEN.value
+_VALUES: Final = attrgetter(*HOT_ROW.names)
 
 
 @dataclass(slots=True)
@@ -79,12 +82,12 @@ class HotRow:
     def started(cls, start: Start, kind: int, now: int) -> HotRow:
         """Return the row that a start makes."""
         execution = start.execution
-        return cls(
+        row = cls(
             instance_id=start.instance_id,
             incarnation=start.incarnation,
             kind=kind,
             revision=1,
-            owner=None,
+            owner=start.owner,
             wake_at=start.wake_at,
             status=_OPEN,
             held=False,
@@ -107,6 +110,8 @@ class HotRow:
             boundary_due=None,
             not_before=start.not_before,
         )
+        row.changed = row.written = start.owner is not None
+        return row
 
     @property
     def is_open(self) -> bool:
@@ -312,6 +317,11 @@ class HotRow:
             self.cancel_by or "",
             bool(self.cancel_terminate),
         )
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of :data:`~orchestra.store.tables.HOT_ROW`."""
+        return _VALUES(self)
 
     @property
     def written_values(self) -> tuple[Any, ...]:

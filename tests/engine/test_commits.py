@@ -116,17 +116,13 @@ def test_a_group_is_bounded_by_its_bytes(world):
     assert {world.record(key.instance_id).status for key in world.returned} == {Status.COMPLETED}
 
 
-def test_a_start_is_claimed_in_its_own_transaction_and_runs_in_the_next(any_world):
+def test_a_start_that_waits_for_its_time_is_left_to_a_claim(any_world):
     node = any_world.node(registry(steps), {"add": HOLD})
     node.run_until_idle()
     node.store.forget()
-    node.start(state=1)
+    node.start(state=1, not_before=any_world.clock.now() + 1)
     node.run_until_idle()
-    assert [[type(change) for change, _ in group] for group in node.store.groups] == [
-        [Start, Claim],
-        [Write],
-    ]
-    assert len(node.running) == 1
+    assert [type(change) for change, _ in node.store.groups[0]] == [Start, Claim]
 
 
 def test_a_node_with_nothing_to_do_commits_nothing_between_its_polls(world):

@@ -39,13 +39,13 @@ def write_decision(
 ) -> dict[int, Outcome]:
     """Write all rows of a decision. Return the outcomes of its recoveries, by their positions."""
     recovered: dict[int, Outcome] = {}
+    for start in decision.started.values():  # their first turns may come with them
+        _add(database, start, now, kinds)
     for step in decision.steps:
         if isinstance(step, Effects):
             _carry_out(database, step, now)
         else:
             recovered[step.position] = Recovered(read_snapshot(database, step.row, dialect))
-    for start in decision.started.values():
-        _add(database, start, now, kinds)
     for start in decision.restarted.values():
         _renew(database, start, now)
     for step in decision.steps:

@@ -16,6 +16,7 @@ from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.streams import publish_all
 from orchestra.providers.postgres.wire import Script
 from orchestra.store import tables
+from orchestra.store.changes import Start
 from orchestra.store.decision import Decision
 from orchestra.store.decoding import (
     detail_values,
@@ -54,12 +55,14 @@ def add_decision(
     """
     now = transaction.now
     recovered: dict[int, SnapshotReads] = {}
+    _add_starts(transaction, script, decision, needs, numbers)
     for step in decision.steps:
         if isinstance(step, Effects):
             add_effects(script, step, now)
         else:
             recovered[step.position] = SnapshotReads(script, [step.row], dialect)
-    _add_starts(transaction, script, decision, needs, numbers)
+    if decision.restarted:
+        _renew(script, decision.restarted, now)
     for step in decision.steps:
         if isinstance(step, Effects):
             _add_operations(script, step)
@@ -192,20 +195,26 @@ def _add_starts(
     if anew:
         statement, values = new_instances(transaction, anew, numbers)
         script.add(statement, *values)
-    restarted = decision.restarted
-    if restarted:
-        script.add(
-            sql.RENEW_INSTANCES,
-            Texts(restarted),
-            Texts(start.incarnation for start in restarted.values()),
-            Numbers(start.not_before for start in restarted.values()),
-            transaction.now,
-            len(restarted),
-        )
-        script.add(sql.REMOVE_DETAILS, Texts(restarted))
-        script.add(sql.REMOVE_LABELS, Texts(restarted))
-        script.add(sql.CLOSE_REQUESTS, Texts(restarted), transaction.now)
-    starts = [*started.values(), *restarted.values()]
+    _add_cold_rows(script, [*started.values()])
+
+
+def _renew(script: Script, restarted: Mapping[str, Start], now: int) -> None:
+    """Clear what former lives of instances have left."""
+    script.add(
+        sql.RENEW_INSTANCES,
+        Texts(restarted),
+        Texts(start.incarnation for start in restarted.values()),
+        Numbers(start.not_before for start in restarted.values()),
+        now,
+        len(restarted),
+    )
+    script.add(sql.REMOVE_DETAILS, Texts(restarted))
+    script.add(sql.REMOVE_LABELS, Texts(restarted))
+    script.add(sql.CLOSE_REQUESTS, Texts(restarted), now)
+    _add_cold_rows(script, [*restarted.values()])
+
+
+def _add_cold_rows(script: Script, starts: Sequence[Start]) -> None:
     labels = [
         (start.instance_id, key, value) for start in starts for key, value in start.labels.items()
     ]

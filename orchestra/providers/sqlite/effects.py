@@ -11,11 +11,11 @@ from orchestra.codec import pack
 from orchestra.errors import StoreError
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.audit import record_all
-from orchestra.providers.sqlite.facts import make_instance
 from orchestra.providers.sqlite.schedules import write_schedule
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.streams import publish_all
 from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.changes import Start
 from orchestra.store.decision import Decision, Recovery
 from orchestra.store.decoding import (
     detail_values,
@@ -25,25 +25,23 @@ from orchestra.store.decoding import (
     request_values,
 )
 from orchestra.store.effects import Effects, Pruning
-from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.outcomes import Outcome, Recovered
 
 __all__ = ["carry_out", "prune_requests", "prune_tombstones", "write_decision", "write_row"]
 
 
-def write_decision(
-    transaction: Transaction, decision: Decision, needs: Needs
-) -> dict[int, Outcome]:
+def write_decision(transaction: Transaction, decision: Decision) -> dict[int, Outcome]:
     """Write all rows of a decision. Return the outcomes of its recoveries, by their positions."""
     connection = transaction.connection
     recovered: dict[int, Outcome] = {}
+    _add_starts(transaction, decision)
     for step in decision.steps:
         if isinstance(step, Effects):
             carry_out(transaction, step)
         else:
             recovered[step.position] = _recover(transaction, step, decision)
-    _write_starts(transaction, decision, needs)
+    _renew(transaction, decision)
     for step in decision.steps:
         if isinstance(step, Effects):
             _operate(connection, step)
@@ -56,7 +54,8 @@ def write_decision(
         )
     _run(connection, sql.ADD_REQUEST, [request_values(*one) for one in decision.requests])
     for row in decision.changed_rows:
-        write_row(connection, row)
+        if row.instance_id not in decision.started:
+            write_row(connection, row)
     for step in decision.steps:
         if isinstance(step, Effects):
             set_expiry(transaction, step)
@@ -162,37 +161,33 @@ def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -
     return Recovered(read_snapshots(transaction, (row.instance_id,))[0])
 
 
-def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) -> None:
+def _add_starts(transaction: Transaction, decision: Decision) -> None:
+    """Add new instances, with their hot rows as the group leaves them."""
+    for instance_id, start in decision.started.items():
+        row = decision.rows[instance_id]
+        values = (*row.values, transaction.now, row.summary or b"")
+        transaction.connection.execute(sql.ADD_INSTANCE, values)
+        _add_cold_row(transaction.connection, start)
+
+
+def _renew(transaction: Transaction, decision: Decision) -> None:
+    """Clear what former lives of instances have left."""
     connection = transaction.connection
-    anew = [
-        start
-        for instance_id, start in decision.started.items()
-        if needs.candidates[instance_id] is not start
-    ]
-    unused = [*decision.unmade, *(start.instance_id for start in anew)]
-    _run_each_once(
-        connection,
-        sql.UNMAKE_INSTANCE,
-        [(instance_id,) for instance_id in unused],
-        "a new instance has gone",
-    )
-    for start in anew:
-        make_instance(transaction, start)
     for instance_id, start in decision.restarted.items():
         renewal = (start.incarnation, start.not_before, transaction.now, instance_id)
         connection.execute(sql.RENEW_INSTANCE, renewal)
         connection.execute(sql.REMOVE_DETAIL, (instance_id,))
         connection.execute(sql.REMOVE_LABELS, (instance_id,))
         connection.execute(sql.CLOSE_REQUESTS, (transaction.now, instance_id))
-    for start in (*decision.started.values(), *decision.restarted.values()):
-        connection.execute(sql.ADD_DETAIL, detail_values(start))
-        if start.pin is not None:
-            connection.execute(sql.SET_PIN, (pin_to_bytes(start.pin), start.instance_id))
-        _run(
-            connection,
-            sql.ADD_LABEL,
-            [(start.instance_id, key, value) for key, value in start.labels.items()],
-        )
+        _add_cold_row(connection, start)
+
+
+def _add_cold_row(connection: sqlite3.Connection, start: Start) -> None:
+    connection.execute(sql.ADD_DETAIL, detail_values(start))
+    if start.pin is not None:
+        connection.execute(sql.SET_PIN, (pin_to_bytes(start.pin), start.instance_id))
+    labels = [(start.instance_id, key, value) for key, value in start.labels.items()]
+    _run(connection, sql.ADD_LABEL, labels)
 
 
 def write_row(connection: sqlite3.Connection, row: HotRow) -> None:

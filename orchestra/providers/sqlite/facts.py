@@ -5,25 +5,26 @@ from __future__ import annotations
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.schedules import read_fences
 from orchestra.providers.sqlite.writer import Transaction
-from orchestra.store.changes import Append, Start
+from orchestra.store.changes import Append
 from orchestra.store.decoding import read_activity, read_message, read_request
 from orchestra.store.facts import Address, Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import ParentLink
 
-__all__ = ["make_instance", "read_facts", "read_row"]
+__all__ = ["read_facts", "read_row"]
 
 
 def read_facts(transaction: Transaction, needs: Needs) -> Facts:
-    """Make the new instances of a group and read what else it needs."""
+    """Return all facts of a group. Its new instances are made when they are granted."""
     facts = Facts()
-    for instance_id, start in needs.candidates.items():
-        if make_instance(transaction, start):
+    for instance_id in needs.candidates:
+        execute = transaction.connection.execute
+        begun = execute(sql.READ_REQUEST, (instance_id,)).fetchone()
+        if begun is None:
             facts.made.add(instance_id)
         else:
-            execute = transaction.connection.execute
-            facts.requests[instance_id] = execute(sql.READ_REQUEST, (instance_id,)).fetchone()[0]
+            facts.requests[instance_id] = begun[0]
             if _asks_otherwise(needs, instance_id, facts.requests[instance_id]):
                 former = execute(sql.READ_FORMER_REQUESTS, (instance_id,))
                 facts.former_requests[instance_id] = {row[0] for row in former}
@@ -71,26 +72,6 @@ def _asks_otherwise(needs: Needs, instance_id: str, request_id: str) -> bool:
     """
     return any(
         start.request_id != request_id for start in needs.starts if start.instance_id == instance_id
-    )
-
-
-def make_instance(transaction: Transaction, start: Start) -> bool:
-    """Add the hot row of a new instance. Return whether the id was free."""
-    connection, execution = transaction.connection, start.execution
-    kind = transaction.kinds.number(connection, start.kind)
-    is_opened = execution.opened_at is not None
-    values = (
-        start.instance_id,
-        start.incarnation,
-        kind,
-        start.wake_at,
-        execution.number,
-        is_opened,
-        start.not_before,
-    )
-    return (
-        connection.execute(sql.ADD_INSTANCE, (*values, transaction.now, transaction.now)).rowcount
-        > 0
     )
 
 

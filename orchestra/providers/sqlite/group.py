@@ -132,7 +132,7 @@ class Group:
             facts,
             Circumstances(now, now - settings.tombstone_window, numbers, settings.dialect),
         )
-        recovered = write_decision(transaction, decision, needs)
+        recovered = write_decision(transaction, decision)
         self._consumed += decision.consumed
         self._answered += decision.answered
         return {**decision.outcomes, **recovered}

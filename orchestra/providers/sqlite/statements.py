@@ -245,15 +245,9 @@ SET_EXPIRES_AT: Final = """
 
 # --- the facts of a group -------------------------------------------------------------
 
-ADD_INSTANCE: Final = """
-    INSERT INTO instance (
-        instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, not_before, created_at, updated_at, summary, most_unread,
-        most_unread_bytes)
-    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?, x'', 0, 0)
-    ON CONFLICT (instance_id) DO NOTHING"""
-# Rows that were made for a write that was then refused.
-UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
+ADD_INSTANCE: Final = f"""
+    INSERT INTO instance ({tables.HOT_ROW.listed()}, created_at, summary)
+    VALUES ({"?, " * len(tables.HOT_ROW)}?, ?)"""
 ADD_DETAIL: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABEL: Final = insert("label", tables.LABEL)
 SET_LABEL: Final = f"""

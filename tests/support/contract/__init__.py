@@ -50,7 +50,7 @@ from tests.support.contract.schedules import ScheduleTests
 from tests.support.contract.selections import SelectionTests
 from tests.support.contract.sends import SendTests
 from tests.support.contract.sessions import SessionTests
-from tests.support.contract.starts import StartTests
+from tests.support.contract.starts import FirstTurnTests, StartTests
 from tests.support.contract.streams import ItemsOfActivitiesTests, StreamTests
 from tests.support.contract.tallies import TallyTests
 from tests.support.contract.tasks import TaskTests
@@ -85,6 +85,7 @@ class ProviderContract(
     FamilyTests,
     SendTests,
     StartTests,
+    FirstTurnTests,
     SessionTests,
     NodeTests,
     StreamTests,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -86,7 +87,8 @@ _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 """What hypothesis would complain of, and what a real store's openings bring with them."""
 
 _WINDOW: Final = 3600 * SECOND
-_INSTANCES: Final = ("a", "b", "c")
+_INSTANCES: Final = ("a", "b", "c", "late")
+"""The last one is not started at first, so that a group may make it."""
 _SCHEDULES: Final = ("s", "p")
 _CAUSES: Final = ("slot", "slot", TRIGGERED, BACKFILLED)
 _NODES: Final = ("n1", "n2", "n3")
@@ -135,6 +137,10 @@ _BOUNDS: Final = (
 )
 
 
+class _TakenBack(Exception):
+    """A transaction of the model leaves nothing."""
+
+
 class ComparedWithModel(RuleBasedStateMachine):
     """Gives the same random changes to a provider and to the model, and compares all that can be
     seen.
@@ -162,7 +168,7 @@ class ComparedWithModel(RuleBasedStateMachine):
     @initialize()
     def start_something(self) -> None:
         self.both(lambda provider: provider.store.raise_level(THIS_LIBRARY.target(3)))
-        self.commit([a_start(instance_id) for instance_id in _INSTANCES])
+        self.commit([a_start(instance_id) for instance_id in _INSTANCES[:-1]])
 
     @rule(data=some.data(), size=some.integers(1, 5))
     def commit_a_group(self, data: some.DataObject, size: int) -> None:
@@ -184,7 +190,11 @@ class ComparedWithModel(RuleBasedStateMachine):
                 self.schedule,
             )
         )
-        self.commit([data.draw(makers)(data) for _ in range(size)])
+        changes = [data.draw(makers)(data) for _ in range(size)]
+        if not data.draw(_mostly):
+            for change in self.first_turn(data):
+                changes.insert(data.draw(some.integers(0, len(changes))), change)
+        self.commit(changes)
 
     @rule(data=some.data())
     def write_something(self, data: some.DataObject) -> None:
@@ -274,7 +284,7 @@ class ComparedWithModel(RuleBasedStateMachine):
 
     # --- changes --------------------------------------------------------------------------
 
-    def start(self, data: some.DataObject) -> Change:
+    def start(self, data: some.DataObject) -> Start:
         self.made += 1
         request_id = data.draw(some.sampled_from(("r", "r2")))
         wake_at = data.draw(
@@ -292,6 +302,18 @@ class ComparedWithModel(RuleBasedStateMachine):
         if data.draw(_mostly):
             return start
         return self.also_again(data, start)
+
+    def first_turn(self, data: some.DataObject) -> Sequence[Change]:
+        """Return a start for an owner, and a write as the owner makes it if the start is
+        granted.
+        """
+        start = replace(self.start(data), owner=data.draw(_nodes))
+        changes: list[Change] = [start]
+        with suppress(_TakenBack), self.model.world.transaction(self, self.clock):
+            self.model.store.commit([start])
+            changes.append(self.write(data, start.instance_id))
+            raise _TakenBack
+        return changes
 
     def also_again(self, data: some.DataObject, start: Start) -> Start:
         """Return a start that concerns an instance which stands already."""
@@ -476,8 +498,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             else Release(instance_id, record.row.incarnation, record.row.revision)
         )
 
-    def write(self, data: some.DataObject) -> Change:
-        instance_id = data.draw(_instances)
+    def write(self, data: some.DataObject, instance_id: str | None = None) -> Change:
+        instance_id = instance_id or data.draw(_instances)
         record = self.model.directory.get(instance_id)
         if record is None:
             return self.start(data)

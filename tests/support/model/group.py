@@ -96,7 +96,7 @@ class Group:
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
-        for phase in (_ITEMS, _OWNERS, _OTHERS):
+        for phase in (_ITEMS, _OWNED_STARTS, _OWNERS, _OTHERS):
             for position, change in enumerate(changes):
                 if not isinstance(change, Claim) and _phase(change) == phase:
                     outcomes[position] = self._apply_one(change)
@@ -506,6 +506,7 @@ class Group:
         fresh, former = self._instances[start.instance_id], standing.row
         row = replace(
             fresh.row,
+            owner=None,
             revision=former.revision + 1,
             inbox_seq=former.inbox_seq,
             seen_seq=former.inbox_seq,
@@ -541,7 +542,7 @@ class Group:
             incarnation=start.incarnation,
             kind=start.kind,
             revision=1,
-            owner=None,
+            owner=start.owner,
             wake_at=start.wake_at,
             inbox_seq=0,
             seen_seq=0,
@@ -886,7 +887,7 @@ class Group:
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
 
 
-_ITEMS, _OWNERS, _OTHERS = range(3)
+_ITEMS, _OWNED_STARTS, _OWNERS, _OTHERS = range(4)
 
 
 def goes(child: ModelInstance) -> bool:
@@ -931,6 +932,8 @@ def _phase(change: Change) -> int:
     match change:
         case Publish():
             return _ITEMS
+        case Start(owner=str()):
+            return _OWNED_STARTS
         case Write() | Recover():
             return _OWNERS
         case _:

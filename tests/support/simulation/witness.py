@@ -185,6 +185,9 @@ class Witness:
                 self._streams.published(watched, change, outcome)
                 self._handed_out.published(change, outcome)
         for change, outcome in pairs:
+            if isinstance(change, Start) and change.owner is not None:
+                self._start(change, outcome)
+        for change, outcome in pairs:
             if isinstance(change, Write):
                 self._write(change, outcome, commit.now)
                 if isinstance(outcome, Granted):
@@ -199,7 +202,7 @@ class Witness:
                     self._begin_again(change.restart)
         for change, outcome in pairs:
             match change:
-                case Start():
+                case Start(owner=None):
                     self._start(change, outcome)
                 case Append():
                     self._append(change, outcome, commit.now)
@@ -511,6 +514,8 @@ class Witness:
         instance = self.instances[start.instance_id] = WatchedInstance(
             start.instance_id, start.incarnation, start.kind.name
         )
+        instance.owner = start.owner
+        self.counts["starts for an owner"] += start.owner is not None
         return instance
 
     @staticmethod

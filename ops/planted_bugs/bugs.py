@@ -1102,6 +1102,11 @@ BUGS: Final = (
                 "            or (row.incarnation, row.revision) != (write.incarnation, write.revision)\n",
                 "            or row.revision != write.revision\n",
             ),
+            Edit(
+                "orchestra/store/facts.py",
+                "                and begun.get(change.instance_id) == change.incarnation\n",
+                "                and not begun\n",
+            ),
         ),
         (
             Tests((_CONTRACT, "-k", "turn_of_a_refused_start")),

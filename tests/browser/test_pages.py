@@ -106,6 +106,24 @@ def test_no_page_is_wider_than_a_telephone(screen, demo, paths):
     check_each(paths, lambda path: screen.open(demo + path).sideways())
 
 
+def test_a_telephone_shows_the_longest_bar_of_the_overview_with_its_number(screen, demo):
+    screen.size(400)
+    screen.open(demo + "/")
+    ends = screen.ask(
+        "return [...document.querySelectorAll('.bars rect, .bars text')]"
+        ".map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right, box.width])"
+    )
+    assert len(ends) > 4
+    assert all(left >= 0 and right <= 400 and width > 0 for left, right, width in ends), ends
+    bars = screen.ask(
+        "return [...document.querySelectorAll('.bars rect')].map((one) => one.getBoundingClientRect().right)"
+    )
+    numbers = screen.ask(
+        "return [...document.querySelectorAll('.bars text.end')].map((one) => one.getBoundingClientRect().left)"
+    )
+    assert max(bars) <= min(numbers), "no number stands on a bar"
+
+
 def test_each_page_is_walked_by_tab_in_the_order_of_its_text_and_shows_where_it_is(
     screen, demo, kinds
 ):

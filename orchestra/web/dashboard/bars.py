@@ -9,15 +9,13 @@ from typing import Final
 from markupsafe import Markup
 
 from orchestra.client.version_reports import VersionInfo
-from orchestra.web.dashboard.svg import group, picture, rect, text
+from orchestra.web.dashboard.svg import group, rect, stretching, text
 
 __all__ = ["NameBar", "bars", "name_bars"]
 
 _ROW: Final = 26
 _BAR: Final = 16
-_LABELS: Final = 130
-_NUMBERS: Final = 60
-_WIDTH: Final = 560
+_SPACE: Final = 370
 _SHOWN: Final = 24
 
 
@@ -46,30 +44,32 @@ def name_bars(versions: Sequence[VersionInfo]) -> tuple[NameBar, ...]:
 
 def bars(names: Sequence[NameBar], of_version: Mapping[str, str]) -> Markup:
     """Return stacked bars, one for each name: as long as it has instances, coloured by version.
+    They are as wide as their place: a telephone shows the longest one as a whole.
 
     A version with few instances beside many still has a visible part.
     """
     longest = max((bar.total for bar in names), default=0)
-    space = _WIDTH - _LABELS - _NUMBERS
+    texts: list[Markup] = []
     parts: list[Markup] = []
     for number, bar in enumerate(names[:_SHOWN]):
         top = number * _ROW + 4.0
-        parts.append(text(_shortened(bar.name), 0, top + 12))
-        left = float(_LABELS)
+        texts.append(text(_shortened(bar.name), 0, top + 12))
+        left = 0.0
         for version, count in bar.counts.items():
-            width = max(3.0, count / longest * space)
+            width = max(3.0, count / longest * _SPACE)
             title = f"{bar.name} {version}: {count:,}"
             parts.append(group(title, rect(of_version[version], left, top, width - 1, _BAR)))
             left += width
-        parts.append(text(f"{bar.total:,}", left + 6, top + 12, "soft"))
+        texts.append(text(f"{bar.total:,}", "100%", top + 12, "soft end"))
     words = "; ".join(
         f"{bar.name}: "
         + ", ".join(f"{count:,} on {version}" for version, count in bar.counts.items())
         for bar in names
     )
     height = max(1, min(len(names), _SHOWN)) * _ROW
-    return picture("bars", _WIDTH, height, f"live instances: {words}", parts)
+    size = float(_SPACE), float(height)
+    return stretching("bars", size, f"live instances: {words}", texts, parts)
 
 
-def _shortened(words: str, most: int = 20) -> str:
+def _shortened(words: str, most: int = 18) -> str:
     return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -13,6 +13,7 @@ from orchestra.store.changes import Claim, Write
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.snapshots import Snapshot
+from tests.support.ages import NEXT_LEVEL
 
 __all__ = ["ERAS", "Ages", "Era", "is_known"]
 
@@ -40,6 +41,11 @@ class Ages:
         """What new executions are to be written in now, where nothing is in the way of knowing
         it.
         """
+
+    def reads_all_ends(self, node: str | None) -> bool:
+        """Return whether a node reads each status that any library writes."""
+        library = None if node is None else self._library_of(node)
+        return library is None or library.level >= NEXT_LEVEL
 
     def claimed(self, claim: Claim, snapshot: Snapshot) -> None:
         """A node was given an instance: one that is routed to nodes like it."""

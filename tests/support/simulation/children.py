@@ -5,7 +5,7 @@ must do to others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from orchestra.codec import Payload, unpack
 from orchestra.events import (
@@ -103,7 +103,9 @@ class WatchedChildren:
         begin_again: Callable[[Start], WatchedInstance | None],
         counts: Counter[str],
         forms: EventForms = EVENTS,
+        reads_all_ends: Callable[[str | None], bool] = lambda _: True,
     ) -> None:
+        self._reads_all_ends = reads_all_ends
         self._forms = forms
         self._instances = instances
         self._begin = begin
@@ -123,7 +125,15 @@ class WatchedChildren:
         self._now, self._arrivals = now, []
         instance = self._instances[write.instance_id]
         self._check_starts(instance, write)
-        taken = [child.child_id for child in write.starts if not self._start(child)]
+        refused_ids = set[str]()
+        if not self._reads_all_ends(write.owner):
+            refused_ids = {
+                appended.message.message_id
+                for _, appended in granted.arrivals
+                if appended.message is not None
+                and appended.message.kind is MessageKind.CHILD_FAILED
+            }
+        taken = [child.child_id for child in write.starts if not self._start(child, refused_ids)]
         for cancel in write.cancels:
             child = self._instances.get(cancel.child_id)
             if child is not None and child.parent == cancel.parent:
@@ -215,10 +225,17 @@ class WatchedChildren:
             for instance in self._instances.values()
         )
 
-    def _start(self, child: ChildStart) -> bool:
+    def _start(self, child: ChildStart, refused: Collection[str]) -> bool:
+        """Start a child.
+
+        Args:
+            refused: commands that an older library has refused. It begins none again that was
+                cancelled by a newer one, as it does not know how that has ended (rule 37).
+        """
         instance: WatchedInstance | None = None
-        if child.start is not None:
-            former = self._instances.get(child.child_id)
+        former = self._instances.get(child.child_id)
+        is_unknown = former is not None and former.status is Status.CANCELLED
+        if child.start is not None and not (is_unknown and str(child.parent) in refused):
             instance = (self._begin if former is None else self._begin_again)(child.start)
             if former is not None and instance is not None:
                 life = former.instance_id, former.incarnation

@@ -143,7 +143,12 @@ class Witness:
         self.versions: Versions = Versions(self.counts)
         self.ages: Ages = Ages(library_of, self.counts)
         self._children = WatchedChildren(
-            self.instances, self._begin, self._child_begins_again, self.counts, library.events
+            self.instances,
+            self._begin,
+            self._child_begins_again,
+            self.counts,
+            library.events,
+            self.ages.reads_all_ends,
         )
         self._handed_out = HandedOutActivities(self.instances, self.counts)
         self.asked: WatchedRequests = WatchedRequests(_TOMBSTONES, library.events, self.counts)

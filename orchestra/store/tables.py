@@ -144,7 +144,7 @@ CANCEL_MARK: Final = HOT_ROW.only(
 )
 
 NEW_INSTANCE: Final = HOT_ROW.only(
-    "instance_id", "incarnation", "kind", "wake_at", "execution", "opened", "not_before"
+    "instance_id", "incarnation", "kind", "owner", "wake_at", "execution", "opened", "not_before"
 )
 """The columns of the hot row that a start sets. The other columns begin alike for all instances."""
 

@@ -19,6 +19,7 @@ from orchestra.store.changes import Cancel, ChildStart, Claim, Recover, Release
 from orchestra.store.executions import Closing, ExecutionDelta, Opening
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.snapshots import started_snapshot
 from orchestra.store.tasks import ActivityRow
 from tests.support.contract.shorthand import (
     KIND,
@@ -95,6 +96,13 @@ def held(provider):
     return read(provider).row
 
 
+def begun_here(instance_id):
+    start = replace(a_start(instance_id, "another", "another"), owner="n1")
+    opened = Opening(5, "1.0.0", "f1", 1, start.execution.resolution)
+    delta = ExecutionDelta(1, opened=opened, events=(an_event(1),), event_count=1, byte_count=9)
+    return [start, a_write(started_snapshot(start).row, executions=(delta,))]
+
+
 # What is prepared, the group, its statements on SQLite between BEGIN and COMMIT, and its round
 # trips on PostgreSQL.
 GROUPS = {
@@ -113,10 +121,12 @@ GROUPS = {
     "an end": (begin, lambda row: [an_end(row, has_parent=False)], 5, 1),
     "an end that a parent may be told of": (begin, lambda row: [an_end(row)], 7, 2),
     "the end of a child": (with_child, lambda row: [an_end(row)], 11, 2),
-    "the start of a child": (begin, lambda row: [a_write(row, starts=(a_child(row),))], 8, 2),
-    "a start": (lambda _: None, lambda _: [a_start("new")], 3, 2),
-    "a start again": (begin, lambda _: [a_start("i")], 2, 2),
-    "a start that is claimed": (lambda _: None, lambda _: [a_start("new"), CLAIM], 7, 3),
+    "the start of a child": (begin, lambda row: [a_write(row, starts=(a_child(row),))], 9, 2),
+    "a start": (lambda _: None, lambda _: [a_start("new")], 4, 2),
+    "a start again": (begin, lambda _: [a_start("i")], 1, 2),
+    "a start that is claimed": (lambda _: None, lambda _: [a_start("new"), CLAIM], 8, 3),
+    "a start with its first turn": (lambda _: None, lambda _: begun_here("new"), 5, 1),
+    "a start again with a first turn": (begin, lambda _: begun_here("i"), 2, 3),
     "a message": (begin, lambda _: [an_append("i")], 4, 2),
     "a message again": (appended, lambda _: [an_append("i")], 2, 2),
     "a cancel": (begin, lambda _: [Cancel("i", "enough")], 3, 2),

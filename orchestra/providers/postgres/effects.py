@@ -33,6 +33,7 @@ from orchestra.store.routes import Kind
 from orchestra.store.tables import Columns
 
 __all__ = [
+    "add_cold_rows",
     "add_decision",
     "add_effects",
     "prune_requests",
@@ -195,7 +196,7 @@ def _add_starts(
     if anew:
         statement, values = new_instances(transaction, anew, numbers)
         script.add(statement, *values)
-    _add_cold_rows(script, [*started.values()])
+    add_cold_rows(script, [*started.values()])
 
 
 def _renew(script: Script, restarted: Mapping[str, Start], now: int) -> None:
@@ -211,10 +212,11 @@ def _renew(script: Script, restarted: Mapping[str, Start], now: int) -> None:
     script.add(sql.REMOVE_DETAILS, Texts(restarted))
     script.add(sql.REMOVE_LABELS, Texts(restarted))
     script.add(sql.CLOSE_REQUESTS, Texts(restarted), now)
-    _add_cold_rows(script, [*restarted.values()])
+    add_cold_rows(script, [*restarted.values()])
 
 
-def _add_cold_rows(script: Script, starts: Sequence[Start]) -> None:
+def add_cold_rows(script: Script, starts: Sequence[Start]) -> None:
+    """Add the statements that add the cold rows of new lives."""
     labels = [
         (start.instance_id, key, value) for start in starts for key, value in start.labels.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestra.providers.postgres import statements as sql
@@ -21,7 +21,7 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Dialect
 from orchestra.store.routes import Kind
 
-__all__ = ["new_instances", "read_facts"]
+__all__ = ["instances_on_trust", "new_instances", "read_facts"]
 
 
 def read_facts(
@@ -68,11 +68,26 @@ def new_instances(
     """Return the statement that adds hot rows of new instances, and returns the ids that were
     free.
     """
+    return sql.ADD_INSTANCES, _new_rows(transaction, starts, numbers)
+
+
+def instances_on_trust(
+    transaction: Transaction, starts: Sequence[Start], numbers: Mapping[Kind, int]
+) -> Read:
+    """Return the statement that adds hot rows of new instances, and fails if an id is taken."""
+    values = _new_rows(transaction, starts, numbers)
+    return sql.ADD_INSTANCES_ON_TRUST, (*values, len(starts))
+
+
+def _new_rows(
+    transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]
+) -> tuple[Any, ...]:
     rows = [
         (
             start.instance_id,
             start.incarnation,
             numbers[start.kind],
+            start.owner,
             start.wake_at,
             start.execution.number,
             start.execution.opened_at is not None,
@@ -81,7 +96,7 @@ def new_instances(
         for start in starts
     ]
     _, moment = transaction.time.read
-    return sql.ADD_INSTANCES, (*arrays(tables.NEW_INSTANCE, rows), *moment)
+    return (*arrays(tables.NEW_INSTANCE, rows), *moment)
 
 
 def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts:

@@ -5,8 +5,8 @@ The first round trip makes new instances and locks the rows of all others, in th
 The second writes each hot row once, and all else with one statement a table; without claims it
 commits. Claims see the instances that the group made ready; the third round trip reads them.
 
-Most groups contain only steps of instances that go on. Such a group takes one round trip and reads
-nothing first. If a fence does not hold, its statement ends the script before anything is written,
+Most groups contain only steps of instances that go on, and starts with their first turns. Such a
+group takes one round trip and reads nothing first. If a fence does not hold, its statement ends the script before anything is written,
 and the group takes the longer way.
 
 No statement waits for a lock after the first round trip. All nodes lock new ids and then rows in
@@ -22,22 +22,23 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.claims import Taking, claim_all, finish_claims
 from orchestra.providers.postgres.effects import (
+    add_cold_rows,
     add_decision,
     add_effects,
     prune_requests,
     prune_tombstones,
 )
-from orchestra.providers.postgres.facts import read_facts
+from orchestra.providers.postgres.facts import instances_on_trust, read_facts
 from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
-from orchestra.store.changes import Change, Claim, Write
+from orchestra.store.changes import Change, Claim, Start, Write
 from orchestra.store.decision import Circumstances, Decision, decide, hands_out
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
 from orchestra.store.kinds import Dialect, Status
-from orchestra.store.outcomes import Granted, Outcome, Recovered
+from orchestra.store.outcomes import Granted, Outcome, Recovered, Started
 from orchestra.store.routes import Kind
 
 __all__ = ["Committed", "Group"]
@@ -74,7 +75,8 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it holds only owners' writes, one for each instance, without messages and stops.
+        """Whether it holds only owners' writes, one for each instance, without messages and stops;
+        and starts for owners, with their first turns.
 
         Most groups do, and nearly all of their writes are granted.
         """
@@ -91,7 +93,22 @@ class Group:
             return False
         if any(write.prune is not None and write.prune.children for write in writes):
             return False  # it changes other rows
-        return 0 < len(self._changes) == len({write.instance_id for write in writes})
+        begun = {start.instance_id: start.incarnation for start in self._begun}
+        named = {write.instance_id: write.incarnation for write in writes}
+        if any(named.get(instance_id) != life for instance_id, life in begun.items()):
+            return False
+        return 0 < len(self._changes) == len(named) + len(begun)
+
+    @property
+    def _begun(self) -> list[Start]:
+        """The starts for owners that concern nothing else."""
+        return [
+            change
+            for change in self._changes
+            if isinstance(change, Start)
+            and change.owner is not None
+            and not (change.concerns_standing or change.restored or change.record)
+        ]
 
     def commit_plain(self, transaction: Transaction) -> Committed:
         """Apply a plain group and commit, in one round trip.
@@ -104,15 +121,21 @@ class Group:
             (change for change in self._changes if isinstance(change, Write)),
             key=lambda write: write.instance_id,
         )
+        begun = {start.instance_id: start for start in self._begun}
         script = transaction.script()
+        if begun:  # new ids first (rule 7)
+            statement, values = instances_on_trust(transaction, [*begun.values()], self._numbers)
+            script.add(statement, *values)
         fences = [
             (write.instance_id, write.incarnation, write.revision, write.owner) for write in writes
         ]
         locked = script.add(sql.LOCK_FENCED, *arrays(sql.FENCE, fences), len(writes))
+        add_cold_rows(script, [*begun.values()])
         dialect = self._settings.dialect
         effects = Effects(dialect)
         for write in writes:
-            effects.add(write)
+            start = begun.get(write.instance_id)
+            effects.add(write, None if start is None else start.execution)
         add_effects(script, effects, 0)  # the time comes later, and nothing was consumed
         prune_requests(script, [effects], self._settings.tombstone_window)
         rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
@@ -122,10 +145,9 @@ class Group:
         transaction.commit_at_once(script)
         (instance_ids, inbox_seqs, _), now = locked.rows[0], transaction.now
         inboxes: dict[str, int] = dict(zip(instance_ids, inbox_seqs, strict=True))
-        outcomes = tuple(
-            Granted(inboxes[change.instance_id])
+        outcomes: tuple[Outcome, ...] = tuple(
+            Granted(inboxes[change.instance_id]) if isinstance(change, Write) else Started()
             for change in self._changes
-            if isinstance(change, Write)
         )
         wakes_others = any(
             write.owner is None

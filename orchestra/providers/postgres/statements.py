@@ -177,17 +177,19 @@ _FOUND_KINDS: Final = f"""
 
 # --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depe
 
-ADD_INSTANCES: Final = f"""
+_ADD_INSTANCES: Final = f"""
     INSERT INTO @instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
         takeovers, history_events, history_bytes, not_before, created_at, updated_at, summary, most_unread,
         most_unread_bytes)
-    SELECT u.instance_id, u.incarnation, u.kind, 1, NULL, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
+    SELECT u.instance_id, u.incarnation, u.kind, 1, u.owner, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
         u.not_before, moment.now, moment.now, '', 0, 0
-    FROM {given(tables.NEW_INSTANCE)}, ({_moment("$8", "$9")}) AS moment
+    FROM {given(tables.NEW_INSTANCE)}, ({_moment("$9", "$10")}) AS moment
     ORDER BY u.instance_id COLLATE "C"
-    ON CONFLICT (instance_id) DO NOTHING
-    RETURNING instance_id"""
+    ON CONFLICT (instance_id) DO NOTHING"""
+ADD_INSTANCES: Final = f"{_ADD_INSTANCES} RETURNING instance_id"
+# Fails (22012) if an id is taken.
+ADD_INSTANCES_ON_TRUST: Final = exactly(_ADD_INSTANCES, number=11)
 # Besides the instances that a group names: parents of ending ones, and children of closing
 # executions. They were fixed before the write was sent; otherwise its fence does not hold.
 LOCK_FAMILIES: Final = f"""

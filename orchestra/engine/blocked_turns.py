@@ -195,6 +195,10 @@ class BlockedTurns:
         self.running = turn = RunningTurn(instance, self._clock.monotonic())
         return turn
 
+    def seconds(self, turn: RunningTurn) -> float:
+        """Return for how long a turn has run."""
+        return self._clock.monotonic() - turn.since
+
     def finish(self, turn: RunningTurn, result: Result) -> None:
         """Note that the code has returned.
 

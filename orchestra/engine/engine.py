@@ -237,6 +237,7 @@ class Engine:
             registry.shape,
             self.options.inbox_room,
             self._earlier_ends,
+            self._local_starts.first_turn_took,
         )
         self._free: FreePlaces = self._count_free_places()
         self._read_error: StoreError | None = None

@@ -6,16 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from orchestra.engine.claims import Claims
 from orchestra.engine.in_flight import InFlightWrite
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.placement import FreePlaces
 from orchestra.store.changes import Start
+from orchestra.store.routes import Kind
 from orchestra.store.snapshots import started_snapshot
 from orchestra.telemetry import Recorder
 
 __all__ = ["LocalStarts"]
+
+_QUICK: Final = 0.002
+"""Seconds. A first turn of an orchestration that only schedules takes a tenth of it."""
 
 
 class LocalStarts:
@@ -24,6 +29,9 @@ class LocalStarts:
 
     The group has the start and the first turn. If the start is refused, so is the turn, which names
     an incarnation that is not stored.
+
+    The answer to the start then waits for the code. So it is done only for kinds whose last first
+    turn here was quick.
 
     Args:
         share: how many instances the node may own before it takes no more in this way. It leaves
@@ -43,6 +51,14 @@ class LocalStarts:
         self._ownership = ownership
         self._recorder = recorder
         self._share = share
+        self._quick: set[Kind] = set()
+
+    def first_turn_took(self, kind: Kind, seconds: float) -> None:
+        """Take in how long the first turn of an instance took."""
+        if seconds <= _QUICK:
+            self._quick.add(kind)
+        else:
+            self._quick.discard(kind)
 
     def take(self, added: Iterable[InFlightWrite], free: FreePlaces, now: int) -> int:
         """Take what can begin here of the changes that a group has got. Return how many."""
@@ -62,7 +78,8 @@ class LocalStarts:
 
     def _can_begin(self, start: Start) -> bool:
         return (
-            start.wake_at == 0
+            start.kind in self._quick
+            and start.wake_at == 0
             and start.not_before is None
             and not start.concerns_standing
             and not start.restored

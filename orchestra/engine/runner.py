@@ -27,6 +27,7 @@ from orchestra.store.changes import Write
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import InboxPage
 from orchestra.store.port import Store
+from orchestra.store.routes import Kind
 from orchestra.telemetry import log_instance
 
 __all__ = ["Runner"]
@@ -37,6 +38,7 @@ class Runner:
 
     Args:
         shape: returns the hash of a version's state, if this node has the version.
+        first_turn_took: is told how many seconds an instance of a kind took that was not open.
         room: how much of an inbox is read at once when code waits for more.
     """
 
@@ -56,6 +58,7 @@ class Runner:
         shape: Callable[[str, str], str | None],
         room: InboxPage,
         earlier_ends: EarlierEnds,
+        first_turn_took: Callable[[Kind, float], None],
     ) -> None:
         self._store = store
         self._stepper = stepper
@@ -70,6 +73,7 @@ class Runner:
         self._notices = notices
         self._shape = shape
         self._earlier_ends = earlier_ends
+        self._first_turn_took = first_turn_took
         self._room = room
         self._catalogue = Catalogue(0, (), {}, ())
         self._now = 0
@@ -108,9 +112,12 @@ class Runner:
                 raise
             is_loaded = instance.execution is not None or not instance.opened
             early = () if is_loaded else self._activities.unrecorded_ends(instance.instance_id)
+            kind = None if instance.opened else instance.kind
             turn = self._blocked.begin(instance)
             result = self._advance(instance, history, early)
             self._blocked.finish(turn, result)
+            if kind is not None:
+                self._first_turn_took(kind, self._blocked.seconds(turn))
             self.stepped(instance, result)
 
     # --- reading ---

@@ -31,9 +31,11 @@ async def sets(ctx, state):
 
 
 def ready(world, *arguments, **options):
-    """Return a node that has looked at the store and rests."""
+    """Return a node that has looked at the store, and knows that its code is quick."""
     node = world.node(*arguments, **options)
     node.run_until_idle()
+    for kind in node.engine._claims.kinds:
+        node.engine._local_starts.first_turn_took(kind, 0.0)
     node.store.forget()
     return node
 
@@ -53,6 +55,23 @@ def test_a_start_and_its_first_turn_are_one_commit(any_world):
     assert groups(node) == [[Start, Write], [Write]]
     assert any_world.output(instance_id) == 5
     check_rest(any_world, [node.registry])
+
+
+def test_a_start_waits_only_for_code_that_was_quick(world):
+    seconds = [0.0, 0.0, 1.0, 0.0, 0.0]
+
+    async def job(ctx, state):
+        world.clock.skip(seconds[state])
+
+    node = world.node(registry(job))
+    node.run_until_idle()
+    begun_at_once = []
+    for state in range(len(seconds)):
+        node.store.forget()
+        node.start(state=state)
+        node.run_until_idle()
+        begun_at_once.append(groups(node)[0] == [Start, Write])
+    assert begun_at_once == [False, True, True, False, True]
 
 
 def test_what_needs_no_activity_ends_in_the_commit_that_starts_it(any_world):

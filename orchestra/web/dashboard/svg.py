@@ -24,7 +24,7 @@ _PICTURE: Final = Markup(
 )
 _STRETCHING: Final = Markup(
     '<svg class="picture {}" role="img" width="100%" height="{:.0f}" aria-label="{}">{}'
-    '<svg x="38%" width="42%" height="{:.0f}" viewBox="0 0 {:.0f} {:.0f}" '
+    '<svg x="38%" width="42%" aria-hidden="true" height="{:.0f}" viewBox="0 0 {:.0f} {:.0f}" '
     'preserveAspectRatio="none">{}</svg></svg>'
 )
 _NAME: Final = Markup('<li title="{}">{}</li>')

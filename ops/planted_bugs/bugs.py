@@ -91,13 +91,8 @@ BUGS: Final = (
             _NO_REVISION,
             Edit(
                 _STATEMENTS,
-                "WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?",
-                "WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0 AND owner = ?",
-            ),
-            Edit(
-                _STATEMENTS,
-                "WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?",
-                "WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0 AND held = 0 AND owner = ?",
+                "instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?",
+                "instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0 AND owner = ?",
             ),
         ),
         (Tests((_CONTRACT, "-k", "delayed_write or applied_twice")), Simulated("sqlite")),

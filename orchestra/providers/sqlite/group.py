@@ -90,31 +90,33 @@ class Group:
     def _write(self, write: Write) -> Granted | Refused:
         state = write.state
         status, is_open = self._settings.dialect.statuses[state.status], state.status is Status.OPEN
-        owner = state.owner if is_open else None
         kind = self._transaction.kinds.number(self._connection, state.kind)
-        values = (
-            state.seen_seq,
-            state.wake_at,
-            state.seen_seq,
+        boundary_due = state.boundary_due if is_open else None
+        progress = (
             state.execution,
             state.opened,
-            state.takeovers,
             state.history_events,
             state.history_bytes,
             state.summary,
-            state.boundary_due if is_open else None,
             self._transaction.now,
-            write.instance_id,
-            write.incarnation,
-            write.revision,
-            write.owner,
         )
-        row = None
-        if write.owner == owner and write.hold is None:
-            row = self._connection.execute(sql.WRITE_AND_KEEP, (kind, *values)).fetchone()
-        if row is None:  # it changes its owner, ends, holds, ends a hold, or is refused
-            head = (kind, owner, status, is_open and write.hold is not None, status)
-            row = self._connection.execute(sql.WRITE_AS_OWNER, (*head, *values)).fetchone()
+        fence = (write.instance_id, write.incarnation, write.revision, write.owner)
+        seen_seq, takeovers = state.seen_seq, state.takeovers
+        if write.hold is None and (not is_open or write.owner == state.owner):
+            common, head = (
+                (sql.WRITE_AND_KEEP, state.wake_at) if is_open else (sql.WRITE_END, status)
+            )
+            unchanged = (kind, takeovers, boundary_due, seen_seq)
+            values = (head, seen_seq, *progress, *fence, *unchanged)
+            if self._connection.execute(common, values).rowcount:
+                return Granted(seen_seq)
+        owner, held = (state.owner, write.hold is not None) if is_open else (None, False)
+        values = (
+            *(kind, owner, status, held, takeovers, boundary_due),
+            *(status, seen_seq, state.wake_at, seen_seq),
+            *(*progress, *fence),
+        )
+        row = self._connection.execute(sql.WRITE_AS_OWNER, values).fetchone()
         return Refused() if row is None else Granted(row[0])  # I6
 
     # --- decided in memory ----------------------------------------------------------------

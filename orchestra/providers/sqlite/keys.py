@@ -13,7 +13,7 @@ _LAPS: Final = {None: "", True: " AND closed_at IS NULL", False: " AND closed_at
 
 
 def _sealed(source: Source) -> str:
-    return f"substr({source.column}, 1, 1) = x'ff'{_LAPS[source.is_open_lap]}"
+    return f"{source.column} >= x'ff'{_LAPS[source.is_open_lap]}"
 
 
 def _rows(source: Source) -> str:

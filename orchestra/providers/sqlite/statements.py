@@ -75,27 +75,32 @@ LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
 
 # --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read fir
 
+_OWNED: Final = "instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?"
+_PROGRESS: Final = (
+    "execution = ?, opened = ?, history_events = ?, history_bytes = ?, summary = ?, updated_at = ?"
+)
 # wake_at: a message that the turn has not seen makes the instance ready, even if the turn would
 # park it (rule 4).
-WRITE_AS_OWNER: Final = """
+WRITE_AS_OWNER: Final = f"""
     UPDATE instance SET
-        revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
+        revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?, takeovers = ?, boundary_due = ?,
         wake_at = CASE WHEN ? <> 0 THEN NULL WHEN inbox_seq > ? THEN 0 ELSE ? END,
-        seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
-        boundary_due = ?, updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?
+        seen_seq = ?, {_PROGRESS}
+    WHERE {_OWNED}
     RETURNING inbox_seq"""
-# The write of an owner that stays the owner, which is the common case. It names no column of
-# ownership, so SQLite touches none of their indexes: a page less in each commit.
-WRITE_AND_KEEP: Final = """
-    UPDATE instance SET
-        revision = revision + 1,
-        kind = ?,
-        wake_at = CASE WHEN inbox_seq > ? THEN 0 ELSE ? END,
-        seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
-        boundary_due = ?, updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?
-    RETURNING inbox_seq"""
+# The common writes, which leave all other columns as they are: the owner stays, or the instance ends.
+# They name few columns, so that SQLite touches few indexes and runs few triggers, and they return
+# nothing, which costs a table of its own. They do nothing to an instance that changes otherwise or has
+# unseen messages: then WRITE_AS_OWNER follows.
+_UNCHANGED: Final = (
+    "kind = ? AND takeovers = ? AND boundary_due IS ? AND held = 0 AND inbox_seq = ?"
+)
+WRITE_AND_KEEP: Final = f"""
+    UPDATE instance SET revision = revision + 1, wake_at = ?, seen_seq = ?, {_PROGRESS}
+    WHERE {_OWNED} AND {_UNCHANGED}"""
+WRITE_END: Final = f"""
+    UPDATE instance SET revision = revision + 1, owner = NULL, wake_at = NULL, status = ?, seen_seq = ?, {_PROGRESS}
+    WHERE {_OWNED} AND {_UNCHANGED}"""
 
 # --- writing a decision -------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Claims:
         self._is_wanted = True
         self._asked: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
         """The kinds and routes that the store was last asked about."""
-        self.is_behind = False
+        self.is_behind: bool = False
         """Whether the last claim left instances or activities that are due."""
         self._due: int | None = None
         self._is_due_known = False

@@ -32,7 +32,7 @@ SCRIPT = ROOT / "ops" / "simulation" / "run.py"
 SEEDS = (
     [int(os.environ["ORCHESTRA_SEED"])]
     if "ORCHESTRA_SEED" in os.environ
-    else range(int(os.environ.get("ORCHESTRA_SEEDS", "50")))
+    else range(int(os.environ.get("ORCHESTRA_SEEDS", "30")))
 )
 QUICK, AT_FIRST = 15, 30
 """The seeds that are tried while one works, and those of every full run; the rest are a campaign."""

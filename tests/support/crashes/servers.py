@@ -21,6 +21,7 @@ from orchestra.clock import new_id
 from orchestra.testing.postgres import PostgresServer
 from tests.support.crashes.campaigns import (
     MARGIN,
+    OWN_START,
     Outcome,
     client_of,
     finish,
@@ -233,7 +234,7 @@ async def pause_served(
     for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
         written:
     ]:
-        if owner == node_id and granted and now >= since:
+        if owner == node_id and granted and now >= since and revision > OWN_START:
             outcome.problems.append(
                 f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
             )

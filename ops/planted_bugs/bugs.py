@@ -1114,7 +1114,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/local_starts.py",
-                "            and self._ownership.is_unknown(start.instance_id)\n",
+                "            and self._ownership.has_nothing_of(start.instance_id)\n",
                 "",
             ),
         ),

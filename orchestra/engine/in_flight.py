@@ -182,7 +182,7 @@ class InFlightWrites:
 
 
 def _disown(sent: InFlightWrite) -> None:
-    """Leave a start that is sent again to whoever claims it: its first turn is not sent again."""
+    """Take the owner from a start that is sent again: the group does not have its first turn."""
     if isinstance(sent.change, Start) and sent.change.owner is not None:
         sent.change = replace(sent.change, owner=None)
 

@@ -13,8 +13,8 @@ from orchestra.engine.in_flight import InFlightWrite
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.placement import FreePlaces
 from orchestra.store.changes import Start
+from orchestra.store.hot_row import started_snapshot
 from orchestra.store.routes import Kind
-from orchestra.store.snapshots import started_snapshot
 from orchestra.telemetry import Recorder
 
 __all__ = ["LocalStarts"]
@@ -34,8 +34,8 @@ class LocalStarts:
     turn here was quick.
 
     Args:
-        share: how many instances the node may own before it takes no more in this way. It leaves
-            the others to whoever claims them.
+        share: how many instances the node may own while it takes more in this way. Above it, each
+            start waits for a claim, of this node or another.
     """
 
     def __init__(
@@ -84,5 +84,5 @@ class LocalStarts:
             and not start.concerns_standing
             and not start.restored
             and start.kind in self._claims.kinds
-            and self._ownership.is_unknown(start.instance_id)
+            and self._ownership.has_nothing_of(start.instance_id)
         )

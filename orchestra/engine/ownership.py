@@ -120,7 +120,7 @@ class Ownership:
         """How many instances are in the run queue or blocked."""
         return len(self._run_queue) + len(self._blocked)
 
-    def is_unknown(self, instance_id: str) -> bool:
+    def has_nothing_of(self, instance_id: str) -> bool:
         """Return whether this node has nothing of an instance: no turn, no activity, no cached
         execution.
         """

@@ -4,7 +4,7 @@ once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -21,9 +21,10 @@ from orchestra.store.instances import (
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended
 from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
 from orchestra.store.tables import HOT_ROW
 
-__all__ = ["HotRow"]
+__all__ = ["HotRow", "started_snapshot"]
 
 _OPEN: Final = Status.OPEN.value
 _VALUES: Final = attrgetter(*HOT_ROW.names)
@@ -379,3 +380,15 @@ class HotRow:
             boundary_due=self.boundary_due,
             not_before=self.not_before,
         )
+
+
+def started_snapshot(start: Start) -> Snapshot:
+    """Return what the owner of a start has, if that makes a new instance without messages."""
+    row = replace(
+        HotRow.started(start, kind=0, now=0).instance(start.kind),
+        pin=start.pin,
+        traceparent=start.traceparent,
+        parent=start.parent,
+        root_id=start.root_id,
+    )
+    return Snapshot(row, start.execution, whole_to=0)

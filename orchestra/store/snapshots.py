@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from orchestra.codec import Packed
 from orchestra.frozen import frozen
-from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CancelMark, InstanceRow
 from orchestra.store.messages import MessageRow
 from orchestra.store.tasks import ActivityRow
 
-__all__ = ["News", "Snapshot", "started_snapshot"]
+__all__ = ["News", "Snapshot"]
 
 
 @frozen
@@ -31,31 +30,6 @@ class Snapshot:
     activities: tuple[ActivityRow, ...] = ()
     whole_to: int | None = None
     summary: Packed = Packed(b"")
-
-
-def started_snapshot(start: Start) -> Snapshot:
-    """Return what the owner of a start has, if that makes a new instance without messages."""
-    row = InstanceRow(
-        instance_id=start.instance_id,
-        incarnation=start.incarnation,
-        kind=start.kind,
-        revision=1,
-        owner=start.owner,
-        wake_at=start.wake_at,
-        inbox_seq=0,
-        seen_seq=0,
-        execution=start.execution.number,
-        opened=start.execution.opened_at is not None,
-        takeovers=0,
-        history_events=0,
-        history_bytes=0,
-        pin=start.pin,
-        traceparent=start.traceparent,
-        parent=start.parent,
-        root_id=start.root_id,
-        not_before=start.not_before,
-    )
-    return Snapshot(row, start.execution)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from orchestra.providers.postgres.wire import Script
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.store.changes import Cancel, ChildStart, Claim, Recover, Release
 from orchestra.store.executions import Closing, ExecutionDelta, Opening
+from orchestra.store.hot_row import started_snapshot
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd
-from orchestra.store.snapshots import started_snapshot
 from orchestra.store.tasks import ActivityRow
 from tests.support.contract.shorthand import (
     KIND,

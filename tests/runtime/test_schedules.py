@@ -134,7 +134,8 @@ async def test_a_schedule_of_a_newer_library_is_left_alone_and_shown(store, capl
     finally:
         other.close()
     with caplog.at_level(logging.WARNING):
-        declared = [soon("t", 0.2), soon(seconds=3600, revision=2)]
+        often = Schedule("t", Every(SECOND), Start("echo", "hello"))
+        declared = [often, soon(seconds=3600, revision=2)]
         async with Runtime(store(), code, schedules=declared) as runtime:
             await has_fired(runtime.client, "t")
             page = await runtime.client.schedules.list()

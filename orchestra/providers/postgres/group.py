@@ -6,8 +6,8 @@ The second writes each hot row once, and all else with one statement a table; wi
 commits. Claims see the instances that the group made ready; the third round trip reads them.
 
 Most groups contain only steps of instances that go on, and starts with their first turns. Such a
-group takes one round trip and reads nothing first. If a fence does not hold, its statement ends the script before anything is written,
-and the group takes the longer way.
+group takes one round trip and reads nothing first. If a fence does not hold, or an id is taken, a
+statement ends the script before anything is written, and the group takes the longer way.
 
 No statement waits for a lock after the first round trip. All nodes lock new ids and then rows in
 one order, and claims skip locked rows. So two groups cannot wait for each other.

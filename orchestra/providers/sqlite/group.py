@@ -102,7 +102,10 @@ class Group:
         )
         fence = (write.instance_id, write.incarnation, write.revision, write.owner)
         seen_seq, takeovers = state.seen_seq, state.takeovers
-        if write.hold is None and (not is_open or write.owner == state.owner):
+        begins = (
+            bool(write.executions) and write.executions[0].opened is not None
+        )  # its kind changes
+        if write.hold is None and not begins and (not is_open or write.owner == state.owner):
             common, head = (
                 (sql.WRITE_AND_KEEP, state.wake_at) if is_open else (sql.WRITE_END, status)
             )

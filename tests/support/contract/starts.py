@@ -8,11 +8,11 @@ from datetime import timedelta
 from orchestra.codec import Payload
 from orchestra.store.changes import Cancel, IfEnded, Start
 from orchestra.store.executions import ExecutionDelta, Opening
+from orchestra.store.hot_row import started_snapshot
 from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended, Granted, Refused, Started, StartExists
 from orchestra.store.port import Provider
-from orchestra.store.snapshots import started_snapshot
 from orchestra.testing import ManualClock
 from tests.support.contract.base import ContractBase
 from tests.support.contract.shorthand import (
@@ -103,6 +103,23 @@ class FirstTurnTests(ContractBase):
         assert claim(provider) == ()
         assert list(provider.store.owned("n1")) == ["i"]
         expect(one(provider, a_write(_row_of(start))), Granted)
+
+    def test_its_owner_has_in_memory_what_a_claim_would_read(self, provider: Provider) -> None:
+        start = replace(
+            a_start("i"), traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01", created_by="me"
+        )
+        expect(one(provider, start), Started)
+        (claimed,) = claim(provider)
+        held = started_snapshot(replace(start, owner="n1"))
+        assert replace(claimed, row=replace(claimed.row, revision=1)) == held
+
+    def test_what_a_dead_node_has_started_is_released(self, provider: Provider) -> None:
+        """A stopped node's commit may come after its burial (rule 12)."""
+        start = replace(_owned(), owner="a node that is gone")
+        expect(one(provider, start), Started)
+        assert claim(provider) == ()
+        assert provider.store.sweep() == 1
+        assert ids(claim(provider)) == ["i"]
 
     def test_the_turn_of_a_refused_start_is_refused(self, provider: Provider) -> None:
         expect(one(provider, _owned()), Started)  # at the revision that the turn would name

@@ -217,9 +217,9 @@ async def kill_and_replace(
 
 
 OWN_START = 1
-"""The revision of the first turn of what a node has started itself. Both are one transaction, and no other node can
-have had the instance. So a node that was buried meanwhile may write it: its owner is then a dead id, and the others
-release it within a lease (rule 13).
+"""The revision of the first turn of what a node has started itself. Both are one transaction, which makes the
+instance, so no other node can own it. The commit of a buried node leaves a ghost owner, whose instances the others
+release within a lease (rule 12).
 """
 
 

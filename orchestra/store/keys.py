@@ -24,7 +24,7 @@ long as its lap goes on (``lap``); always (``lives``); or never, as people alone
 @dataclass(frozen=True, slots=True)
 class Source:
     """A column whose values may be sealed. ``is_open_lap`` restricts it to laps that are open, or
-    that are closed.
+    that are closed. ``encoding`` is the column with the value's encoding number, if there is one.
     """
 
     table: str
@@ -32,6 +32,7 @@ class Source:
     needs: Needs
     id: str = "instance_id"
     is_open_lap: bool | None = None
+    encoding: str | None = None
 
     @property
     def name(self) -> str:
@@ -41,22 +42,22 @@ class Source:
 
 
 SOURCES: Final = (
-    Source("execution", "state", "lives", is_open_lap=True),
-    Source("message", "payload", "open"),
+    Source("execution", "state", "lives", is_open_lap=True, encoding="state_encoding"),
+    Source("message", "payload", "open", encoding="encoding"),
     Source("activity", "attempts", "open"),
-    Source("activity", "heartbeat", "open"),
-    Source("activity", "result", "open"),
+    Source("activity", "heartbeat", "open", encoding="heartbeat_encoding"),
+    Source("activity", "result", "open", encoding="result_encoding"),
     Source("activity", "failure", "open"),
-    Source("schedule", "value", "lives", "schedule_id"),
-    Source("event", "payload", "lap"),
+    Source("schedule", "value", "lives", "schedule_id", encoding="value_encoding"),
+    Source("event", "payload", "lap", encoding="encoding"),
     Source("event", "envelope", "lap"),
-    Source("execution", "state", "kept", is_open_lap=False),
-    Source("execution", "output", "kept"),
+    Source("execution", "state", "kept", is_open_lap=False, encoding="state_encoding"),
+    Source("execution", "output", "kept", encoding="output_encoding"),
     Source("execution", "error", "kept"),
-    Source("instance_detail", "custom_status", "kept"),
-    Source("set_aside", "payload", "kept"),
-    Source("request", "answer", "kept"),
-    Source("stream_item", "payload", "kept"),
+    Source("instance_detail", "custom_status", "kept", encoding="custom_status_encoding"),
+    Source("set_aside", "payload", "kept", encoding="encoding"),
+    Source("request", "answer", "kept", encoding="answer_encoding"),
+    Source("stream_item", "payload", "kept", encoding="encoding"),
 )
 """All columns with sealed values, but for texts and for the errors of holds: people alone read
 those, and what does not open of them is shown as it is.

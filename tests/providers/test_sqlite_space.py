@@ -4,11 +4,15 @@ how old rows are found.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +29,7 @@ from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
 from tests.support.contract.shorthand import (
     SECOND,
+    a_start,
     a_state,
     a_write,
     an_append,
@@ -376,3 +381,35 @@ def test_a_loop_with_a_child_in_each_lap_fills_no_disk(path, children):
             assert used_pages(path) <= before + 10
     finally:
         world.close()
+
+
+_ENDS = """
+import resource, sys
+from orchestra.providers.sqlite import SqliteProvider
+from tests.support.contract.shorthand import an_end, claim, one
+provider = SqliteProvider(sys.argv[1])
+provider.open()
+(snapshot,) = claim(provider)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+one(provider, an_end(snapshot.row, has_parent=False))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+provider.close()
+"""
+
+
+def test_the_end_of_an_instance_does_not_have_its_unread_messages_in_memory(tmp_path):
+    path, megabyte = tmp_path / "store.db", Payload(b"x" * 1_000_000)
+    provider = SqliteProvider(path)
+    provider.open()
+    provider.store.commit([a_start("i")])
+    for number in range(80):
+        message = an_append("i", f"m{number}", limit=1_000, byte_limit=1_000_000_000)
+        provider.store.commit([replace(message, payload=megabyte)])
+    provider.close()
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ends = subprocess.run(
+        [sys.executable, "-c", _ENDS, str(path)],
+        check=True, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert int(ends.stdout) < 30_000, "KiB more in memory, beside 80 MB of messages"

@@ -78,7 +78,8 @@ def _configure_writer(connection: sqlite3.Connection, settings: Settings) -> Non
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
     connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    # temp_store stays as it is: with MEMORY a statement that deletes many large values keeps all of
+    # them in memory until it ends. Otherwise it keeps 64 KiB, and the rest in a temporary file.
     # A pragma without effect reports no error; I13 depends on these two.
     if journal != "wal":
         raise StoreUnavailable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
+from orchestra.codec.sealed import SEALED
 from orchestra.store.keys import SOURCES, KeyUse, Source, key_uses
 
 __all__ = ["read_external", "read_keys"]
@@ -13,7 +14,8 @@ _LAPS: Final = {None: "", True: " AND closed_at IS NULL", False: " AND closed_at
 
 
 def _sealed(source: Source) -> str:
-    return f"{source.column} >= x'ff'{_LAPS[source.is_open_lap]}"
+    encoding = "" if source.encoding is None else f"{source.encoding} = {SEALED} AND "
+    return f"{encoding}{source.column} >= x'ff'{_LAPS[source.is_open_lap]}"
 
 
 def _rows(source: Source) -> str:

@@ -24,6 +24,7 @@ from tests.support.crashes.processes import PATIENCE, Worker, Workforce, read_li
 from tests.support.crashes.stores import Store, folder_of, provider_of, rows_of
 from tests.support.crashes.traffic import Promises, Traffic
 from tests.support.crashes.verdict import counts_of_runs, judge, own_open
+from tests.support.crashes.worker import OWN_START
 
 LEASE = 0.9
 """Seconds; of the workers that are stopped."""
@@ -216,13 +217,6 @@ async def kill_and_replace(
 # --- SIGSTOP ----------------------------------------------------------------------------------
 
 
-OWN_START = 1
-"""The revision of the first turn of what a node has started itself. Both are one transaction, which makes the
-instance, so no other node can own it. The commit of a buried node leaves a ghost owner, whose instances the others
-release within a lease (rule 12).
-"""
-
-
 async def pause_campaign(folder: Path, seed: int, cycles: int, at_once: int = 1) -> Outcome:
     """Stop one of two workers until the other one has taken over, and let it go on then: whatever
     it writes is refused.
@@ -292,21 +286,36 @@ async def pause(
         victim.signal(signal.SIGCONT)
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node again")
     outcome.counts["stopped with a write in hand" if in_hand else "stopped anywhere"] += 1
-    refused = 0
-    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
-        written:
-    ]:
-        if owner != node_id:
-            continue
-        if granted and now >= since and revision > OWN_START:
-            outcome.problems.append(
-                f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
-            )
-        refused += not granted
+    refused = note_writes_of_buried(victim, written, node_id, since, outcome)
     if in_hand and not refused:
         outcome.problems.append(
             f"worker {victim.name} was stopped with a write in its hands, but none was refused"
         )
+
+
+def note_writes_of_buried(
+    victim: Worker, written: int, node_id: str, since: int, outcome: Outcome
+) -> int:
+    """Return how many writes of a buried node were refused; each one that was granted is a
+    problem, unless the node has started the instance itself after it was buried.
+    """
+    refused = 0
+    its_own: set[tuple[str, int]] = set()
+    for instance_id, incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
+        written:
+    ]:
+        if owner != node_id:
+            continue
+        refused += not granted
+        if not granted or now < since:
+            continue
+        if revision == OWN_START:
+            its_own.add((instance_id, incarnation))
+        elif (instance_id, incarnation) not in its_own:
+            outcome.problems.append(
+                f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
+            )
+    return refused
 
 
 async def _stop(store: Path, victim: Worker, outcome: Outcome, *, in_hand: bool) -> None:

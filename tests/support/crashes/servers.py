@@ -21,11 +21,11 @@ from orchestra.clock import new_id
 from orchestra.testing.postgres import PostgresServer
 from tests.support.crashes.campaigns import (
     MARGIN,
-    OWN_START,
     Outcome,
     client_of,
     finish,
     node_of,
+    note_writes_of_buried,
     owned,
     verdict,
 )
@@ -231,13 +231,7 @@ async def pause_served(
         victim.signal(signal.SIGCONT)
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node again")
     outcome.counts[f"stopped {how}"] += 1
-    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
-        written:
-    ]:
-        if owner == node_id and granted and now >= since and revision > OWN_START:
-            outcome.problems.append(
-                f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
-            )
+    note_writes_of_buried(victim, written, node_id, since, outcome)
     for other in others:
         moments = [
             line[5] for line in read_lines(other.writes) if line[4] and stopped <= line[5] <= since

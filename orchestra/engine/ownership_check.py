@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Any, Final, Protocol
 
 from orchestra.context import Limits
@@ -89,8 +90,10 @@ class OwnershipCheck:
         """
         self.is_mixed: bool = False
         """Whether another living node has other code for a version that this node has."""
-        self._found = 0
+        self._found: Counter[tuple[str, str]] = Counter()
         self._looked_at = 0
+        self._is_reading_holds = False
+        self._read_to: tuple[int, str] | None = None
 
     @property
     def is_due(self) -> bool:
@@ -99,8 +102,10 @@ class OwnershipCheck:
 
     @property
     def reads_holds(self) -> bool:
-        """Whether the next step reads holds: the code of another node may be at fault."""
-        return self.holds_due and self.is_watchful
+        """Whether the next step reads holds: the code of another node may be at fault, or there
+        are more than one page of them.
+        """
+        return self._is_reading_holds or (self.holds_due and self.is_watchful)
 
     @property
     def is_watchful(self) -> bool:
@@ -113,7 +118,9 @@ class OwnershipCheck:
 
         While there are many holds, this is done once a second.
         """
-        if self.is_watchful and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
+        if not self.is_watchful or self._is_reading_holds:
+            return
+        if self._found.total() <= _MANY_HELD or now - self._looked_at >= _SECOND:
             self.holds_due = True
 
     def compare(self, node: str) -> None:
@@ -130,19 +137,33 @@ class OwnershipCheck:
             self.tasks_due = False
 
     def release_held(self, catalogue: Catalogue) -> None:
-        """Release the held instances that this node's code has not tried yet (rule 5).
+        """Release the held instances that this node's code has not tried yet (rule 5), of one page
+        of those that are held.
 
         Raises:
             StoreError: the store cannot be read now.
         """
-        if not self.holds_due:
+        if not (self.holds_due or self._is_reading_holds):
             return
-        rows = self._store.held(self._registry.names)
-        self._found, self._looked_at = len(rows), catalogue.now
-        self._recorder.held(rows)
+        page = self._store.held(self._registry.names, self._read_to)
+        if not self._is_reading_holds:
+            self._is_reading_holds = True
+            self.holds_due = False  # what comes due from now on reads all of them once more
+            self._looked_at = catalogue.now
+            self._found.clear()
+        self._found.update((row.kind.name, shown_hold(row.hold)) for row in page.rows)
+        self._release(page.rows, catalogue)
+        self._read_to = page.after
+        if self._read_to is None:
+            self._is_reading_holds = False
+            self._record_holds(catalogue.now)
+
+    def _record_holds(self, now: int) -> None:
+        self._recorder.held(self._found)
         if self._recorder.recording and self._registry.boundaries:
-            due = self._store.overdue(tuple(self._registry.boundaries), catalogue.now)
-            self._recorder.overdue(due)
+            self._recorder.overdue(self._store.overdue(tuple(self._registry.boundaries), now))
+
+    def _release(self, rows: Sequence[HeldRow], catalogue: Catalogue) -> None:
         released: list[str] = []
         for held in rows:
             if held.hold.kind is HoldKind.OPERATOR:
@@ -161,7 +182,6 @@ class OwnershipCheck:
                 len(released),
                 released[0],
             )
-        self.holds_due = False
 
     def _may_go_on(self, held: HeldRow, definition: OrchestrationDefinition, now: int) -> bool:
         """Return whether this node has something that the hold has not tried."""

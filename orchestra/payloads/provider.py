@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 from orchestra.errors import InvalidArgument, PayloadError, StoreError
@@ -10,6 +11,7 @@ from orchestra.events import EventForms, EventRecord
 from orchestra.payloads.pipeline import Opening, Pipeline, Sealing
 from orchestra.store.changes import Change, ScheduleWrite
 from orchestra.store.hints import StreamHints
+from orchestra.store.instances import HELD_PER_PAGE, HeldPage
 from orchestra.store.kinds import Library
 from orchestra.store.labels import Labelled
 from orchestra.store.messages import InboxPage, QueueName, Unread
@@ -151,8 +153,14 @@ class _SealingStore(_Part):
     def taken(self, node_id: str) -> list[Any]:
         return [self._opened(task) for task in self._inner.store.taken(node_id)]
 
-    def held(self, names: Sequence[str]) -> list[Any]:
-        return [self._opened(row) for row in self._inner.store.held(names)]
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
+        page = self._inner.store.held(names, after, limit)
+        return replace(page, rows=tuple(self._opened(row) for row in page.rows))
 
 
 class _OpeningDirectory(_Part):

@@ -19,6 +19,8 @@ from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution, Rewind
 from orchestra.store.instances import (
     CancelMark,
+    HeldPage,
+    HeldRow,
     Hold,
     InstanceRow,
     Nudge,
@@ -66,7 +68,7 @@ __all__ = [
     "read_counts",
     "read_event",
     "read_execution",
-    "read_hold_in_force",
+    "read_held_page",
     "read_instance",
     "read_message",
     "read_open_code",
@@ -750,17 +752,25 @@ def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
     return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
 
 
-def read_hold_in_force(
-    hold: bytes | None, paused: int, operator_hold: bytes | None, dialect: Dialect
-) -> Hold:
-    """Return what holds a held instance, from its columns."""
-    in_force = hold_in_force(
-        None if hold is None else hold_from_bytes(hold, dialect),
-        None if operator_hold is None else operator_hold_from_bytes(operator_hold),
-        paused=bool(paused),
-    )
-    assert in_force is not None, "a hold is stored with what it says"
-    return in_force
+def read_held_page(
+    rows: Sequence[Sequence[Any]],
+    limit: int,
+    dialect: Dialect,
+    read_kind: Callable[[tuple[Any, ...]], Kind],
+) -> HeldPage:
+    """Return a page of holds from its rows. Those of other orchestrations have no kind."""
+    found: list[HeldRow] = []
+    for _, instance_id, incarnation, revision, *kind, hold, paused, operator_hold in rows:
+        in_force = hold_in_force(
+            None if hold is None else hold_from_bytes(hold, dialect),
+            None if operator_hold is None else operator_hold_from_bytes(operator_hold),
+            paused=bool(paused),
+        )
+        if in_force is not None and kind[0] is not None:
+            found.append(
+                HeldRow(instance_id, incarnation, revision, read_kind(tuple(kind)), in_force)
+            )
+    return HeldPage(tuple(found), (rows[-1][0], rows[-1][1]) if len(rows) == limit else None)
 
 
 def _embedded(error: Packed) -> dict[str, Any]:

@@ -12,10 +12,13 @@ from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.routes import Kind
 
 __all__ = [
+    "BEFORE_ALL_HELD",
     "CRASHES_BEFORE_DELAY",
+    "HELD_PER_PAGE",
     "LONGEST_DELAY",
     "PARENT_CLOSED",
     "CancelMark",
+    "HeldPage",
     "HeldRow",
     "Hold",
     "InstanceRow",
@@ -221,3 +224,22 @@ class HeldRow:
     revision: int
     kind: Kind
     hold: Hold
+
+
+HELD_PER_PAGE: Final = 1_000
+"""How many held instances a page looks at."""
+
+
+BEFORE_ALL_HELD: Final = (-1, "")
+"""The place before the first held instance: when it was created, and its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPage:
+    """Some of the stored holds, in the order in which their instances were created."""
+
+    rows: tuple[HeldRow, ...]
+    after: tuple[int, str] | None
+    """After which instance the next page begins, by when it was created and its id; ``None``: this
+    is the last page.
+    """

@@ -25,7 +25,7 @@ from orchestra.store.census import Census
 from orchestra.store.changes import Change
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.hints import StreamHints
-from orchestra.store.instances import HeldRow
+from orchestra.store.instances import HELD_PER_PAGE, HeldPage
 from orchestra.store.keys import KeyUse
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.labels import Labelled
@@ -213,8 +213,20 @@ class Store(Protocol):
         """Return the activities that the node has taken and not reported."""
         ...
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
-        """Return the stored holds of these orchestrations."""
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
+        """Return a page of the stored holds of these orchestrations.
+
+        It looks at ``limit`` held instances, those of other orchestrations among them. So the time
+        that a page takes does not grow with the number of holds.
+
+        Args:
+            after: where the page begins, as the page before says.
+        """
         ...
 
     def overdue(self, names: Sequence[str], at: int) -> Mapping[str, int]:

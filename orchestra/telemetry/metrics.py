@@ -9,7 +9,6 @@ from typing import Any, Final
 from opentelemetry.metrics import Meter
 
 from orchestra.store.changes import Change, Claim
-from orchestra.store.instances import HeldRow, shown_hold
 from orchestra.store.kinds import HoldKind
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
@@ -178,9 +177,9 @@ class Metrics:
 
     # --- the node and the store ---
 
-    def held(self, rows: Sequence[HeldRow]) -> None:
+    def held(self, numbers: Mapping[tuple[str, str], int]) -> None:
         """Set the numbers of held instances, by name and reason; others become zero."""
-        now = Counts((row.kind.name, shown_hold(row.hold)) for row in rows)
+        now = Counts(numbers)
         for name, reason in self._held.keys() | now.keys():
             self._made["orchestra.held"].set(
                 now[name, reason], {names.NAME: name, names.HOLD_REASON: reason}

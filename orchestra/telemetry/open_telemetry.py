@@ -15,7 +15,6 @@ from opentelemetry.util.types import AttributeValue
 
 from orchestra.clock import Clock
 from orchestra.store.changes import Change
-from orchestra.store.instances import HeldRow
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.streams import Published
@@ -154,9 +153,9 @@ class OpenTelemetryRecorder(Recorder):
             self._metrics.looked_up(name, version, warm=warm)
 
     @_harmless
-    def held(self, rows: Sequence[HeldRow]) -> None:
+    def held(self, numbers: Mapping[tuple[str, str], int]) -> None:
         if self._metrics is not None:
-            self._metrics.held(rows)
+            self._metrics.held(numbers)
 
     @_harmless
     def overdue(self, numbers: Mapping[str, int]) -> None:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple, Protocol
 
 from orchestra.store.changes import Change
-from orchestra.store.instances import HeldRow
 from orchestra.store.schedules import SlotRow
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.streams import Published
@@ -74,8 +73,10 @@ class Recorder:
     def looked_up(self, name: str, version: str, *, warm: bool) -> None:
         """Record whether a claimed execution was in memory, or must be replayed."""
 
-    def held(self, rows: Sequence[HeldRow]) -> None:
-        """Record the stored holds of this node's orchestrations."""
+    def held(self, numbers: Mapping[tuple[str, str], int]) -> None:
+        """Record how many instances of this node's orchestrations are held, by name and reason; no
+        zeros.
+        """
 
     def overdue(self, numbers: Mapping[str, int]) -> None:
         """Record how many instances of each name have a boundary that is overdue; no zeros."""

@@ -13,7 +13,7 @@ from orchestra.codec import pack
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.steps import stepper
 from orchestra.engine.steps.stepper import Stepper
-from orchestra.errors import Failure, StoreCorrupt, StoreError
+from orchestra.errors import Failure, StoreCorrupt, StoreError, StoreUnavailable
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.changes import Release, Write
 from orchestra.store.decoding import hold_from_bytes
@@ -737,3 +737,74 @@ def test_nothing_is_said_of_instances_that_complete_are_cancelled_or_terminated(
     assert [
         record.getMessage() for record in caplog.records if hasattr(record, "instance_id")
     ] == []
+
+
+# --- many holds -------------------------------------------------------------------------------
+
+
+def many_held(world):
+    """A bad deploy: five instances are held, and the node that follows reads two at a time."""
+    node = world.node(registry(first))
+    ids = [world.start() for _ in range(5)]
+    world.run(1)
+    node.crash()
+    broken = world.node(registry(other_order))
+    for instance_id in ids:
+        world.send(instance_id)
+    world.run(1.1)
+    assert all(world.record(instance_id).held for instance_id in ids)
+    broken.crash()
+    fixed = world.node(registry(repaired), {"first": lambda run: 1}, begin=False)
+    pages, read = [], fixed.store.held
+
+    def held(names, after=None):
+        pages.append(after)
+        return read(names, after, 2)
+
+    fixed.store.held = held
+    return ids, fixed, pages
+
+
+def test_new_code_releases_more_holds_than_a_page_has(any_world):
+    ids, fixed, pages = many_held(any_world)
+    fixed.cycle.begin()
+    any_world.run(1.1)
+    assert {any_world.output(instance_id) for instance_id in ids} == {"repaired"}
+    assert len([change for change in fixed.store.changes if isinstance(change, Release)]) == 5
+    assert pages[0] is None
+    assert None not in pages[1:3], "one after the other, not the first one again"
+    check_rest(any_world, [fixed.registry])
+
+
+def test_an_outage_between_pages_of_holds_loses_none(any_world):
+    ids, fixed, pages = many_held(any_world)
+    held = fixed.store.held
+
+    def held_with_an_outage(names, after=None):
+        page = held(names, after)
+        if len(pages) == 2:
+            raise StoreUnavailable("the connection broke")
+        return page
+
+    fixed.store.held = held_with_an_outage
+    fixed.cycle.begin()
+    any_world.run(5)
+    assert {any_world.output(instance_id) for instance_id in ids} == {"repaired"}
+    assert pages[1] == pages[2], "it goes on where it was"
+    check_rest(any_world, [fixed.registry])
+
+
+def test_what_comes_due_while_holds_are_read_reads_all_of_them_again(world):
+    _, fixed, pages = many_held(world)
+    held = fixed.store.held
+
+    def held_while_others_join(names, after=None):
+        if len(pages) == 1:
+            fixed.engine.check_ownership()
+        return held(names, after)
+
+    fixed.store.held = held_while_others_join
+    fixed.cycle.begin()
+    world.run(1.1)
+    fixed.engine.refresh(world.store.catalogue())
+    assert pages.count(None) >= 2

@@ -1780,7 +1780,7 @@ def do_everything_once(provider):
     take(provider, "a ghost")
     row = read(provider).row
     one(provider, a_write(row, a_state(row, owner=None), hold=a_hold()))
-    (held,) = store.held(["watch"])
+    (held,) = store.held(["watch"]).rows
     one(provider, Release("i", held.incarnation, held.revision))
     (snapshot,) = claim(provider, "n1")
     one(provider, an_end(snapshot.row))

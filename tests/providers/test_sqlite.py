@@ -798,8 +798,12 @@ def test_routes_of_waiting_activities_are_read_from_their_index_one_by_one(provi
 
 
 def test_held_instances_are_found_without_looking_at_others(provider):
-    steps = plan(provider, sql.LIST_HELD, "watch")
-    assert "SEARCH i USING INDEX instance_held (kind=?)" in steps
+    steps = plan(provider, sql.LIST_HELD, -1, "", 1000, '["watch"]')
+    assert (
+        "SEARCH instance USING COVERING INDEX instance_hold ((created_at,instance_id)>(?,?))"
+        in steps
+    )
+    assert not [step for step in steps if step.startswith("SCAN instance")]
 
 
 def test_operators_leave_an_audit(provider):

@@ -331,6 +331,10 @@ class Database:
         row = self.instances.get(instance_id)
         return Packed(b"") if row is None else self.instances.value(row, "summary")
 
+    def created_at(self, instance_id: str) -> int:
+        """Return when an instance was created, or begun again."""
+        return self.instances.value(self.instances.get(instance_id) or (), "created_at")
+
     def add_instance(self, row: HotRow, detail: Row, now: int) -> None:
         """Add a new instance."""
         hot = tuple(getattr(row, name) for name in tables.HOT_ROW.names)

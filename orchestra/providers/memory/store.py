@@ -18,7 +18,15 @@ from orchestra.store.changes import Change
 from orchestra.store.executions import MARKED_AT_ONCE
 from orchestra.store.facts import ActivityId
 from orchestra.store.hot_row import HotRow
-from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow, hold_in_force
+from orchestra.store.instances import (
+    BEFORE_ALL_HELD,
+    CRASHES_BEFORE_DELAY,
+    HELD_PER_PAGE,
+    LONGEST_DELAY,
+    HeldPage,
+    HeldRow,
+    hold_in_force,
+)
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
@@ -286,19 +294,30 @@ class MemoryStore:
         with self._database.guard:
             return self._database.taken(node_id)
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
         with self._database.guard:
-            rows = [
-                row
+            held = {
+                (self._database.created_at(row.instance_id), row.instance_id): row
                 for row in self._database.hot_rows()
-                if row.held and self._database.kind(row.kind).name in names
+                if row.held
+            }
+            page = sorted(place for place in held if place > (after or BEFORE_ALL_HELD))[:limit]
+            instances = [
+                self._database.instance(held[place], self._dialect)
+                for place in page
+                if self._database.kind(held[place].kind).name in names
             ]
-            instances = [self._database.instance(row, self._dialect) for row in rows]
-        return [
+        rows = tuple(
             HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, hold)
             for one in instances
             if (hold := hold_in_force(one.hold, one.operator_hold, paused=one.paused)) is not None
-        ]
+        )
+        return HeldPage(rows, page[-1] if len(page) == limit else None)
 
     def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
         with self._database.guard:

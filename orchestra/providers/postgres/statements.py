@@ -836,12 +836,16 @@ COUNT_OVERDUE: Final = """
     SELECT k.name, count(*) FROM @instance i JOIN @kind k ON k.kind_id = i.kind
     WHERE i.boundary_due <= $1::bigint AND i.status = 0 GROUP BY k.name"""
 LIST_HELD: Final = f"""
-    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
-    FROM @kind k
-    JOIN @instance i ON i.kind = k.kind_id AND i.held
-    JOIN @instance_detail d ON d.instance_id = i.instance_id
-    WHERE k.name = ANY($1::text[]) AND (d.hold IS NOT NULL OR i.paused) AND i.status = 0
-    ORDER BY i.instance_id"""
+    SELECT i.created_at, i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
+    FROM (
+        SELECT h.created_at, h.instance_id, h.incarnation, h.revision, h.kind, h.paused, h.status FROM @instance h
+        WHERE h.held AND (h.created_at, h.instance_id) > ($1::bigint, $2::text)
+        ORDER BY h.created_at, h.instance_id LIMIT $3::bigint) i
+    LEFT JOIN @kind k ON k.kind_id = i.kind AND k.name = ANY($4::text[]) AND i.status = 0
+    LEFT JOIN LATERAL (
+        SELECT d.hold, d.operator_hold FROM @instance_detail d
+        WHERE d.instance_id = i.instance_id AND k.kind_id IS NOT NULL) d ON true
+    ORDER BY i.created_at, i.instance_id"""
 
 # --- nodes ------------------------------------------------------------------------------------
 

@@ -29,11 +29,11 @@ from orchestra.store.decoding import (
     read_activity,
     read_cancel,
     read_event,
-    read_hold_in_force,
+    read_held_page,
     read_task,
 )
 from orchestra.store.hints import StreamHints, published_by
-from orchestra.store.instances import HeldRow
+from orchestra.store.instances import BEFORE_ALL_HELD, HELD_PER_PAGE, HeldPage
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
@@ -184,11 +184,15 @@ class PostgresStore:
     def taken(self, node_id: str) -> list[Task]:
         return [read_task(row) for row in self._calls.read(sql.LIST_TASKS, node_id)]
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
-        return [
-            _read_held(row, self._settings.dialect)
-            for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))
-        ]
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
+        begin = after or BEFORE_ALL_HELD
+        rows = self._calls.read(sql.LIST_HELD, *begin, limit, Texts(dict.fromkeys(names)))
+        return read_held_page(rows, limit, self._settings.dialect, read_kind)
 
     def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
         found = self._calls.read(sql.COUNT_OVERDUE, at)
@@ -222,9 +226,3 @@ def _read_news(
         activities,
         unread.whole_to,
     )
-
-
-def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
-    instance_id, incarnation, revision, *kind, hold, paused, operator_hold = row
-    in_force = read_hold_in_force(hold, paused, operator_hold, dialect)
-    return HeldRow(instance_id, incarnation, revision, read_kind(kind), in_force)

@@ -481,12 +481,14 @@ COUNT_OVERDUE: Final = """
     SELECT k.name, count(*) FROM instance i JOIN kind k ON k.kind_id = i.kind
     WHERE i.boundary_due <= ? AND i.status = 0 GROUP BY k.name"""
 LIST_HELD: Final = f"""
-    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
-    FROM kind k
-    JOIN instance i ON i.kind = k.kind_id AND i.held = 1
-    JOIN instance_detail d ON d.instance_id = i.instance_id
-    WHERE k.name = ? AND (d.hold IS NOT NULL OR i.paused = 1) AND i.status = 0
-    ORDER BY i.instance_id"""
+    SELECT h.created_at, h.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold, i.paused, d.operator_hold
+    FROM (
+        SELECT created_at, instance_id FROM instance INDEXED BY instance_hold
+        WHERE held = 1 AND (created_at, instance_id) > (?, ?) ORDER BY created_at, instance_id LIMIT ?) h
+    CROSS JOIN instance i ON i.instance_id = h.instance_id
+    LEFT JOIN kind k ON k.kind_id = i.kind AND k.name IN (SELECT value FROM json_each(?)) AND i.status = 0
+    LEFT JOIN instance_detail d ON d.instance_id = i.instance_id AND k.kind_id IS NOT NULL
+    ORDER BY h.created_at, h.instance_id"""
 
 # --- nodes ------------------------------------------------------------------------------------
 

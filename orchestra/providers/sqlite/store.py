@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,12 +27,11 @@ from orchestra.store.decoding import (
     read_activity,
     read_cancel,
     read_event,
-    read_hold_in_force,
+    read_held_page,
     read_message,
 )
 from orchestra.store.hints import StreamHints
-from orchestra.store.instances import LONGEST_DELAY, HeldRow
-from orchestra.store.kinds import Dialect
+from orchestra.store.instances import BEFORE_ALL_HELD, HELD_PER_PAGE, LONGEST_DELAY, HeldPage
 from orchestra.store.messages import InboxPage, QueueName, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.routes import Kind, Route
@@ -178,14 +178,16 @@ class SqliteStore:
         with self._writer.reading() as reading:
             return taken_by(reading.connection, node_id)
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
+        values = (*(after or BEFORE_ALL_HELD), limit, json.dumps(list(names)))
         with self._writer.reading() as reading:
-            rows = [
-                row
-                for name in dict.fromkeys(names)
-                for row in reading.connection.execute(sql.LIST_HELD, (name,))
-            ]
-        return [_read_held(row, self._settings.dialect) for row in rows]
+            rows = reading.connection.execute(sql.LIST_HELD, values).fetchall()
+        return read_held_page(rows, limit, self._settings.dialect, read_kind)
 
     def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
         with self._writer.reading() as reading:
@@ -219,9 +221,3 @@ def _read_news(
         activities,
         first.whole_to,
     )
-
-
-def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
-    instance_id, incarnation, revision, *kind, hold, paused, operator_hold = row
-    in_force = read_hold_in_force(hold, paused, operator_hold, dialect)
-    return HeldRow(instance_id, incarnation, revision, read_kind(tuple(kind)), in_force)

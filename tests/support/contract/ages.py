@@ -236,7 +236,7 @@ class AgeTests(ContractBase):
     ) -> None:
         _hold(newer, "unknown")
         _hold(provider, "known")
-        held = {row.instance_id: row.hold.kind for row in provider.store.held(["watch"])}
+        held = {row.instance_id: row.hold.kind for row in provider.store.held(["watch"]).rows}
         assert held == {"unknown": Unknown("hold", "shape"), "known": HoldKind.STATE}
 
     # --- what is left alone ---

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,7 +52,15 @@ from orchestra.store.executions import (
     Retargeting,
 )
 from orchestra.store.inbox_limits import InboxLimits
-from orchestra.store.instances import CancelMark, InstanceRow, Nudge, OperatorHold, ParentLink, Pin
+from orchestra.store.instances import (
+    CancelMark,
+    HeldPage,
+    InstanceRow,
+    Nudge,
+    OperatorHold,
+    ParentLink,
+    Pin,
+)
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Status
 from orchestra.store.messages import Aside, MessageRow
 from orchestra.store.port import Provider
@@ -82,6 +91,8 @@ from tests.support.contract.shorthand import (
 )
 from tests.support.examples import examples
 from tests.support.model import ModelProvider
+
+T = TypeVar("T")
 
 _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 """What hypothesis would complain of, and what a real store's openings bring with them."""
@@ -753,9 +764,19 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.commit(changes))
         self.compare()
 
-    def both(self, ask: Callable[[Provider], object]) -> None:
+    def both(self, ask: Callable[[Provider], T]) -> T | type[StoreError]:
         answer, expected = _answer(ask, self.provider), _answer(ask, self.model)
         assert answer == expected, f"it is\n{answer}\nand should be\n{expected}"
+        return answer
+
+    def compare_holds(self) -> None:
+        """Compare all pages of holds."""
+        after = None
+        for _ in count():
+            page = self.both(lambda provider: provider.store.held(["watch"], after, limit=2))  # noqa: B023 - used at once
+            if not isinstance(page, HeldPage) or page.after is None:
+                return
+            after = page.after
 
     def compare_request(self, instance_id: str, request_id: str) -> None:
         """Compare a request. Which answers out of the window go first is left open."""
@@ -802,7 +823,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             self.both(lambda provider, key=node: provider.store.taken(key))
         self.both(lambda provider: provider.store.next_wake(_KINDS))
         self.both(lambda provider: provider.store.next_wake((), _ROUTES))
-        self.both(lambda provider: provider.store.held(["watch"]))
+        self.compare_holds()
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.store.catalogue().sessions)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
@@ -853,7 +874,7 @@ def _of_code(kind: Kind, current: ExecutionRow, deltas: Sequence[ExecutionDelta]
     )
 
 
-def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:
+def _answer(ask: Callable[[Provider], T], provider: Provider) -> T | type[StoreError]:
     """Return what a provider says; failures are compared by their type."""
     try:
         return ask(provider)

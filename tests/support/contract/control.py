@@ -145,7 +145,7 @@ class HoldByOperatorTests(ContractBase):
         expect(one(provider, WAIT), Granted)
         row = read(provider).row
         assert one(provider, Release("i", row.incarnation, row.revision)) == Refused()
-        (shown,) = provider.store.held(["watch"])
+        (shown,) = provider.store.held(["watch"]).rows
         assert (shown.hold.kind, shown.hold.detail, shown.hold.by) == (
             HoldKind.OPERATOR,
             "wait",
@@ -153,7 +153,7 @@ class HoldByOperatorTests(ContractBase):
         )
         expect(one(provider, GO), Granted)
         assert len(claim(provider)) == 1
-        assert provider.store.held(["watch"]) == []
+        assert provider.store.held(["watch"]).rows == ()
 
     def test_handed_out_activities_are_revoked_and_not_taken_meanwhile(self, connect: Open) -> None:
         provider, other = connect(), connect()

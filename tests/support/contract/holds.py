@@ -10,7 +10,7 @@ from orchestra.codec import Payload
 from orchestra.store.changes import Claim, Release, Report
 from orchestra.store.executions import ExecutionDelta, Opening
 from orchestra.store.instances import InstanceRow
-from orchestra.store.outcomes import Appended, Claimed, Granted, Refused, Reported
+from orchestra.store.outcomes import Appended, Claimed, Granted, Refused, Reported, Started
 from orchestra.store.port import Provider
 from orchestra.store.routes import Route
 from orchestra.store.tasks import LOST, ActivityRow
@@ -21,6 +21,7 @@ from tests.support.contract.shorthand import (
     POLICY,
     a_hold,
     a_node,
+    a_start,
     a_state,
     a_write,
     an_append,
@@ -127,14 +128,35 @@ class HoldTests(ContractBase):
         assert provider.store.next_wake([KIND]) is None
         record = read(provider)
         assert (record.held, record.row.hold) == (True, a_hold())
-        (held,) = provider.store.held(["watch", "other"])
+        (held,) = provider.store.held(["watch", "other"]).rows
         assert (held.instance_id, held.revision, held.kind, held.hold) == (
             "i",
             record.row.revision,
             KIND,
             a_hold(),
         )
-        assert provider.store.held(["other"]) == []
+        assert provider.store.held(["other"]).rows == ()
+
+    def test_holds_are_read_in_pages_that_look_at_so_many_whatever_their_names(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        for number, name in enumerate(["watch", "other", "other", "watch", "other"]):
+            clock.advance(timedelta(seconds=1))
+            kind = KIND._replace(name=name)
+            expect(one(provider, a_start(f"i{number}", kind=kind)), Started)
+            (snapshot,) = claim(provider, kinds=(kind,))
+            row = snapshot.row
+            expect(one(provider, a_write(row, a_state(row, owner=None), hold=a_hold())), Granted)
+        pages: list[tuple[str, ...]] = []
+        after = None
+        while not pages or after is not None:
+            page = provider.store.held(["watch"], after, limit=2)
+            pages.append(tuple(row.instance_id for row in page.rows))
+            after = page.after
+        assert pages == [("i0",), ("i3",), ()]
+        every = provider.store.held(["watch", "other"])
+        assert [row.instance_id for row in every.rows] == ["i0", "i1", "i2", "i3", "i4"]
+        assert every.after is None
 
     def test_a_released_instance_may_be_claimed_and_still_shows_what_was_tried(
         self, provider: Provider
@@ -150,7 +172,7 @@ class HoldTests(ContractBase):
         (snapshot,) = claim(provider)
         assert snapshot.row.hold == hold
         assert not read(provider).held
-        assert provider.store.held(["watch"]) == []
+        assert provider.store.held(["watch"]).rows == ()
 
     def test_an_owner_that_keeps_what_it_has_held_ends_the_hold_with_its_next_write(
         self, provider: Provider

@@ -269,7 +269,7 @@ class DueTests(ContractBase):
         record = read(provider)
         assert (record.held, record.row.paused, record.row.operator_hold) == (True, True, act)
         assert claim(provider) == ()
-        (held,) = provider.store.held(["watch"])
+        (held,) = provider.store.held(["watch"]).rows
         assert (held.hold.kind, held.hold.by) == (HoldKind.OPERATOR, "boundary due")
         expect(one(provider, Resume("i", "me")), Granted)
         (snapshot,) = claim(provider)

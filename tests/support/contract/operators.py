@@ -77,7 +77,7 @@ class OperatorTests(ContractBase):
         expect(one(provider, a_write(row, a_state(row, owner=None), hold=a_hold())), Granted)
         expect(one(provider, an_end(read(provider).row, Status.TERMINATED)), Granted)
         assert not read(provider).held
-        assert provider.store.held(["watch"]) == []
+        assert provider.store.held(["watch"]).rows == ()
 
     def test_a_pin_reaches_an_owner_that_has_the_instance_in_memory(
         self, provider: Provider

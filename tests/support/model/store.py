@@ -15,7 +15,9 @@ from orchestra.store.changes import Change
 from orchestra.store.hints import StreamHints
 from orchestra.store.instances import (
     CRASHES_BEFORE_DELAY,
+    HELD_PER_PAGE,
     LONGEST_DELAY,
+    HeldPage,
     HeldRow,
     Hold,
     InstanceRow,
@@ -338,14 +340,25 @@ class ModelStore:
     def taken(self, node_id: str) -> list[Task]:
         return taken_by(self._world, node_id)
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
-        return [
-            HeldRow(row.instance_id, row.incarnation, row.revision, row.kind, hold)
-            for _, instance in sorted(self._world.instances.items())
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = HELD_PER_PAGE,
+    ) -> HeldPage:
+        waiting = sorted(
+            (instance.created_at, instance_id)
+            for instance_id, instance in self._world.instances.items()
             if instance.held
-            and (row := instance.row).kind.name in names
-            and (hold := _in_force(row, self._dialect)) is not None
-        ]
+        )
+        page = [place for place in waiting if after is None or place > after][:limit]
+        rows = [self._world.instances[instance_id].row for _, instance_id in page]
+        found = tuple(
+            HeldRow(row.instance_id, row.incarnation, row.revision, row.kind, hold)
+            for row in rows
+            if row.kind.name in names and (hold := _in_force(row, self._dialect)) is not None
+        )
+        return HeldPage(found, page[-1] if len(page) == limit else None)
 
     def overdue(self, names: Sequence[str], at: int) -> dict[str, int]:
         found = Counter[str]()

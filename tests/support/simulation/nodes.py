@@ -45,7 +45,7 @@ from orchestra.retention import Retention
 from orchestra.runtime.nodes import Node, NodeSettings, node_record
 from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
 from orchestra.store.changes import Change, ClientChange
-from orchestra.store.instances import HeldRow
+from orchestra.store.instances import HeldPage
 from orchestra.store.messages import InboxPage, Unread
 from orchestra.store.outcomes import Commit
 from orchestra.store.port import Provider
@@ -62,6 +62,9 @@ __all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
 T = TypeVar("T")
 
 _LIMITS = Limits()
+
+_HELD_PER_PAGE: Final = 2
+"""So few that a node reads several pages."""
 
 _NUMBERS: Final = count(1)
 """The numbers of items: a later run of an attempt has higher ones."""
@@ -235,8 +238,13 @@ class Link:
     def taken(self, node_id: str) -> list[Task]:
         return self._read(lambda: self._store.taken(node_id))
 
-    def held(self, names: Sequence[str]) -> list[HeldRow]:
-        return self._read(lambda: self._store.held(names))
+    def held(
+        self,
+        names: Sequence[str],
+        after: tuple[int, str] | None = None,
+        limit: int = _HELD_PER_PAGE,
+    ) -> HeldPage:
+        return self._read(lambda: self._store.held(names, after, limit))
 
     def join(self, node: NodeRecord) -> int:
         return self._do(lambda: self._store.join(node))

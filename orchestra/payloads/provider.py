@@ -85,8 +85,13 @@ class SealingProvider(Provider):
         return self.inner.description
 
     def open(self) -> None:
-        """Open the other provider."""
+        """Open the other provider, and have it find sealed values by their keys."""
         self.inner.open()
+        try:
+            self.inner.index_keys()
+        except BaseException:
+            self.inner.close()
+            raise
 
     def close(self) -> None:
         """Close the other provider."""

@@ -1,8 +1,9 @@
 """Which keys stored values need, and what is stored outside: facts of the headers of sealed values.
 
 A :class:`Source` is a column with sealed values. For each there is an index of the sealed ones
-alone, by key and instance. Where no value is sealed they are empty, and cost a write their
-conditions. The sources are the same in every store; a provider writes its own statements.
+alone, by key and instance. Each costs every write a little, so a store has them only once a
+pipeline has opened it. The sources are the same in every store; a provider writes its own
+statements.
 """
 
 from __future__ import annotations

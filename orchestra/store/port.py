@@ -517,3 +517,10 @@ class Provider(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close it. Harmless when it is closed."""
+
+    def index_keys(self) -> None:  # noqa: B027 - not all providers have something to do
+        """Make what lists the keys of sealed values quickly, if it is not there.
+
+        A pipeline of payloads asks for it each time that it opens the store. Until then a list of
+        keys reads all rows, and so it does where this provider may not change the schema.
+        """

@@ -1,8 +1,12 @@
 """Which keys stored values need, on each store; and what a sweep of the external storage leaves."""
 
 import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from orchestra import (
@@ -17,7 +21,11 @@ from orchestra import (
     SqliteProvider,
 )
 from orchestra.cli import main
+from orchestra.clock import new_id
+from orchestra.payloads.provider import with_payloads
 from orchestra.providers.memory import Database, MemoryProvider
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.keys import SOURCES
 from tests.payloads.workload import ACTIVITIES, REGISTRY, live, soon
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +78,27 @@ async def test_without_sealed_values_no_key_is_needed(any_store):
     async with Runtime(any_store(), REGISTRY, ACTIVITIES) as runtime:
         await runtime.client.start("patient", "x")
         assert await runtime.client.list_keys() == ()
+
+
+async def test_keys_are_the_same_where_the_provider_may_make_no_index(any_store, monkeypatch):
+    keys = Keys({"k1": Keys.generate()})
+    for kind in (SqliteProvider, PostgresProvider):
+        monkeypatch.setattr(kind, "index_keys", lambda self: None)
+    async with Runtime(
+        any_store(), REGISTRY, ACTIVITIES, payloads=Pipeline(Encrypt(keys))
+    ) as runtime:
+        await live(runtime.client)
+        read_all = await runtime.client.list_keys()
+    monkeypatch.undo()
+    async with Client(any_store(), payloads=PIPELINE) as client:
+        indexed = await client.list_keys()
+    async with Client(any_store()) as client:
+        assert await client.list_keys() == tuple(
+            replace(one, known=False, current=False) for one in indexed if one.key_id == "k1"
+        )
+    assert [(one.key_id, one.needed, one.kept) for one in read_all] == [
+        (one.key_id, one.needed, one.kept) for one in indexed if one.key_id == "k1"
+    ]
 
 
 async def test_a_loop_that_crosses_a_boundary_needs_the_old_key_no_more(any_store):
@@ -190,15 +219,14 @@ def test_the_command_line_opens_values_with_a_pipeline_and_lists_keys(
 
 
 def test_on_sqlite_every_question_about_keys_reads_an_index_of_sealed_values(tmp_path):
-    import sqlite3
-
     from orchestra.providers.sqlite.keys import _STATEMENTS
 
     provider = SqliteProvider(tmp_path / "store.db")
     provider.open()
+    provider.index_keys()
     provider.close()
     connection = sqlite3.connect(tmp_path / "store.db")
-    for source, next_key, ids in _STATEMENTS:
+    for source, next_key, ids in _STATEMENTS[True]:
         for statement, values in ((next_key, [b""]), (ids, [b"k", 10])):
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
             assert not [
@@ -208,3 +236,42 @@ def test_on_sqlite_every_question_about_keys_reads_an_index_of_sealed_values(tmp
             assert searched
             assert all(source.name in step for step in searched), (source.name, plan)
     connection.close()
+
+
+def test_a_store_pays_for_the_indexes_of_keys_once_a_pipeline_has_opened_it(tmp_path):
+    plain = SqliteProvider(tmp_path / "store.db")
+    sealing = with_payloads(SqliteProvider(tmp_path / "store.db"), PIPELINE)
+    strict = with_payloads(SqliteProvider(tmp_path / "store.db", migrate=False), PIPELINE)
+    for provider, number in (
+        (plain, 0),
+        (strict, 0),
+        (sealing, len(SOURCES)),
+        (plain, len(SOURCES)),
+    ):
+        provider.open()
+        provider.close()
+        with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            names = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'key_*'"
+            assert len(connection.execute(names).fetchall()) == number
+
+
+def test_on_postgres_the_owner_of_the_schema_makes_the_indexes_of_keys(dsn):
+    schema = f"test_{new_id()}"
+    names = (
+        "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND starts_with(indexname, 'key_')"
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+
+        def opened(**options):
+            provider = with_payloads(PostgresProvider(dsn, schema, **options), PIPELINE)
+            provider.open()
+            provider.close()
+            return len(connection.execute(names, (schema,)).fetchall())
+
+        plain = PostgresProvider(dsn, schema)
+        plain.open()
+        plain.close()
+        assert opened(migrate=False) == 0
+        assert opened() == len(SOURCES)
+        assert opened() == len(SOURCES)
+        connection.execute(f'DROP SCHEMA "{schema}" CASCADE')

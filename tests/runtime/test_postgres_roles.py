@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestra import Client, InstanceStatus, Latest, Runtime
+from orchestra import Client, Encrypt, InstanceStatus, Keys, Latest, Pipeline, Runtime
 from orchestra.clock import new_id
 from orchestra.errors import SchemaMismatch, StoreReadOnly
 from orchestra.providers.postgres import PostgresProvider, grants, schema
+from orchestra.store.keys import SOURCES
 from orchestra.testing import check_store
 from tests.support.kit import bounded, echo, idle, info_when, registry
 
@@ -191,3 +192,19 @@ def test_a_name_that_the_server_would_take_for_another_is_refused(name):
     ):
         with pytest.raises(ValueError, match="name"):
             grants(**names)
+
+
+@bounded
+async def test_a_worker_seals_values_and_leaves_their_indexes_to_the_owner(store):
+    pipeline = Pipeline(Encrypt(Keys({"k1": Keys.generate()})))
+    indexes = (
+        "SELECT count(*) FROM pg_indexes WHERE schemaname = %s AND starts_with(indexname, 'key_')"
+    )
+    with psycopg.connect(store.dsn, autocommit=True) as connection:
+        for role, number in ((store.worker, 0), (store.reader, 0), (store.owner, len(SOURCES))):
+            async with Client(store.provider(role), payloads=pipeline) as client:
+                if role == store.worker:
+                    await client.start("loop", 1, allow_unregistered=True)
+                (used,) = await client.list_keys()
+                assert (used.key_id, used.needed) == ("k1", 1)
+            assert connection.execute(indexes, (store.schema,)).fetchone() == (number,)

@@ -106,7 +106,9 @@ class Transaction:
         return results
 
     def commit_at_once(self, script: Script) -> None:
-        """Begin, run a script, read the time and commit, all in one round trip."""
+        """Begin, run a script and commit, all in one round trip. The script reads the time itself,
+        for :meth:`heard`.
+        """
         if is_dead(self._connection):
             raise psycopg.OperationalError(
                 "the connection was lost meanwhile"
@@ -115,10 +117,12 @@ class Transaction:
         whole.add(sql.BEGIN)
         self._setup(whole)
         whole.extend(script)
-        statement, values = self.time.read
-        time = whole.add(statement, *values)
         self.commit(whole)
-        self.now = self.time.heard(time.rows[0])
+
+    def heard(self, now: int) -> int:
+        """Remember the time that the script of :meth:`commit_at_once` has read, and return it."""
+        self.now = self.time.heard((now,))
+        return self.now
 
     def commit(self, script: Script | None = None) -> None:
         """Run a script and commit: one round trip."""

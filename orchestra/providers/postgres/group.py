@@ -19,6 +19,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.claims import Taking, claim_all, finish_claims
 from orchestra.providers.postgres.effects import (
@@ -126,24 +127,23 @@ class Group:
         if begun:  # new ids first (rule 7)
             statement, values = instances_on_trust(transaction, [*begun.values()], self._numbers)
             script.add(statement, *values)
-        fences = [
-            (write.instance_id, write.incarnation, write.revision, write.owner) for write in writes
-        ]
-        locked = script.add(sql.LOCK_FENCED, *arrays(sql.FENCE, fences), len(writes))
-        add_cold_rows(script, [*begun.values()])
+        if len(writes) > 1:
+            script.add(sql.LOCK_IN_ORDER, Texts(write.instance_id for write in writes))
         dialect = self._settings.dialect
+        rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
+        _, known = transaction.time.read
+        # The fences first: where one does not hold, nothing else is written.
+        written = script.add(sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *known)
+        add_cold_rows(script, [*begun.values()])
         effects = Effects(dialect)
         for write in writes:
             start = begun.get(write.instance_id)
             effects.add(write, None if start is None else start.execution)
         add_effects(script, effects, 0)  # the time comes later, and nothing was consumed
         prune_requests(script, [effects], self._settings.tombstone_window)
-        rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
-        script.add(
-            sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1]
-        )
         transaction.commit_at_once(script)
-        (instance_ids, inbox_seqs, _), now = locked.rows[0], transaction.now
+        instance_ids, inbox_seqs, read, _ = written.rows[0]
+        now = transaction.heard(read)
         inboxes: dict[str, int] = dict(zip(instance_ids, inbox_seqs, strict=True))
         outcomes: tuple[Outcome, ...] = tuple(
             Granted(inboxes[change.instance_id]) if isinstance(change, Write) else Started()
@@ -232,7 +232,9 @@ def _fenced_values(
         state.boundary_due if is_open else None,
         state.summary,
         write.instance_id,
+        write.incarnation,
         write.revision,
+        write.owner,
     )
 
 

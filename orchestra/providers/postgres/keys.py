@@ -7,7 +7,7 @@ from typing import Final
 from orchestra.providers.postgres.calls import Calls
 from orchestra.store.keys import SOURCES, KeyUse, Source, key_uses
 
-__all__ = ["read_external", "read_keys"]
+__all__ = ["KEY_INDEXES", "read_external", "read_keys"]
 
 _LAPS: Final = {None: "", True: " AND closed_at IS NULL", False: " AND closed_at IS NOT NULL"}
 
@@ -17,8 +17,20 @@ def _sealed(source: Source) -> str:
     return f"{mark}{_LAPS[source.is_open_lap]}"
 
 
+def _key(source: Source) -> str:
+    return f"substring({source.column} from 6 for 16)"
+
+
+def _index(source: Source) -> str:
+    lap = ", execution" if source.needs == "lap" else ""
+    return (
+        f"CREATE INDEX IF NOT EXISTS {source.name} ON @{source.table} ({_key(source)}, {source.id}{lap}) "
+        f"WHERE {_sealed(source)}"
+    )
+
+
 def _next_key(source: Source) -> str:
-    key = f"substring({source.column} from 6 for 16)"
+    key = _key(source)
     return (
         f"SELECT {key} FROM @{source.table} WHERE {_sealed(source)} AND {key} > $1::bytea "
         f"ORDER BY {key} LIMIT 1"
@@ -27,10 +39,7 @@ def _next_key(source: Source) -> str:
 
 def _ids(source: Source) -> str:
     """Return the statement of the first ids with a key: one step in the index for each."""
-    rows = (
-        f"FROM @{source.table} WHERE {_sealed(source)} "
-        f"AND substring({source.column} from 6 for 16) = $1::bytea"
-    )
+    rows = f"FROM @{source.table} WHERE {_sealed(source)} AND {_key(source)} = $1::bytea"
     order = f"ORDER BY {source.id} LIMIT 1"
     is_open = "coalesce(i.status = 0, false)"
     needed = {
@@ -50,6 +59,9 @@ def _ids(source: Source) -> str:
         LEFT JOIN @instance i ON i.instance_id = f.id
     """
 
+
+KEY_INDEXES: Final = tuple((source.name, _index(source)) for source in SOURCES)
+"""The indexes of sealed values: their names, and the statements that make them."""
 
 _STATEMENTS: Final = tuple((source, _next_key(source), _ids(source)) for source in SOURCES)
 _EXTERNAL: Final = " UNION ALL ".join(

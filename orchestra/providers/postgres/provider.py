@@ -15,6 +15,7 @@ from orchestra.providers.postgres.admin import PostgresAdmin
 from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.directory import PostgresDirectory
+from orchestra.providers.postgres.keys import KEY_INDEXES
 from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
@@ -150,6 +151,12 @@ class PostgresProvider(Provider):
                 self._pool.open()
                 self._pulse.open()
             self._openings += 1
+
+    def index_keys(self) -> None:
+        """Make the indexes of sealed values, if they are not there, ``migrate`` is on, and the role
+        owns the schema.
+        """
+        schemas.add_indexes(self._connector, self._settings, KEY_INDEXES)
 
     def close(self) -> None:
         """Close the connections at the last close. Harmless if it is closed.

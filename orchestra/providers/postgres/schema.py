@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,7 +19,13 @@ from typing import Any, Final
 import psycopg
 
 from orchestra.clock import new_id
-from orchestra.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.errors import (
+    SchemaMismatch,
+    StoreCorrupt,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from orchestra.levels import BASE_LEVEL, Levels
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
@@ -32,7 +39,7 @@ from orchestra.providers.postgres.failures import (
 from orchestra.providers.postgres.settings import Settings
 from orchestra.store.kinds import THIS_LIBRARY, Library
 
-__all__ = ["Migration", "migrations", "prepare"]
+__all__ = ["Migration", "add_indexes", "migrations", "prepare"]
 
 _LOWEST_READER: Final = re.compile(r"-- lowest reader: (\d+)")
 _MADE_BY_ANOTHER: Final = frozenset(
@@ -67,10 +74,42 @@ def prepare(connector: Connector, settings: Settings) -> None:
         StoreCorrupt: another program has the schema's name.
         StoreError: the server cannot be used.
     """
+    _insist(connector, lambda connection: _prepare(connection, connector, settings))
+
+
+def add_indexes(
+    connector: Connector, settings: Settings, indexes: Sequence[tuple[str, str]]
+) -> None:
+    """Make the indexes that are not there, given by name and statement, if migration is on and the
+    role may do it.
+
+    Raises:
+        StoreError: the server cannot be used.
+    """
+
+    def add(connection: Connection) -> None:
+        names = [name for name, _ in indexes]
+        with connection.transaction():
+            (found,) = connection.execute(
+                sql.COUNT_INDEXES.encode(), (settings.schema, names)
+            ).fetchone() or (0,)
+            if found == len(indexes):
+                return
+            _begin_migrating(connection, connector)
+            for _, statement in indexes:
+                connection.execute(connector.render(statement))
+
+    if settings.migrate:
+        with suppress(StoreReadOnly):  # the role of a worker: the owner of the schema makes them
+            _insist(connector, add)
+
+
+def _insist(connector: Connector, work: Callable[[Connection], None]) -> None:
+    """Do some work on a connection of its own, again while others are in its way."""
     for number in range(1, _TRIES + 1):
         connection = connector.connect()
         try:
-            _prepare(connection, connector, settings)
+            work(connection)
         except DRIVER_ERRORS as error:
             passes = (
                 contended(error)
@@ -125,16 +164,20 @@ def _prepare(connection: Connection, connector: Connector, settings: Settings) -
             connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode())
         if standing is None:
             connection.execute(connector.render(sql.ADD_META_TABLE))
-        # Another migrating node waits here, and finds it done.
-        connection.execute(connector.render(sql.LOCK_META))
+        _begin_migrating(connection, connector)
         current = _read_meta(connection, connector) or {}
         if _is_behind(current, connector, settings):
-            # Building an index has no time limit; waiting for locks has one.
-            connection.execute("SET LOCAL statement_timeout TO 0")
-            connection.patience = None
             _migrate(
                 connection, connector, migrations(settings.dialect.library)[_number(current) :]
             )
+
+
+def _begin_migrating(connection: Connection, connector: Connector) -> None:
+    # Another migrating node waits here, and finds it done.
+    connection.execute(connector.render(sql.LOCK_META))
+    # Building an index has no time limit; waiting for locks has one.
+    connection.execute("SET LOCAL statement_timeout TO 0")
+    connection.patience = None
 
 
 def _migrate(connection: Connection, connector: Connector, steps: Sequence[Migration]) -> None:
@@ -192,6 +235,6 @@ def _failure(error: Exception, connector: Connector) -> StoreError:
     failure = translate(error, connector.description)
     return (
         failure
-        if failure.retryable or isinstance(failure, SchemaMismatch)
+        if failure.retryable or isinstance(failure, (SchemaMismatch, StoreReadOnly))
         else StoreUnavailable(str(failure))
     )

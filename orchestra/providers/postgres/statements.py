@@ -97,7 +97,13 @@ OPERATION: Final = Columns((Column("operation_id", "text"), *tables.OPERATION))
 FAMILY: Final = Columns(
     (*_INSTANCE_ID, Column("children_from", "number"), Column("children", "number"))
 )
-FENCE: Final = tables.HOT_ROW.only("instance_id", "incarnation", "revision", "owner")
+_FENCE: Final = Columns(
+    (
+        Column("fence_incarnation", "text"),
+        Column("fence_revision", "number"),
+        Column("fence_owner", "text"),
+    )
+)
 _FENCED: Final = tables.HOT_ROW.only(
     "kind",
     "owner",
@@ -112,8 +118,8 @@ _FENCED: Final = tables.HOT_ROW.only(
     "history_bytes",
     "boundary_due",
 )
-FENCED: Final = Columns((*_FENCED, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
-"""The columns that a plain group writes, and the revision that it builds on."""
+FENCED: Final = Columns((*_FENCED, *_SUMMARY, *_INSTANCE_ID, *_FENCE))
+"""The columns that a plain group writes, and the fence of each row."""
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -140,6 +146,8 @@ FIND_TABLES: Final = """
     SELECT n.oid, ARRAY(
         SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm'))
     FROM pg_catalog.pg_namespace n WHERE n.nspname = $1"""
+COUNT_INDEXES: Final = """
+    SELECT count(*) FROM pg_catalog.pg_indexes WHERE schemaname = $1 AND indexname = ANY($2)"""
 ADD_META_TABLE: Final = "CREATE TABLE @meta (key text NOT NULL PRIMARY KEY, value text NOT NULL)"
 # Writers of the schema exclude each other; readers of its number go on.
 LOCK_META: Final = "LOCK TABLE @meta IN SHARE ROW EXCLUSIVE MODE"
@@ -501,26 +509,29 @@ WRITE_ROWS: Final = exactly(
 
 # --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
 
-# Locks as above, and fails (22012) unless every fence holds; the script then ends before anything
-# is written.
-LOCK_FENCED: Final = f"""
-    WITH locked AS MATERIALIZED (
-        SELECT i.instance_id, i.incarnation, i.revision, i.owner, i.status, i.inbox_seq FROM @instance i
-        WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i)
-    SELECT array_agg(l.instance_id), array_agg(l.inbox_seq), 1 / (count(*) = ${len(FENCE) + 1}::bigint)::integer
-    FROM {given(FENCE)}
-    JOIN locked l ON l.instance_id = u.instance_id AND l.incarnation = u.incarnation AND l.revision = u.revision
-        AND l.owner = u.owner AND l.status = 0"""
-WRITE_FENCED: Final = exactly(
-    f"""
-    UPDATE @instance t SET {", ".join(f"{name} = u.{name}" for name in _FENCED.without("wake_at").names)},
-        revision = t.revision + 1, summary = u.summary, updated_at = moment.now,
-        wake_at = CASE WHEN u.status = 0 AND t.inbox_seq > u.seen_seq THEN 0 ELSE u.wake_at END,
-        expires_at = CASE WHEN u.status <> 0 THEN ({_EXPIRES_AT.format(now="moment.now")}) END
-    FROM {given(FENCED)}, ({_moment(f"${len(FENCED) + 2}", f"${len(FENCED) + 3}")}) AS moment
-    WHERE t.instance_id = u.instance_id AND t.revision = u.read_revision""",
-    number=len(FENCED) + 1,
-)
+# Rows are locked in the order of their ids; a single one is locked as it is written. The statement fails (22012) unless every
+# fence holds; the script then ends before anything else is written.
+LOCK_IN_ORDER: Final = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i) locked"""
+_CLOCK: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+# As `_moment`, but evaluated once more where the row was locked by others: not before they have committed.
+_KNOWN, _ASKS = f"${len(FENCED) + 2}::bigint", f"${len(FENCED) + 3}::boolean"
+_WRITTEN_AT: Final = f"""
+    CASE WHEN {_ASKS} AND NOT ({_CLOCK} BETWEEN {_KNOWN} - {STANDS_STILL} AND {_KNOWN}) THEN {_CLOCK} ELSE {_KNOWN} END"""
+WRITE_FENCED: Final = f"""
+    WITH written AS (
+        UPDATE @instance t SET {", ".join(f"{name} = u.{name}" for name in _FENCED.without("wake_at").names)},
+            revision = t.revision + 1, summary = u.summary, updated_at = {_WRITTEN_AT},
+            wake_at = CASE WHEN u.status = 0 AND t.inbox_seq > u.seen_seq THEN 0 ELSE u.wake_at END,
+            expires_at = CASE WHEN u.status <> 0 THEN ({_EXPIRES_AT.format(now=_WRITTEN_AT)}) END
+        FROM {given(FENCED)}
+        WHERE t.instance_id = u.instance_id AND t.incarnation = u.fence_incarnation AND t.revision = u.fence_revision
+            AND t.owner = u.fence_owner AND t.status = 0
+        RETURNING t.instance_id, t.inbox_seq, t.updated_at)
+    SELECT array_agg(w.instance_id), array_agg(w.inbox_seq), max(w.updated_at),
+        1 / (count(*) = ${len(FENCED) + 1}::bigint)::integer
+    FROM written w"""
 
 # --- claims -----------------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any, Final
 
 from orchestra.codec.sealed import SEALED
 from orchestra.store.keys import SOURCES, KeyUse, Source, key_uses
 
-__all__ = ["read_external", "read_keys"]
+__all__ = ["add_key_indexes", "has_key_indexes", "read_external", "read_keys"]
 
 _LAPS: Final = {None: "", True: " AND closed_at IS NULL", False: " AND closed_at IS NOT NULL"}
 
@@ -18,21 +19,34 @@ def _sealed(source: Source) -> str:
     return f"{encoding}{source.column} >= x'ff'{_LAPS[source.is_open_lap]}"
 
 
-def _rows(source: Source) -> str:
-    """Return where the sealed values are, by their index and by no other one."""
-    return f"{source.table} INDEXED BY {source.name} WHERE {_sealed(source)}"
+def _key(source: Source) -> str:
+    return f"substr({source.column}, 6, 16)"
 
 
-def _next_key(source: Source) -> str:
-    key = f"substr({source.column}, 6, 16)"
+def _index(source: Source) -> str:
+    lap = ", execution" if source.needs == "lap" else ""
+    return (
+        f"CREATE INDEX IF NOT EXISTS {source.name} ON {source.table} ({_key(source)}, {source.id}{lap}) "
+        f"WHERE {_sealed(source)}"
+    )
+
+
+def _rows(source: Source, *, indexed: bool) -> str:
+    """Return where the sealed values are; ``indexed``: by their index and by no other one."""
+    index = f" INDEXED BY {source.name}" if indexed else ""
+    return f"{source.table}{index} WHERE {_sealed(source)}"
+
+
+def _next_key(source: Source, *, indexed: bool) -> str:
+    key = _key(source)
     return f"""
-        SELECT {key} FROM {_rows(source)} AND {key} > ? ORDER BY {key} LIMIT 1
+        SELECT {key} FROM {_rows(source, indexed=indexed)} AND {key} > ? ORDER BY {key} LIMIT 1
     """
 
 
-def _ids(source: Source) -> str:
+def _ids(source: Source, *, indexed: bool) -> str:
     """Return the statement of the first ids with a key: one step in the index for each."""
-    rows = f"FROM {_rows(source)} AND substr({source.column}, 6, 16) = ?1"
+    rows = f"FROM {_rows(source, indexed=indexed)} AND {_key(source)} = ?1"
     order = f"ORDER BY {source.id} LIMIT 1"
     is_open = "coalesce(i.status = 0, 0)"
     needed = {
@@ -54,7 +68,15 @@ def _ids(source: Source) -> str:
     """
 
 
-_STATEMENTS: Final = tuple((source, _next_key(source), _ids(source)) for source in SOURCES)
+_INDEXES: Final = tuple(_index(source) for source in SOURCES)
+_STATEMENTS: Final = {
+    indexed: tuple(
+        (source, _next_key(source, indexed=indexed), _ids(source, indexed=indexed))
+        for source in SOURCES
+    )
+    for indexed in (True, False)
+}
+_COUNT_INDEXES: Final = "SELECT count(*) FROM sqlite_master WHERE type = 'index' AND name IN (SELECT value FROM json_each(?))"
 _EXTERNAL: Final = tuple(
     f"SELECT substr({source.column}, 26, 32) FROM {source.table} "
     f"WHERE {_sealed(source)} AND substr({source.column}, 5, 1) = x'01'"
@@ -62,13 +84,26 @@ _EXTERNAL: Final = tuple(
 )
 
 
+def has_key_indexes(connection: sqlite3.Connection) -> bool:
+    """Return whether the store has the indexes of sealed values."""
+    names = json.dumps([source.name for source in SOURCES])
+    return connection.execute(_COUNT_INDEXES, (names,)).fetchone() == (len(SOURCES),)
+
+
+def add_key_indexes(connection: sqlite3.Connection) -> None:
+    """Make the indexes of sealed values that are not there."""
+    for statement in _INDEXES:
+        connection.execute(statement)
+
+
 def read_keys(connection: sqlite3.Connection, limit: int) -> list[KeyUse]:
     """Return which instances need which keys, up to a number of each key and source."""
+    statements = _STATEMENTS[has_key_indexes(connection)]
 
     def read(statement: str, *values: bytes | int) -> list[tuple[Any, ...]]:
         return connection.execute(statement, values).fetchall()
 
-    return key_uses(_STATEMENTS, limit, read)
+    return key_uses(statements, limit, read)
 
 
 def read_external(connection: sqlite3.Connection) -> set[bytes]:

@@ -12,6 +12,7 @@ from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
+from orchestra.providers.sqlite.keys import add_key_indexes, has_key_indexes
 from orchestra.providers.sqlite.mounts import require_local
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.paths import require_shared_directory, resolve
@@ -119,6 +120,14 @@ class SqliteProvider(Provider):
                 self._writer.open()
                 self._readers.open()
             self._openings += 1
+
+    def index_keys(self) -> None:
+        """Make the indexes of sealed values, if they are not there and ``migrate`` is on."""
+        with self._writer.reading() as reading:
+            if has_key_indexes(reading.connection) or not self._settings.migrate:
+                return
+        with self._writer.transaction() as transaction:
+            add_key_indexes(transaction.connection)
 
     def close(self) -> None:
         """Close the file at the last close. Harmless if it is closed.

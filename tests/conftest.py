@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from orchestra.testing.postgres import NoPostgres, postgres_server
+from tests.support.schemas import Lease, Schemas
 
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
@@ -106,3 +107,16 @@ def postgres():
 def dsn(postgres):
     """Where the server is."""
     return postgres.dsn
+
+
+@pytest.fixture(scope="session")
+def schemas(postgres):
+    """Schemas that tests of this process use one after the other."""
+    return Schemas(postgres.dsn)
+
+
+@pytest.fixture
+def lease(schemas):
+    """The schemas of one test. Nothing of it may use them afterwards."""
+    with Lease(schemas) as lease:
+        yield lease

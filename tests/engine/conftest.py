@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.clock import new_id
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.sqlite import SqliteProvider
+from orchestra.store.kinds import THIS_LIBRARY
 from tests.support.harness import World
 
 
@@ -28,14 +28,14 @@ def world():
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def any_world(request, tmp_path):
     """A world over each store."""
-
-    schema = f"test_{new_id()}"
+    served = request.param == "postgres"
+    dsn = request.getfixturevalue("dsn") if served else None
+    lease = request.getfixturevalue("lease") if served else None
 
     def provider(clock, **options):
-        if request.param == "postgres":
-            return PostgresProvider(
-                request.getfixturevalue("dsn"), schema, clock=clock, notify=False, **options
-            )
+        if served:
+            schema = lease.name_of(tmp_path, options.get("library", THIS_LIBRARY))
+            return PostgresProvider(dsn, schema, clock=clock, notify=False, **options)
         return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", **options)
 
     made = World(in_memory() if request.param == "memory" else provider)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 
 import psycopg
@@ -16,22 +15,23 @@ from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
 from tests.support.contract import ProviderContract
-
-
-def schema_of(location: Path) -> str:
-    return "test_" + blake2b(str(location).encode(), digest_size=12).hexdigest()
+from tests.support.schemas import Lease
 
 
 class TestPostgres(ProviderContract):
     @pytest.fixture(autouse=True)
-    def _server(self, dsn: str) -> None:
+    def _server(self, dsn: str, lease: Lease) -> None:
         self.dsn = dsn
+        self.lease = lease
 
     def make_provider(
         self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
     ) -> Provider:
-        self.schema = schema_of(location)
+        self.schema = self.lease.name_of(location, library)
         return PostgresProvider(self.dsn, self.schema, clock=clock, library=library)
+
+    def give_back(self, location: Path) -> None:
+        self.lease.give_back(location)
 
     def read_audit(self, provider):
         with psycopg.connect(self.dsn) as connection:

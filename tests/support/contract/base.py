@@ -30,6 +30,9 @@ class ContractBase:
         """
         raise NotImplementedError
 
+    def give_back(self, location: Path) -> None:
+        """Nothing of this test uses the store at a location any more."""
+
     def read_audit(self, provider: Provider) -> list[Operation]:
         """Return what operators have done, as the store keeps it, the oldest first."""
         raise NotImplementedError

@@ -172,8 +172,13 @@ class ComparedWithModel(RuleBasedStateMachine):
         """Return the provider that is compared, as :meth:`ContractBase.make_provider` does."""
         raise NotImplementedError
 
+    def give_back(self, location: Path) -> None:
+        """Do what :meth:`ContractBase.give_back` does."""
+        raise NotImplementedError
+
     def teardown(self) -> None:
         self.provider.close()
+        self.give_back(Path(self.folder.name))
         self.folder.cleanup()
 
     @initialize()
@@ -896,6 +901,9 @@ class ComparisonTests(ContractBase):
         class Compared(ComparedWithModel):
             def make_provider(self, location: Path, clock: Clock) -> Provider:
                 return contract.make_provider(location, clock)
+
+            def give_back(self, location: Path) -> None:
+                contract.give_back(location)
 
         run_state_machine_as_test(
             Compared,

@@ -31,6 +31,8 @@ def pytest_configure(config):
         # Started in the background of a shell: the programs that tests start would ignore Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
+    # Hundreds of tests start programs: without its compiled modules each takes twice as long to begin.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         # Thousands of tests have a store of their own. None needs it to outlive the machine.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

@@ -401,17 +401,8 @@ BUGS: Final = (
             _NO_REVISION,
             Edit(
                 _POSTGRES_STATEMENTS,
-                "l.incarnation = u.incarnation AND l.revision = u.revision\n",
-                "l.incarnation = u.incarnation AND u.revision > 0\n",
-            ),
-            Edit(
-                _POSTGRES_STATEMENTS,
-                """    WHERE t.instance_id = u.instance_id AND t.revision = u.read_revision\"\"\",
-    number=len(FENCED) + 1,
-""",
-                """    WHERE t.instance_id = u.instance_id AND u.read_revision > 0\"\"\",
-    number=len(FENCED) + 1,
-""",
+                "t.incarnation = u.fence_incarnation AND t.revision = u.fence_revision\n",
+                "t.incarnation = u.fence_incarnation AND u.fence_revision > 0\n",
             ),
         ),
         (

@@ -7,7 +7,7 @@ commits. Claims see the instances that the group made ready; the third round tri
 
 Most groups contain only steps of instances that go on, and starts with their first turns. Such a
 group takes one round trip and reads nothing first. If a fence does not hold, or an id is taken, a
-statement ends the script before anything is written, and the group takes the longer way.
+statement ends the script. Then nothing is kept of it, and the group takes the longer way.
 
 No statement waits for a lock after the first round trip. All nodes lock new ids and then rows in
 one order, and claims skip locked rows. So two groups cannot wait for each other.

@@ -510,7 +510,7 @@ WRITE_ROWS: Final = exactly(
 # --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
 
 # Rows are locked in the order of their ids; a single one is locked as it is written. The statement fails (22012) unless every
-# fence holds; the script then ends before anything else is written.
+# fence holds; the script then ends, and nothing of it is kept.
 LOCK_IN_ORDER: Final = """
     SELECT count(*) FROM (
         SELECT 1 FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i) locked"""

@@ -232,7 +232,7 @@ class InstanceRecord:
     """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is
     deleted after its end.
 
-    ``unread_messages`` counts events only, and not those that were set aside. ``unserved`` is the
+    ``unread_messages`` counts events and requests, but not what was set aside. ``unserved`` is the
     route without a living node by which an activity waits, among the routes of the query; single
     reads do not tell it. ``unread_by_name`` counts the unread events and those that were set aside,
     of at most :data:`~orchestra.store.messages.NAMES_SHOWN` names, those with the most first. It,

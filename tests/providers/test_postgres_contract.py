@@ -55,3 +55,22 @@ class TestPostgresThatReadsFirst(TestPostgres):
         assert isinstance(provider, PostgresProvider)
         provider.store._settings = replace(provider.store._settings, trusting=False)
         return provider
+
+
+@pytest.mark.campaign
+class TestPostgresWithEmptyStatistics(TestPostgres):
+    """The same, with the plans that a server makes for tables that were empty when it looked: it
+    joins row by row, and computes the inner side of a join once for each row of the outer side.
+    """
+
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
+        provider = super().make_provider(location, clock, library)
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(
+                "UPDATE pg_class SET relpages = 1, reltuples = 0 "
+                "WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'",
+                (self.schema,),
+            )
+        return provider

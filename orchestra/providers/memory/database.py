@@ -409,11 +409,11 @@ class Database:
         )
 
     def end_inbox(self, instance_id: str) -> None:
-        """Empty the inbox of an ended instance, and keep the number of unread events of each
-        name.
+        """Empty the inbox of an ended instance, and keep how many events and requests of each name
+        nobody has read.
         """
         removed = self.messages.remove_all(instance_id)
-        unread = Counter(self.messages.value(row, "name") for row in removed if self.is_event(row))
+        unread = Counter(self.messages.value(row, "name") for row in removed if self.is_sent(row))
         aside = self.aside.remove_all(instance_id)
         unread.update(self.aside.value(row, "name") for row in aside)
         if unread:

@@ -342,7 +342,7 @@ EMPTY_INBOXES: Final = """
     WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name, kind),
         aside AS (DELETE FROM @set_aside WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name),
         unread AS (
-            SELECT instance_id, name FROM removed WHERE kind = 0 UNION ALL SELECT instance_id, name FROM aside),
+            SELECT instance_id, name FROM removed WHERE kind IN (0, 5) UNION ALL SELECT instance_id, name FROM aside),
         counted AS (SELECT instance_id, name, count(*) AS number FROM unread GROUP BY instance_id, name),
         gathered AS (
             SELECT instance_id, array_agg(name ORDER BY name) AS names, array_agg(number ORDER BY name) AS counts
@@ -350,10 +350,14 @@ EMPTY_INBOXES: Final = """
     UPDATE @instance_detail d SET unread_names = g.names, unread_counts = g.counts
     FROM gathered g WHERE d.instance_id = g.instance_id"""
 # SKIP LOCKED: two nodes that prune at once must not wait for each other.
+# MATERIALIZED, here and wherever rows are chosen under locks: a join may compute its inner side once
+# for each row of the outer one, and would then choose other rows each time, past those that it has
+# written already.
 PRUNE_TOMBSTONES: Final = """
-    DELETE FROM @tombstone t USING (
+    WITH old AS MATERIALIZED (
         SELECT instance_id, message_id FROM @tombstone WHERE removed_at <= $1::bigint
-        ORDER BY removed_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
+        ORDER BY removed_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED)
+    DELETE FROM @tombstone t USING old
     WHERE t.instance_id = old.instance_id AND t.message_id = old.message_id"""
 
 # --- requests ---------------------------------------------------------------------------------
@@ -381,9 +385,10 @@ CLOSE_REQUESTS: Final = """
     UPDATE @request SET answered_at = $2::bigint WHERE instance_id = ANY($1::text[]) AND answered_at IS NULL"""
 # SKIP LOCKED: two nodes that prune at once must not wait for each other.
 PRUNE_REQUESTS: Final = """
-    DELETE FROM @request r USING (
+    WITH old AS MATERIALIZED (
         SELECT instance_id, request_id FROM @request WHERE answered_at <= $1::bigint
-        ORDER BY answered_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
+        ORDER BY answered_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED)
+    DELETE FROM @request r USING old
     WHERE r.instance_id = old.instance_id AND r.request_id = old.request_id"""
 READ_ASKED: Final = f"""
     SELECT r.instance_id, {_ASKED.listed("r")} FROM {given(REQUEST_ID)}
@@ -428,7 +433,7 @@ PRUNE_EXECUTIONS: Final = f"""
 # deleted already.
 _MAY_GO: Final = f"i.status <> 0 AND (i.expires_at IS NULL OR i.expires_at > {GOES_WITH_LAP})"
 LET_CHILDREN_GO: Final = f"""
-    UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM (
+    WITH gone AS MATERIALIZED (
         SELECT g.instance_id FROM {given(FAMILY)} CROSS JOIN LATERAL (
             SELECT i.instance_id FROM (
                 SELECT d.instance_id, d.parent_execution FROM @instance_detail d
@@ -438,17 +443,19 @@ LET_CHILDREN_GO: Final = f"""
                 ORDER BY d.parent_execution, d.instance_id LIMIT {FAMILY_SCANNED}) AS c
             JOIN @instance i ON i.instance_id = c.instance_id
             WHERE {_MAY_GO}
-            ORDER BY c.parent_execution, i.instance_id LIMIT u.children FOR UPDATE OF i SKIP LOCKED) AS g) AS gone
+            ORDER BY c.parent_execution, i.instance_id LIMIT u.children FOR UPDATE OF i SKIP LOCKED) AS g)
+    UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM gone
     WHERE t.instance_id = gone.instance_id"""
 # The ended children of instances that go with their laps, and how many there are of each.
 LET_FAMILIES_GO: Final = f"""
-    WITH marked AS (
-        UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM (
-            SELECT u.instance_id AS parent_id, g.instance_id
-            FROM unnest($1::text[], $2::text[]) AS u (instance_id, incarnation) CROSS JOIN LATERAL (
-                SELECT i.instance_id FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id
-                WHERE d.parent_id = u.instance_id AND d.parent_incarnation = u.incarnation AND {_MAY_GO}
-                ORDER BY i.instance_id LIMIT {MARKED_AT_ONCE} FOR UPDATE OF i SKIP LOCKED) AS g) AS gone
+    WITH gone AS MATERIALIZED (
+        SELECT u.instance_id AS parent_id, g.instance_id
+        FROM unnest($1::text[], $2::text[]) AS u (instance_id, incarnation) CROSS JOIN LATERAL (
+            SELECT i.instance_id FROM @instance_detail d JOIN @instance i ON i.instance_id = d.instance_id
+            WHERE d.parent_id = u.instance_id AND d.parent_incarnation = u.incarnation AND {_MAY_GO}
+            ORDER BY i.instance_id LIMIT {MARKED_AT_ONCE} FOR UPDATE OF i SKIP LOCKED) AS g),
+    marked AS (
+        UPDATE @instance t SET expires_at = {GOES_WITH_LAP} FROM gone
         WHERE t.instance_id = gone.instance_id RETURNING gone.parent_id)
     SELECT parent_id, count(*) FROM marked GROUP BY parent_id"""
 
@@ -753,16 +760,17 @@ READ_ENDED: Final = f"""
 # After a clock went back: a pass over instances that are parked until a time. SKIP LOCKED: a row
 # that is being written is right already.
 ROUSE: Final = f"""
-    UPDATE @instance i SET
-        wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY}
-            THEN least(i.wake_at, $2::bigint + {LONGEST_DELAY}) ELSE 0 END,
-        updated_at = $2::bigint
-    FROM (
+    WITH ahead AS MATERIALIZED (
         SELECT instance_id FROM @instance
         WHERE owner IS NULL AND status = 0 AND NOT held AND wake_at > $2::bigint
             AND (updated_at > $2::bigint OR instance_id = ANY($1::text[])
                 OR updated_at >= $3::bigint AND updated_at < $4::bigint)
-        LIMIT $5::bigint FOR UPDATE SKIP LOCKED) AS ahead
+        LIMIT $5::bigint FOR UPDATE SKIP LOCKED)
+    UPDATE @instance i SET
+        wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY}
+            THEN least(i.wake_at, $2::bigint + {LONGEST_DELAY}) ELSE 0 END,
+        updated_at = $2::bigint
+    FROM ahead
     WHERE i.instance_id = ahead.instance_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
 # Node by node: without statistics the planner assumes that all rows are owned, and would read each
@@ -1061,10 +1069,11 @@ LIST_OPERATIONS: Final = """
     ORDER BY at DESC, operation_id DESC LIMIT $6::bigint"""
 # The audit is bounded too: people ask about the latest entries.
 PRUNE_OPERATIONS: Final = """
-    DELETE FROM @operation o USING (
+    WITH old AS MATERIALIZED (
         SELECT operation_id FROM @operation
         WHERE at < (SELECT k.at FROM @operation k ORDER BY k.at DESC OFFSET $1::bigint LIMIT 1)
-        ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED) AS old
+        ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+    DELETE FROM @operation o USING old
     WHERE o.operation_id = old.operation_id"""
 
 # --- schedules --------------------------------------------------------------------------------

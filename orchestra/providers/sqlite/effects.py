@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from orchestra.codec import pack
 from orchestra.errors import StoreError
@@ -26,9 +26,13 @@ from orchestra.store.decoding import (
 )
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.hot_row import HotRow
+from orchestra.store.kinds import MessageKind
 from orchestra.store.outcomes import Outcome, Recovered
 
 __all__ = ["carry_out", "prune_requests", "prune_tombstones", "write_decision", "write_row"]
+
+_SENT: Final = (MessageKind.EVENT, MessageKind.REQUEST)
+"""What is counted as unread at the end. The ends of children are not."""
 
 
 def write_decision(transaction: Transaction, decision: Decision) -> dict[int, Outcome]:
@@ -245,7 +249,7 @@ def _empty_inbox(connection: sqlite3.Connection, instance_id: str) -> None:
     left = connection.execute(sql.COUNT_UNREAD_BY_NAME, (instance_id,)).fetchall()
     unread: Counter[str] = Counter()
     for kind, name, count in left:
-        if kind <= 0:  # ends of children are above
+        if kind in _SENT:
             unread[name] += count
     if unread:
         connection.execute(sql.SET_UNREAD_AT_END, (pack(unread), instance_id))

@@ -206,7 +206,7 @@ SET_CUSTOM_STATUS: Final = """
 SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
 COUNT_UNREAD_BY_NAME: Final = """
     SELECT kind, name, count(*) FROM message WHERE instance_id = ?1 GROUP BY kind, name
-    UNION ALL SELECT -1, name, count(*) FROM set_aside WHERE instance_id = ?1 GROUP BY name"""
+    UNION ALL SELECT 0, name, count(*) FROM set_aside WHERE instance_id = ?1 GROUP BY name"""
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
 # From the oldest on, so that it reads only the rows to delete, and one more. It deletes a part of a

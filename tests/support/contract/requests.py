@@ -197,6 +197,7 @@ class RequestTests(ContractBase):
         expect(one(provider, a_request("r2")), Appended)
         expect(one(provider, an_end(row, answers=(an_answer(clock),))), Granted)
         assert provider.directory.messages("i") == []
+        assert dict(read(provider).unread_at_end) == {"add": 1}
         assert expect(one(provider, a_request("r1")), Appended).answer == an_answer(clock)
         assert one(provider, a_request("r2")) == AppendRefused(Refusal.CLOSED)
         assert one(provider, a_request("r3")) == AppendRefused(Refusal.CLOSED)

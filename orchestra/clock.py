@@ -67,12 +67,16 @@ def followed(last: int, now: int) -> int:
 
 
 def new_id() -> str:
-    """Return a fresh random id: 32 hexadecimal digits (RFC 9562 version 4, without dashes)."""
+    """Return a fresh id: 32 hexadecimal digits (RFC 9562 version 7, without dashes).
+
+    Ids that are made one after the other are neighbours in an index, so stores write few pages for
+    many new rows. The first 15 digits are the time (6.2, method 3), the last 16 are random.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     # From urandom, like uuid4: forked children never repeat an id.
-    octets = bytearray(os.urandom(16))
-    octets[6] = octets[6] & 0x0F | 0x40
-    octets[8] = octets[8] & 0x3F | 0x80
-    return octets.hex()
+    random = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    time_part = milliseconds << 80 | 7 << 76 | (rest << 12) // 1_000_000 << 64
+    return f"{time_part | 2 << 62 | random:032x}"
 
 
 def micros(delta: timedelta) -> int:

@@ -3,6 +3,7 @@ wait.
 """
 
 from datetime import timedelta
+from uuid import RFC_4122, UUID
 
 import pytest
 import semver
@@ -270,4 +271,18 @@ def test_a_retry_policy_reads_back_from_its_wire_form():
 def test_instants_and_spans_keep_their_microseconds():
     assert to_micros(from_micros(1_700_000_000_123_457)) == 1_700_000_000_123_457
     assert micros(timedelta(days=1, microseconds=1)) == 86_400_000_001
-    assert len({new_id() for _ in range(100)}) == 100
+    ids = [new_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert {(UUID(one).version, UUID(one).variant) for one in ids} == {(7, RFC_4122)}
+
+
+def test_ids_lie_in_the_order_of_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would else dirty a page of each index for each new row."""
+    first = 1_764_500_000_123_456_000
+    moments = [first + step for step in (0, 1_000, 999_000, 1_000_000, 10**9)]
+    ids: list[str] = []
+    for moment in moments:
+        monkeypatch.setattr("orchestra.clock.time.time_ns", lambda at=moment: at)
+        ids.append(new_id())
+    assert ids == sorted(ids)
+    assert [int(one[:12], 16) for one in ids] == [moment // 1_000_000 for moment in moments]

@@ -68,7 +68,7 @@ def restored(postgres, dsn):
     """A fresh database. Returns its DSN."""
     if not postgres.is_own:
         pytest.skip("databases are not made on somebody else's server")
-    name = f"restored_{new_id()[:12]}"
+    name = f"restored_{new_id()[-12:]}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(compose.SQL("CREATE DATABASE {}").format(compose.Identifier(name)))
         yield conninfo.make_conninfo(dsn, dbname=name)

@@ -63,7 +63,7 @@ def roles(postgres, dsn):
     """Roles of this test's own, which may do nothing yet."""
     if not postgres.is_own:
         pytest.skip("roles are not made on somebody else's server")
-    ending = new_id()[:16]
+    ending = new_id()[-16:]
     names = [f"{NAME} {kind} {ending}" for kind in ("owner", "worker", "reader")]
     found = Roles(dsn, f"{NAME} {ending}", *names)
     with psycopg.connect(dsn, autocommit=True) as connection, ExitStack() as stack:

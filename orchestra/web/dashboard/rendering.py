@@ -159,11 +159,11 @@ def _number(of: int) -> str:
 
 
 def _short(name: str) -> Markup:
-    """Write the id of a node, which is long, by its begin."""
+    """Write the id of a node, which is long, by its end: it begins with the time."""
     is_id = len(name) == _NODE_ID and all(one in "0123456789abcdef" for one in name)
     if not is_id:
         return escape(name)
-    return Markup('<span class="id" title="{}">{}…</span>').format(name, name[:8])
+    return Markup('<span class="id" title="{}">…{}</span>').format(name, name[-8:])
 
 
 def _does(info: ScheduleInfo) -> str:

@@ -5,13 +5,13 @@ turns with their starts (rule 15).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from orchestra.engine.claims import Claims
 from orchestra.engine.in_flight import InFlightWrite
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.placement import FreePlaces
+from orchestra.frozen import replaced
 from orchestra.store.changes import Start
 from orchestra.store.hot_row import started_snapshot
 from orchestra.store.routes import Kind
@@ -68,7 +68,7 @@ class LocalStarts:
                 break
             start = sent.change
             if isinstance(start, Start) and self._can_begin(start):
-                sent.change = start = replace(start, owner=self.node_id)
+                sent.change = start = replaced(start, owner=self.node_id)
                 snapshot = started_snapshot(start)
                 self._recorder.claimed((snapshot,), now)
                 self._ownership.adopt(snapshot, now)

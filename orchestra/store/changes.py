@@ -533,30 +533,7 @@ def size_of(change: Change) -> int:
     """Return the approximate size of a change in bytes."""
     match change:
         case Write():
-            size = 512 + len(change.state.summary)
-            for aside in change.set_aside:
-                size += len(aside.reason)
-            for delta in change.executions:
-                for record in delta.events:
-                    size += len(record.envelope)
-                    if record.payload is not None:
-                        size += len(record.payload.data)
-            size += sum(len(key) + len(value or "") for key, value in change.labels)
-            for activity in change.activities:
-                if activity.result is not None:
-                    size += len(activity.result.data)
-            for start in change.starts:
-                if start.start is not None:
-                    size += size_of(start.start)
-            for message in change.restored:
-                size += 256 + len(message.payload.data)
-            for answer in change.answers:
-                size += 256 + (0 if answer.value is None else len(answer.value.data))
-            for item in change.published:
-                size += 128 + len(item.payload.data)
-            for send in change.sends:
-                size += 256 + size_of(send.message)
-            return size if change.restart is None else size + size_of(change.restart)
+            return _size_of_write(change)
         case Start():
             size = 512 + len(change.execution.state.data)
             for event in change.events:
@@ -574,3 +551,31 @@ def size_of(change: Change) -> int:
             return size + 256 * len(change.slots) + sum(size_of(one) for one in sent)
         case _:
             return 128
+
+
+def _size_of_write(write: Write) -> int:
+    size = 512 + len(write.state.summary)
+    for aside in write.set_aside:
+        size += len(aside.reason)
+    for delta in write.executions:
+        for record in delta.events:
+            size += len(record.envelope)
+            if record.payload is not None:
+                size += len(record.payload.data)
+    for key, text in write.labels:
+        size += len(key) + len(text or "")
+    for activity in write.activities:
+        if activity.result is not None:
+            size += len(activity.result.data)
+    for start in write.starts:
+        if start.start is not None:
+            size += size_of(start.start)
+    for message in write.restored:
+        size += 256 + len(message.payload.data)
+    for answer in write.answers:
+        size += 256 + (0 if answer.value is None else len(answer.value.data))
+    for item in write.published:
+        size += 128 + len(item.payload.data)
+    for send in write.sends:
+        size += 256 + size_of(send.message)
+    return size if write.restart is None else size + size_of(write.restart)

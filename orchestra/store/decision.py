@@ -194,9 +194,10 @@ def _has_changed(outcome: Outcome | None) -> bool:
 
 def hands_out(write: Write) -> bool:
     """Return whether a write leaves an activity that other nodes may take."""
-    return any(
-        activity.route is not None and activity.owner is None for activity in write.activities
-    )
+    for activity in write.activities:  # most writes have none
+        if activity.route is not None and activity.owner is None:
+            return True
+    return False
 
 
 _STARTED: Final = Started()

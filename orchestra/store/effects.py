@@ -4,9 +4,9 @@ writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from orchestra.frozen import replaced
 from orchestra.store.changes import Publish, Start, Write
 from orchestra.store.decoding import (
     activity_values,
@@ -53,7 +53,6 @@ class Publication(NamedTuple):
     bounds: Bounds
 
 
-@dataclass(slots=True)
 class Effects:
     """The values of each statement. The fields have the order in which the statements must run.
 
@@ -98,36 +97,38 @@ class Effects:
         publications: what is added to streams, in order. The streams are then cut.
     """
 
-    dialect: Dialect
-    instances: set[str] = field(default_factory=set[str])
-    created: _Values = field(default_factory=lambda: [])
-    opened: _Values = field(default_factory=lambda: [])
-    closed: _Values = field(default_factory=lambda: [])
-    patched: _Values = field(default_factory=lambda: [])
-    events: _Values = field(default_factory=lambda: [])
-    forgotten: list[str] = field(default_factory=lambda: [])
-    completed: list[ActivityId] = field(default_factory=lambda: [])
-    activities: _Values = field(default_factory=lambda: [])
-    stopped: _Values = field(default_factory=lambda: [])
-    set_aside: _Values = field(default_factory=lambda: [])
-    consumed: list[tuple[str, int]] = field(default_factory=lambda: [])
-    unkept: list[tuple[str, int]] = field(default_factory=lambda: [])
-    dropped: list[str] = field(default_factory=lambda: [])
-    custom_statuses: _Values = field(default_factory=lambda: [])
-    labels: _Values = field(default_factory=lambda: [])
-    unlabelled: list[tuple[str, str]] = field(default_factory=lambda: [])
-    holds: _Values = field(default_factory=lambda: [])
-    nudges: _Values = field(default_factory=lambda: [])
-    operator_holds: _Values = field(default_factory=lambda: [])
-    resumed: list[str] = field(default_factory=lambda: [])
-    pins: _Values = field(default_factory=lambda: [])
-    restored: _Values = field(default_factory=lambda: [])
-    pruned: list[Pruning] = field(default_factory=lambda: [])
-    families: list[tuple[str, int, int]] = field(default_factory=lambda: [])
-    ended: list[str] = field(default_factory=lambda: [])
-    answers: _Values = field(default_factory=lambda: [])
-    answered: list[tuple[str, int]] = field(default_factory=lambda: [])
-    publications: list[Publication] = field(default_factory=lambda: [])
+    # Written out: each group makes one, and factories of a dataclass would call for each field.
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.instances: set[str] = set()
+        self.created: _Values = []
+        self.opened: _Values = []
+        self.closed: _Values = []
+        self.patched: _Values = []
+        self.events: _Values = []
+        self.forgotten: list[str] = []
+        self.completed: list[ActivityId] = []
+        self.activities: _Values = []
+        self.stopped: _Values = []
+        self.set_aside: _Values = []
+        self.consumed: list[tuple[str, int]] = []
+        self.unkept: list[tuple[str, int]] = []
+        self.dropped: list[str] = []
+        self.custom_statuses: _Values = []
+        self.labels: _Values = []
+        self.unlabelled: list[tuple[str, str]] = []
+        self.holds: _Values = []
+        self.nudges: _Values = []
+        self.operator_holds: _Values = []
+        self.resumed: list[str] = []
+        self.pins: _Values = []
+        self.restored: _Values = []
+        self.pruned: list[Pruning] = []
+        self.families: list[tuple[str, int, int]] = []
+        self.ended: list[str] = []
+        self.answers: _Values = []
+        self.answered: list[tuple[str, int]] = []
+        self.publications: list[Publication] = []
 
     def can_take(self, write: Write) -> bool:
         """Return whether a write's effects may join these.
@@ -197,7 +198,7 @@ class Effects:
         if first is None or first.opened is None or first.number != unmade.number:
             self.create(write.instance_id, unmade)
             return write.executions
-        return (replace(first, create=unmade), *write.executions[1:])
+        return (replaced(first, create=unmade), *write.executions[1:])
 
     def can_publish(self, publish: Publish) -> bool:
         """Return whether items of an attempt may join these: one publication an instance, so that

@@ -4,7 +4,7 @@ once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
@@ -384,11 +384,25 @@ class HotRow:
 
 def started_snapshot(start: Start) -> Snapshot:
     """Return what the owner of a start has, if that makes a new instance without messages."""
-    row = replace(
-        HotRow.started(start, kind=0, now=0).instance(start.kind),
+    # As HotRow.started has it, which is made only with the group.
+    row = InstanceRow(
+        instance_id=start.instance_id,
+        incarnation=start.incarnation,
+        kind=start.kind,
+        revision=1,
+        owner=start.owner,
+        wake_at=start.wake_at,
+        inbox_seq=0,
+        seen_seq=0,
+        execution=start.execution.number,
+        opened=start.execution.opened_at is not None,
+        takeovers=0,
+        history_events=0,
+        history_bytes=0,
         pin=start.pin,
         traceparent=start.traceparent,
         parent=start.parent,
         root_id=start.root_id,
+        not_before=start.not_before,
     )
     return Snapshot(row, start.execution, whole_to=0)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +34,8 @@ from ops.planted_bugs.bugs import BUGS, ELSEWHERE, Bug, Simulated, Tests, plant
 ROOT = Path(__file__).parents[2]
 COPIED = ("orchestra", "tests", "ops", "pyproject.toml")
 CLEAN_SEEDS = 40
-PATIENCE = 600
+PATIENCE = 1800
+"""Seconds after which a suite is ended. It has then said nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,29 @@ def copy_of_the_package(directory: Path) -> Path:
     for name in COPIED:
         source, target = ROOT / name, directory / name
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target)
         else:
             shutil.copy(source, target)
     return directory
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(directory)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each suite would compile the package anew
+    command = [sys.executable, *arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, f"it did not end in {PATIENCE} s")
 
 
 def ask(suite: Tests | Simulated, directory: Path, *, seeds: int | None = None) -> Verdict:
@@ -98,12 +105,12 @@ def try_bug(bug: Bug) -> list[Verdict]:
         return [ask(suite, root) for suite in bug.suites]
 
 
-def try_none(bugs: list[Bug]) -> list[Verdict]:
+def try_none(bugs: list[Bug], pool: ThreadPoolExecutor) -> Iterator[Verdict]:
     """Without a bug every suite must pass, or noticing one would mean nothing."""
     with tempfile.TemporaryDirectory(prefix="orchestra-no-bug-") as directory:
         root = copy_of_the_package(Path(directory))
         suites = dict.fromkeys(suite for bug in bugs for suite in bug.suites)
-        return [ask(suite, root, seeds=CLEAN_SEEDS) for suite in suites]
+        yield from pool.map(lambda suite: ask(suite, root, seeds=CLEAN_SEEDS), suites)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="bugs whose name holds this")
-    parser.add_argument("--jobs", type=int, default=1, help="bugs at once")
+    parser.add_argument("--jobs", type=int, default=1, help="suites at once")
     parser.add_argument(
         "--json", type=Path, default=None, help="where the result is written for a report"
     )
@@ -122,15 +129,15 @@ def main(arguments: list[str] | None = None) -> int:
     started, began = datetime.now(UTC), time.monotonic()
     failures: list[dict[str, Any]] = []
 
-    for verdict in try_none(bugs):
-        said = verdict.caught_by or verdict.broken
-        print(f"{'passes' if said is None else 'FAILS'} without a bug: {verdict.suite}", flush=True)
-        if said is not None:
-            failures.append({"bug": None, "suite": verdict.suite, "error": said})
-
     survived: set[str] = set()
     noticed: list[dict[str, str]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
+        for verdict in try_none(bugs, pool):
+            said = verdict.caught_by or verdict.broken
+            how = "passes" if said is None else "FAILS"
+            print(f"{how} without a bug: {verdict.suite}", flush=True)
+            if said is not None:
+                failures.append({"bug": None, "suite": verdict.suite, "error": said})
         for bug, verdicts in zip(bugs, pool.map(try_bug, bugs), strict=True):
             print(f"\n{bug.name}\n    rule {bug.rule}", flush=True)
             for verdict in verdicts:

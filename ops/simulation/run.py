@@ -35,10 +35,13 @@ from typing import Any
 
 from orchestra.testing.postgres import postgres_server
 from tests.support.simulation import run_seed
+from tests.support.simulation.clocks import VirtualTime
 from tests.support.simulation.stores import StoreName
 
 PATIENCE = 120
-"""Seconds of real time after which a seed is taken to go on for ever."""
+"""Seconds of real time in which a world's time stands still, after which its seed is taken to go on
+for ever. A long seed on a slow machine moves on.
+"""
 
 
 def prepare() -> None:
@@ -50,22 +53,39 @@ class TooLong(BaseException):
     """A seed goes on for ever. Engines survive every exception but one like this."""
 
 
-def too_long(*_: object) -> None:
-    raise TooLong(f"it has not ended after {PATIENCE} s")
+@contextmanager
+def bounded() -> Generator[None]:
+    """Fail once the time of the simulated world has stood still for too long.
+
+    Raises:
+        TooLong: it has.
+    """
+    seen = VirtualTime.moves
+
+    def look(*_: object) -> None:
+        nonlocal seen
+        if VirtualTime.moves == seen:
+            raise TooLong(f"its time has not moved for {PATIENCE} s")
+        seen = VirtualTime.moves
+        signal.alarm(PATIENCE)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 def run_one(
     seed: int, store: StoreName | None, dsn: str | None, *, ages: bool = False
 ) -> tuple[int, dict[str, int], str | None]:
     """Run a seed; return its counts, or how it failed."""
-    signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(PATIENCE)
     try:
-        return seed, dict(run_seed(seed, store, dsn=dsn, ages=ages).counts), None
+        with bounded():
+            return seed, dict(run_seed(seed, store, dsn=dsn, ages=ages).counts), None
     except (Exception, TooLong) as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
         return seed, {}, "".join(traceback.format_exception(error))[-3000:]
-    finally:
-        signal.alarm(0)
 
 
 def rerun(seed: int, store: StoreName | None, *, ages: bool = False) -> str:

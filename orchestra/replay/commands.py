@@ -81,7 +81,8 @@ _NO_REQUESTS: Final[Mapping[int, QueueName]] = MappingProxyType({})
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
-_NONE_LOST: Final = frozenset[str]()
+_NONE: Final = frozenset[str]()
+"""One for all executions: each empty set would be an object of its own."""
 
 NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
@@ -217,7 +218,7 @@ class Commands:
         """Whether an activity runs or is handed out."""
         self.seed: str = identity.seed
         self._random: Random | None = None
-        self.labelled: frozenset[str] = frozenset()
+        self.labelled: frozenset[str] = _NONE
         """The keys of the labels that the code has set so far."""
         self.boundary: tuple[Payload, str | None] | None = None
         """The state and version that ``continue_as_new`` was called with."""
@@ -229,14 +230,15 @@ class Commands:
         """
         self.children: int = 0
         """How many children it has asked for."""
-        self.lost_nodes: frozenset[str] = _NONE_LOST
+        self.lost_nodes: frozenset[str] = _NONE
         """The nodes of which the code has learned that sessions there are lost."""
         self.open_turn: Gathered | None = None
         self.requests: Requests | None = None
         """The requests that its code awaits, and has in hand; ``None``: it has never asked."""
         self.background: BackgroundChildren | None = None
         """The background children that its code awaits; ``None``: it has never asked."""
-        self._boundary = Boundary()
+        self._boundary: Boundary | None = None
+        """The request to reach its boundary, and what waits for it; ``None``: neither is there."""
         self._patches: dict[str, bool] | None = None
         """The answers that the code got about its patches."""
 
@@ -279,7 +281,7 @@ class Commands:
     @property
     def boundary_request(self) -> BoundaryRequest | None:
         """The request that it reaches its boundary, once that has come."""
-        return self._boundary.request
+        return None if self._boundary is None else self._boundary.request
 
     @property
     def received_requests(self) -> Mapping[int, QueueName]:
@@ -294,7 +296,7 @@ class Commands:
     @property
     def boundary_awaited_since(self) -> int | None:
         """Since when its code waits for such a request; ``None``: it does not."""
-        return self._boundary.awaited_since
+        return None if self._boundary is None else self._boundary.awaited_since
 
     def check(self) -> None:
         """Raise where the context must not be used now."""
@@ -364,13 +366,18 @@ class Commands:
 
     def wait_for_boundary_request(self) -> Future[BoundaryRequest]:
         """Wait for the request that it reaches its boundary. History has no event of the wait."""
-        return self._boundary.wait(self.seal, self.time.now)
+        return self._bound().wait(self.seal, self.time.now)
 
     def deliver_request(self, event: BoundaryRequested) -> None:
         """Take in the request that it reaches its boundary."""
-        self._boundary.deliver(
+        self._bound().deliver(
             BoundaryRequest(from_micros(event.requested_at), event.by, event.reason)
         )
+
+    def _bound(self) -> Boundary:
+        if self._boundary is None:
+            self._boundary = Boundary()
+        return self._boundary
 
     def patched(self, patch: str) -> bool:
         """Return whether the code takes the new way at a patch, and record that it has come there

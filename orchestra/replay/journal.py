@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -79,13 +79,14 @@ class Journal:
         """Where the code gave other values than the history."""
         self._recorded: list[tuple[Event, EventRecord]] = []
         """The events that are not repeated yet, the next one last."""
-        self._marks: frozenset[str] = frozenset()
+        self._marks: Collection[str] = ()
         """The patches whose marks the history has."""
 
     def load(self, events: Sequence[Event], records: Sequence[EventRecord]) -> None:
         """Begin a replay."""
         self._recorded = [*zip(events, records, strict=True)][::-1]
-        self._marks = frozenset(event.patch for event in events if isinstance(event, Patched))
+        marks = frozenset(event.patch for event in events if isinstance(event, Patched))
+        self._marks = marks or ()
         self.replaying = True
 
     def next_recorded(self) -> Event | None:

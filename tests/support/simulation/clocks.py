@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = ["MachineClock", "VirtualTime"]
 
 
 class VirtualTime:
     """The true time of a simulated world, in microseconds."""
+
+    moves: ClassVar[int] = 0
+    """How often any world's time has moved on in this process."""
 
     def __init__(self, begin: int = 1_700_000_000_000_000) -> None:
         self.begin = begin
@@ -16,6 +21,7 @@ class VirtualTime:
         """Move on."""
         assert seconds >= 0
         self.now += round(seconds * 1e6)
+        VirtualTime.moves += 1
 
 
 class MachineClock:

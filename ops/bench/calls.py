@@ -1,12 +1,15 @@
 """Counts the cost of one operation in Python: calls of functions, processor time, and objects that
 the collector visits.
 
-    python ops/bench/calls.py [--top N] [--save FILE] [--against FILE] [--repeat N]
+    python ops/bench/calls.py [--instructions] [--top N] [--save FILE] [--against FILE] [--repeat N]
 
 An operation is an instance of W1 (start, one activity, end), or a lap of W3 (one activity,
 ``continue_as_new``); see ``bench.py``. Calls are counted in all threads while the workload runs, on
 a store with full durability. Unlike seconds they are the same on a quick machine and on a slow or
 busy one, to about one call in a hundred. Calls of functions in C are not counted.
+
+Calls differ in length: with ``--instructions`` the instructions of bytecode are counted that each
+function carries out itself.
 
 ``--save`` writes the calls of each function to a file, and ``--against`` shows the differences from
 such a file. To compare with another checkout, run this script there, or here with ``PYTHONPATH``
@@ -27,7 +30,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from bench import Sqlite, measured, w1, w3
@@ -92,9 +95,41 @@ class CallCounter:
         return count
 
 
-def calls_of(side: Sqlite, workload: Workload, operations: int) -> dict[str, float]:
-    """Return the calls of each function for one operation."""
-    counter, counted = CallCounter(), Counter[CodeType]()
+class InstructionCounter(CallCounter):
+    """Counts the instructions of bytecode that are carried out, likewise."""
+
+    def install(self) -> None:
+        threading.settrace(self._begin_thread)
+        sys.settrace(self._of_a_thread())
+
+    def remove(self) -> None:
+        threading.settrace(None)  # pyright: ignore[reportArgumentType] - typeshed leaves out that None ends it
+        sys.settrace(None)
+
+    def _begin_thread(self, frame: FrameType, event: str, argument: object) -> Any:
+        count = self._of_a_thread()
+        sys.settrace(count)
+        return count(frame, event, argument)
+
+    def _of_a_thread(self) -> Callable[[FrameType, str, object], Any]:
+        counts: dict[CodeType, int] = {}
+        self._counts.append(counts)
+
+        def count(frame: FrameType, event: str, _argument: object) -> Any:
+            if event == "call":
+                frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            elif event == "opcode":
+                counts[frame.f_code] = counts.get(frame.f_code, 0) + 1
+            return count
+
+        return count
+
+
+def calls_of(
+    side: Sqlite, workload: Workload, operations: int, counter: CallCounter
+) -> dict[str, float]:
+    """Return the calls (or instructions) of each function for one operation."""
+    counted = Counter[CodeType]()
 
     async def work(runtime: Runtime) -> None:
         counter.begin_anew()
@@ -214,6 +249,11 @@ def main() -> None:
     )
     parser.add_argument("--save", type=Path, help="write the calls of each function to this file")
     parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count instructions of bytecode, not calls: ten times slower",
+    )
+    parser.add_argument(
         "--against", type=Path, help="show differences from what was saved in this file"
     )
     parser.add_argument(
@@ -224,7 +264,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     side = Sqlite(options.directory)
-    calls = {title: calls_of(side, *workload) for title, workload in WORKLOADS.items()}
+    make_counter = InstructionCounter if options.instructions else CallCounter
+    calls = {
+        title: calls_of(side, *workload, make_counter()) for title, workload in WORKLOADS.items()
+    }
     before: dict[str, dict[str, float]] = (
         json.loads(options.against.read_text()) if options.against else {}
     )
@@ -233,7 +276,8 @@ def main() -> None:
         shown = (
             f" {statistics.median(seconds) * 1e6:5,.0f} us of processor time |" if seconds else ""
         )
-        print(f"| {title:<20} | {sum(calls[title].values()):5,.0f} calls |{shown}")
+        what = "instructions" if options.instructions else "calls"
+        print(f"| {title:<20} | {sum(calls[title].values()):5,.0f} {what} |{shown}")
     print(
         f"| {'a waiting activity':<20} | {objects_of(side):5,.0f} objects that the collector "
         "walks through |"

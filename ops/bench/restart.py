@@ -1,11 +1,14 @@
 """Measures how soon all work goes on after ``kill -9`` of the only process of a store, with full
 durability: on SQLite, or on a temporary PostgreSQL server.
 
-    python ops/bench/restart.py [--postgres] [--instances 500] [--repeat 5] [--directory DIR]
+    python ops/bench/restart.py [--postgres] [--survivor] [--instances 500] [--repeat 5] [--directory DIR]
 
 A process runs loops of one activity that takes half a second. It is killed in the middle of them,
 and started again on the same file at once. The times count from the start of the new process, with
 Python's start: until its runtime is entered, until the first activity runs again, and until all do.
+
+With ``--survivor`` a second process is there before, with nothing to do. The times count from the
+kill, until it runs the first and all of the loops.
 """
 
 from __future__ import annotations
@@ -80,12 +83,12 @@ async def work(folder: Path, store: str, instances: int) -> None:
         await anyio.sleep_forever()
 
 
-def seen(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, float]:
-    """Return when a process first began what."""
+def seen(folder: Path, process: subprocess.Popen[bytes], since: float = 0.0) -> dict[str, float]:
+    """Return when a process first began what, since a moment."""
     first: dict[str, float] = {}
     for line in (folder / LEDGER).read_text(encoding="utf-8").splitlines():
         pid, moment, name = line.split()
-        if int(pid) == process.pid:
+        if int(pid) == process.pid and float(moment) >= since:
             first.setdefault(name, float(moment))
     return first
 
@@ -125,6 +128,26 @@ def measure(folder: Path, store: str, instances: int) -> tuple[float, float, flo
     return entered - started, min(first.values()) - started, max(first.values()) - started
 
 
+def measure_survivor(folder: Path, store: str, instances: int) -> tuple[float, float]:
+    """Kill the process that has all loops beside one that has none; return the seconds until that
+    one begins, and has all.
+    """
+    (folder / LEDGER).touch()
+    victim = begin(folder, store, instances)
+    until(lambda: len(seen(folder, victim)) > instances)
+    survivor = begin(folder, store, instances)
+    until(lambda: ENTERED in seen(folder, survivor))
+    time.sleep(TAKES * 4.5)
+    victim.kill()
+    killed = time.time()
+    victim.wait()
+    until(lambda: len(seen(folder, survivor, killed)) == instances)
+    survivor.kill()
+    survivor.wait()
+    first = seen(folder, survivor, killed)
+    return min(first.values()) - killed, max(first.values()) - killed
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -134,13 +157,15 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=None, help="where the stores are made")
     parser.add_argument("--postgres", action="store_true", help="on a temporary server")
+    parser.add_argument("--survivor", action="store_true", help="another process goes on")
     parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--store", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work is not None:
         anyio.run(work, options.work, options.store, options.instances)
         return
-    rounds: list[tuple[float, float, float]] = []
+    rounds: list[tuple[float, ...]] = []
+    measured = measure_survivor if options.survivor else measure
     for _ in range(options.repeat):
         with tempfile.TemporaryDirectory(dir=options.directory) as folder, ExitStack() as stack:
             store = str(Path(folder) / "store.db")
@@ -149,13 +174,12 @@ def main() -> None:
                 from orchestra.testing.postgres import postgres_server  # noqa: PLC0415
 
                 store = stack.enter_context(postgres_server(options.directory)).dsn
-            rounds.append(measure(Path(folder), store, options.instances))
-    print(
-        f"{options.instances} instances, {options.repeat} kills; seconds from the start of the "
-        "new process\n"
-    )
+            rounds.append(measured(Path(folder), store, options.instances))
+    begun = "kill" if options.survivor else "start of the new process"
+    print(f"{options.instances} instances, {options.repeat} kills; seconds from the {begun}\n")
     print("| until | median | longest |\n|---|---:|---:|")
     names = ("the runtime is entered", "the first activity runs", "all run again")
+    names = names[-len(rounds[0]) :]
     for name, values in zip(names, zip(*rounds, strict=True), strict=True):
         print(f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |")
 

@@ -15,10 +15,22 @@ from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
 from tests.support.contract import ProviderContract
+from tests.support.contract.audit import AuditTests
+from tests.support.contract.claims import ClaimTests
+from tests.support.contract.families import FamilyTests
+from tests.support.contract.messages import MessageTests
+from tests.support.contract.nodes import NodeTests
+from tests.support.contract.requests import RequestTests
+from tests.support.contract.retention import RetentionTests
+from tests.support.contract.streams import StreamTests
+from tests.support.contract.tallies import TallyTests
+from tests.support.contract.tasks import TaskTests
 from tests.support.schemas import Lease
 
 
-class TestPostgres(ProviderContract):
+class OnPostgres:
+    """How a provider on the server of the tests is made."""
+
     @pytest.fixture(autouse=True)
     def _server(self, dsn: str, lease: Lease) -> None:
         self.dsn = dsn
@@ -44,6 +56,10 @@ class TestPostgres(ProviderContract):
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
 
 
+class TestPostgres(OnPostgres, ProviderContract):
+    """The whole contract."""
+
+
 @pytest.mark.campaign
 class TestPostgresThatReadsFirst(TestPostgres):
     """The same, without the statements that write plain groups on trust."""
@@ -58,9 +74,22 @@ class TestPostgresThatReadsFirst(TestPostgres):
 
 
 @pytest.mark.campaign
-class TestPostgresWithEmptyStatistics(TestPostgres):
-    """The same, with the plans that a server makes for tables that were empty when it looked: it
-    joins row by row, and computes the inner side of a join once for each row of the outer side.
+class TestPostgresWithEmptyStatistics(
+    OnPostgres,
+    AuditTests,
+    ClaimTests,
+    FamilyTests,
+    MessageTests,
+    NodeTests,
+    RequestTests,
+    RetentionTests,
+    StreamTests,
+    TallyTests,
+    TaskTests,
+):
+    """What chooses rows up to a limit, with the plans that a server makes for tables that were empty
+    when it looked: it joins row by row, and computes the inner side of a join once for each row of
+    the outer side.
     """
 
     def make_provider(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -137,7 +138,7 @@ def measure_survivor(folder: Path, store: str, instances: int) -> tuple[float, f
     until(lambda: len(seen(folder, victim)) > instances)
     survivor = begin(folder, store, instances)
     until(lambda: ENTERED in seen(folder, survivor))
-    time.sleep(TAKES * 4.5)
+    time.sleep(TAKES * 4 + random.random())  # at any moment between two of its looks
     victim.kill()
     killed = time.time()
     victim.wait()

@@ -409,8 +409,8 @@ class Database:
         )
 
     def end_inbox(self, instance_id: str) -> None:
-        """Empty the inbox of an ended instance, and keep how many events and requests of each name
-        nobody has read.
+        """Empty the inbox of an ended instance, and keep the number of unread events and requests of
+        each name.
         """
         removed = self.messages.remove_all(instance_id)
         unread = Counter(self.messages.value(row, "name") for row in removed if self.is_sent(row))

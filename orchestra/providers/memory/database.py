@@ -409,7 +409,7 @@ class Database:
         )
 
     def end_inbox(self, instance_id: str) -> None:
-        """Empty the inbox of an ended instance, and keep the number of unread events and requests of
+        """Empty the inbox of an ended instance. Keep the number of unread events and requests of
         each name.
         """
         removed = self.messages.remove_all(instance_id)

@@ -47,6 +47,8 @@ PATIENCE = 60.0
 POLL = timedelta(milliseconds=100)  # how soon a node hears of a policy: a second by default
 ON_THE_INTERNET = 3  # the number of a loop that 3.0.0 runs
 ADA = "ada"  # the operator
+EVERY = Selection(name=NAME)
+BY_VERSION_AND_HOLD = ("version", "held")
 
 Store = Callable[[], "SqliteProvider | PostgresProvider"]
 
@@ -152,14 +154,11 @@ class Life:
         say("(The check has run the migrations. It does not run the code: that has a bug as well.)")
 
     async def _broken(self) -> None:
-        await self._until_counts(
-            {
-                ("3.0.0", None): LOOPS - PHONES - INTRANET,
-                ("3.0.0", "error"): INTRANET,
-                ("3.0.0", "migration"): PHONES,
-            }
-        )
-        show_counts(await self._counts())
+        # What the old node left without a begin stays on 2.0.0 where its state does not migrate.
+        running, held = Selection(name=NAME, held=False), Selection(name=NAME, held=True)
+        await self._until_counts({("3.0.0",): LOOPS - PHONES - INTRANET}, running, "version")
+        await self._until_counts({("error",): INTRANET, ("migration",): PHONES}, held, "held")
+        show_counts(await self._counts("held"))
         for kind in (HoldKind.ERROR, HoldKind.MIGRATION):
             show_held(await self._find(Selection(name=NAME, held=kind), limit=1))
 
@@ -230,26 +229,32 @@ class Life:
         page = await self._client.list_operations(action=action, by=ADA, limit=1000)
         return page.items
 
-    async def _counts(self) -> InstanceCounts:
-        return await self._client.count_instances(
-            Selection(name=NAME), group_by=("version", "held")
-        )
+    async def _counts(self, *columns: str) -> InstanceCounts:
+        by = columns or BY_VERSION_AND_HOLD
+        return await self._client.count_instances(EVERY, group_by=by)
 
     async def _find(self, selection: Selection, limit: int = LOOPS) -> tuple[InstanceInfo, ...]:
         page = await self._client.list_instances(selection, order_by=OrderBy.ID, limit=limit)
         return page.items
 
-    async def _until_counts(self, wanted: dict[tuple[str, str | None], int]) -> None:
-        """Wait until so many instances of each version are held for a reason, or not held."""
+    async def _until_counts(
+        self,
+        wanted: dict[tuple[str | None, ...], int],
+        selection: Selection = EVERY,
+        *columns: str,
+    ) -> None:
+        """Wait until there are so many instances of each group, by version and hold if no columns
+        are given.
+        """
 
         async def are_so() -> bool:
-            groups = (await self._counts()).groups
+            by = columns or BY_VERSION_AND_HOLD
+            counts = await self._client.count_instances(selection, group_by=by)
             return wanted == {
-                (str(group.values["version"]), group.values["held"]): group.count
-                for group in groups
+                tuple(group.values[column] for column in by): group.count for group in counts.groups
             }
 
-        await _until(are_so)
+        await _until(are_so, f"{wanted}")
 
     async def _another_lap(self) -> None:
         """Wait until each loop has passed a boundary that comes after now."""
@@ -258,18 +263,19 @@ class Life:
         async def have_passed() -> bool:
             return all(info.execution_id > before[info.instance_id] for info in await self._all())
 
-        await _until(have_passed)
+        await _until(have_passed, "another lap of each loop")
 
     async def _all(self) -> tuple[InstanceInfo, ...]:
-        return await self._find(Selection(name=NAME))
+        return await self._find(EVERY)
 
 
-async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
-    with anyio.fail_after(PATIENCE):
+async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    with anyio.move_on_after(PATIENCE):
         while True:
             if await condition():
                 return
             await anyio.sleep(0.05)
+    raise TimeoutError(f"not within {PATIENCE:.0f} s: {what}")
 
 
 async def live(store: Store) -> None:

@@ -36,12 +36,11 @@ def show_preflight(version: str, report: PreflightReport) -> None:
 
 
 def show_counts(counts: InstanceCounts) -> None:
-    """Print how many instances run on each version, and how many are held."""
+    """Print how many instances there are of each group."""
     rows = [
-        (group.values["version"], group.values["held"] or "-", group.count)
-        for group in counts.groups
+        (*(value or "-" for value in group.values.values()), group.count) for group in counts.groups
     ]
-    table(("version", "held", "instances"), sorted(rows))
+    table((*counts.groups[0].values, "instances"), sorted(rows))
 
 
 def show_held(examples: Sequence[InstanceInfo]) -> None:

@@ -508,6 +508,8 @@ class Engine:
         if self.catalogue.now:  # not the first: nothing was written by the one before
             for name in changed_policies(self.catalogue, catalogue):
                 self._outbox.add(PolicyChanged(name))
+                # It may choose code that a hold has not tried.
+                self._check.holds_due = True
         self.catalogue = catalogue
         self._schedules.serve(catalogue)
         self._look_for_expired_pins()

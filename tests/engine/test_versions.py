@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -243,6 +243,38 @@ def test_a_floating_start_that_waits_is_opened_on_the_highest_version_then(world
         second.node_id,
     )
     check_rest(world, [BOTH])
+
+
+@dataclass
+class Moved:
+    address: str
+
+
+async def never_opens(ctx, state: Moved):
+    raise AssertionError("its state does not decode")
+
+
+@pytest.mark.parametrize("way", ["back", "on"])
+def test_a_policy_releases_at_once_what_another_version_could_not_open(any_world, way):
+    """What waits on a version stays on it if the policy's version does not open it: a policy that
+    goes back, or on to a version that opens it, is all that is wanted (rules 5 and 16).
+    """
+    versions = {"v1_0_0": old, "v1_1_0": never_opens, "v1_2_0": new}
+    code = registry(**versions)
+    first = any_world.node(OLD, {"work": HOLD})
+    instance_id = any_world.start(state=1)
+    first.crash()
+    any_world.set_policy(Exact("1.1.0"))
+    node = any_world.node(code, {"work": HOLD})
+    any_world.run(1)
+    record = any_world.record(instance_id)
+    assert (record.row.hold.kind, record.row.kind.version) == (HoldKind.STATE, "1.0.0")
+    any_world.run(1.5)  # between two looks at what the node owns
+    any_world.set_policy(Exact("1.0.0") if way == "back" else Latest())
+    any_world.run(1.1)  # a poll
+    assert node.the_running().version == ("1.0.0" if way == "back" else "1.2.0")
+    assert not any_world.record(instance_id).held
+    check_rest(any_world, [code])
 
 
 def test_an_explicit_start_that_waits_is_not_resolved_again(world):

@@ -130,19 +130,16 @@ def test_the_broken_version_holds_what_it_cannot_run_with_the_reason(lived: Live
         broken[1],
     )
     assert broken[2] == "digest: 200 would move from 2.0.0 to 3.0.0"
-    assert broken[4:8] == [
-        "version held instances",
-        "3.0.0 - 140",
-        "3.0.0 error 40",
-        "3.0.0 migration 20",
-    ]
+    assert broken[4:8] == ["held instances", "- 140", "error 40", "migration 20"]
     error, released, migration, mended = broken[8:]
     assert re.fullmatch(
         r"digest-001 on 3\.0\.0: error: ValueError: .* in digest_3, version 3\.0\.0\)", error
     )
     assert "client.rewind()" in released
-    assert migration.startswith(
-        "digest-000 on 3.0.0: migration: the migration to 3.0.0 of 'digest' failed: ValueError: "
+    assert re.match(  # on 2.0.0 still, if the old node left its lap without a begin
+        r"digest-000 on [23]\.0\.0: migration: the migration to 3\.0\.0 of 'digest' failed: "
+        "ValueError: ",
+        migration,
     )
     assert "whose migrations take the state" in mended
 

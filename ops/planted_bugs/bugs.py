@@ -285,7 +285,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/steps/stepper.py",
-                "        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)\n",
+                "        gathered.cancels.extend("
+                "child_cancel(instance, event) for event in extras.recalled)\n",
                 "",
             ),
         ),
@@ -604,8 +605,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/operations/rewind.py",
-                "        restored=inbox.restored,\n        uncancels=True,\n",
-                "        uncancels=True,\n",
+                "            restored=inbox.restored,\n            uncancels=True,\n",
+                "            uncancels=True,\n",
             ),
         ),
         (
@@ -865,8 +866,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/store/effects.py",
-                "        if receipts or write.closed_with_children:\n",
-                "        if write.closed_with_children:\n",
+                "drops = drops or delta.receipts or delta.children or",
+                "drops = drops or delta.children or",
             ),
         ),
         (
@@ -963,9 +964,9 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/steps/stepper.py",
-                "            step.answers.extend(answers)\n",
+                "            gathered.answers.extend(answers)\n",
                 "            late = self.__dict__.setdefault('late', {})\n"
-                "            step.answers.extend(late.pop(instance.instance_id, ()))\n"
+                "            gathered.answers.extend(late.pop(instance.instance_id, ()))\n"
                 "            late[instance.instance_id] = answers\n",
             ),
         ),

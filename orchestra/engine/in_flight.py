@@ -262,7 +262,8 @@ class Outcomes:
         self._claims.meet(instance.kind)
         if outcome.arrivals or outcome.taken:
             self._arrived(outcome, instance)
-        step.refused.extend(outcome.refused)
+        if outcome.refused:
+            step.further().refused.extend(outcome.refused)
         if not self._run_queue.holds(instance):
             return
         if outcome.inbox_seq > instance.known_seq:
@@ -273,14 +274,15 @@ class Outcomes:
 
     def follow(self, instance: OwnedInstance, step: Step) -> None:
         """Do what follows from a step that stands."""
-        if step.refused and self._recorder.recording:
+        extras = step.extras
+        if extras is not None and extras.refused and self._recorder.recording:
             step.records.extend(
-                RefusedSendRecord(instance.identity, refused.reason) for refused in step.refused
+                RefusedSendRecord(instance.identity, refused.reason) for refused in extras.refused
             )
         if step.records:
             self._recorder.stands(step.records, self._time.now)
-        if step.published:
-            self._recorder.published(step.published)
+        if extras is not None and extras.published:
+            self._recorder.published(extras.published)
         self._notices.stands(instance, step)
         if not instance.inputs:  # else an end waits for the turn that takes it
             self._activities.unrecorded.pop(instance.instance_id, None)
@@ -346,8 +348,9 @@ class Outcomes:
             case Write(), Granted():
                 self._arrived(outcome, None)
                 self._ownership.taken_away(change.instance_id, change.incarnation)
-                if change.answers:
-                    self._outbox.add(RequestsAnswered(change.instance_id, change.answers))
+                answers = change.extras.answers
+                if answers:
+                    self._outbox.add(RequestsAnswered(change.instance_id, answers))
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
                     self._outbox.add(

@@ -108,10 +108,11 @@ class LogNotices:
             self._attempt_failed(instance, failed, step.now)
         for drift in step.drifts:
             self._drifted(instance, drift)
-        for aside in step.set_aside:
-            self._set_aside(instance, aside, step.now)
-        for refused in step.refused:
-            self._refused(instance, refused, step.now)
+        if step.extras is not None:
+            for aside in step.extras.set_aside:
+                self._set_aside(instance, aside, step.now)
+            for refused in step.extras.refused:
+                self._refused(instance, refused, step.now)
         if step.waits_for_level and self.is_news(instance.instance_id, _WAITS_FOR_LEVEL):
             log_instance(logging.WARNING, instance.identity, _WAITS_FOR_LEVEL)
         if step.due is not None:

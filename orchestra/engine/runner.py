@@ -16,7 +16,7 @@ from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.placement import FreePlaces
 from orchestra.engine.run_queue import Pressure, RunQueue
-from orchestra.engine.steps.children import resolve_again, wakes_others
+from orchestra.engine.steps.children import resolve_again
 from orchestra.engine.steps.holding import describe_error
 from orchestra.engine.steps.step import Step
 from orchestra.engine.steps.stepper import Stepper
@@ -198,10 +198,10 @@ class Runner:
         if write is None:
             self._outcomes.follow(instance, step)
             return
-        if step.unresolved:
+        if step.extras is not None and step.extras.unresolved:
             write = self._resolve_again(instance, write, step)
         self._in_flight.add(InFlightWrite(write, instance=instance, step=step))
-        if write.stops or wakes_others(instance, write):
+        if write.extras.stops or write.concerns_others:
             self._claims.want()  # what the write makes ready is claimed in the same transaction
 
     def _resolve_again(self, instance: OwnedInstance, write: Write, step: Step) -> Write:
@@ -209,12 +209,13 @@ class Runner:
         catalogue was read, and a deploy must not fail an instance.
         """
         assert write.owner is not None
+        assert step.extras is not None
         try:
             catalogue = self._store.catalogue()
         except StoreError:
             return write
         return resolve_again(
-            instance, write, step.unresolved, catalogue, write.owner, step.now, self._shape
+            instance, write, step.extras.unresolved, catalogue, write.owner, step.now, self._shape
         )
 
 

@@ -15,7 +15,13 @@ from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Sub
 from orchestra.operations.terminate import termination
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import Append, IfEnded, Record, Start
+from orchestra.store.changes import (
+    Append,
+    IfEnded,
+    Record,
+    Start,
+    WriteExtras,
+)
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import Full
 from orchestra.store.kinds import Library, ResolvedBy, Status
@@ -175,7 +181,7 @@ def _replace(start: Start, library: Library, *, raced: bool) -> Operation[bool]:
     writer = library.events.writer(event_format, catalogue.levels.write)
     now = max(catalogue.now, record.updated_at)
     end = termination(row, "another start has taken its place", now, writer)
-    outcome = yield from Submit(replace(end, restart=start))
+    outcome = yield from Submit(replace(end, extras=WriteExtras(restart=start)))
     return isinstance(outcome, Granted)
 
 

@@ -15,7 +15,10 @@ from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended, row_to_write
 from orchestra.operations.steps import FindMessages, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.audit import Record
-from orchestra.store.changes import Write
+from orchestra.store.changes import (
+    Write,
+    WriteExtras,
+)
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import Library, MessageKind, Status
 from orchestra.store.messages import MessageRow
@@ -148,11 +151,13 @@ def _removal(
             for message in messages
             if message.aside is None and message.kind is not MessageKind.REQUEST
         ),
-        answers=tuple(
-            RequestAnswer(message.message_id, message.sequence, rejection=UserText(why), at=now)
-            for message in messages
-            if message.kind is MessageKind.REQUEST
-        ),
-        unkept=tuple(message.sequence for message in messages if message.aside is not None),
         hold=row.hold,
+        extras=WriteExtras(
+            answers=tuple(
+                RequestAnswer(message.message_id, message.sequence, rejection=UserText(why), at=now)
+                for message in messages
+                if message.kind is MessageKind.REQUEST
+            ),
+            unkept=tuple(message.sequence for message in messages if message.aside is not None),
+        ),
     )

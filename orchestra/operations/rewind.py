@@ -44,7 +44,13 @@ from orchestra.operations.steps import (
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import ChildCancel, IfEnded, Start, Write
+from orchestra.store.changes import (
+    ChildCancel,
+    IfEnded,
+    Start,
+    Write,
+    WriteExtras,
+)
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution, Rewind
 from orchestra.store.instances import InstanceRow, InstanceState, Pin
 from orchestra.store.kinds import (
@@ -227,13 +233,15 @@ def _rewind_open(
             ),
             ExecutionDelta(following.number, create=following),
         ),
-        cancels=cancels,
         consumed=inbox.removed,
-        restored=inbox.restored,
-        uncancels=True,
-        pin=_pin(following, asked, now),
-        leaves_children=True,
         record=_entry(following, asked),
+        extras=WriteExtras(
+            cancels=cancels,
+            restored=inbox.restored,
+            uncancels=True,
+            pin=_pin(following, asked, now),
+            leaves_children=True,
+        ),
     )
     if not isinstance((yield from Submit(write)), Granted):
         return None

@@ -34,6 +34,7 @@ from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
 from orchestra.replay.turns import (
     ACTIVITY_CANCELLED,
+    NO_EXTRAS,
     SESSION_LOST,
     ActivityDied,
     ActivityDone,
@@ -42,11 +43,13 @@ from orchestra.replay.turns import (
     LogEntry,
     SetAside,
     Turn,
+    TurnExtras,
     TurnHeld,
 )
 
 __all__ = [
     "ACTIVITY_CANCELLED",
+    "NO_EXTRAS",
     "SESSION_LOST",
     "ActivityDied",
     "ActivityDone",
@@ -58,5 +61,6 @@ __all__ = [
     "LogEntry",
     "SetAside",
     "Turn",
+    "TurnExtras",
     "TurnHeld",
 ]

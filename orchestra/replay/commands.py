@@ -396,7 +396,7 @@ class Commands:
             )
             if answer and not journal.replaying:
                 journal.append(Patched(journal.next_id, self.time.now, patch))
-                self.gathered.patches.append(patch)
+                self.gathered.extras.patches.append(patch)
             self._patches[patch] = answer
         return answer
 
@@ -459,7 +459,7 @@ class Commands:
         )
         self.children += 1
         if not self.journal.replaying:
-            self.gathered.started.append(event)
+            self.gathered.extras.started.append(event)
         return event
 
     def start_background_child(
@@ -507,7 +507,7 @@ class Commands:
             )
         )
         if not self.journal.replaying:
-            self.gathered.started.append(event)
+            self.gathered.extras.started.append(event)
         return event.child_id
 
     def send_event(self, target: str, name: str, payload: Payload) -> DurableFuture[None]:
@@ -528,7 +528,7 @@ class Commands:
     def set_custom_status(self, value: Payload) -> None:
         """Set the custom status."""
         if not self.journal.replaying:
-            self.gathered.custom_status = value
+            self.gathered.extras.custom_status = value
 
     def set_labels(self, changes: Mapping[str, str | None]) -> None:
         """Set labels, and remove those that are ``None``.
@@ -543,12 +543,12 @@ class Commands:
             )
         self.labelled = keys
         if not self.journal.replaying:
-            self.gathered.labels = {**(self.gathered.labels or {}), **changes}
+            self.gathered.extras.labels.update(changes)
 
     def publish(self, stream: str, value: Payload) -> None:
         """Publish a value, unless the code repeats its history."""
         if not self.journal.replaying:
-            self.gathered.published.append((stream, value))
+            self.gathered.extras.published.append((stream, value))
 
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
         """Add a log entry, unless the code repeats its history."""
@@ -556,7 +556,7 @@ class Commands:
             return
         self.check()
         if not self.journal.replaying:
-            self.gathered.logs.append(LogEntry(level, message, fields))
+            self.gathered.extras.logs.append(LogEntry(level, message, fields))
 
     # --- what its futures ask ---
 
@@ -581,7 +581,7 @@ class Commands:
             return False
         command.ending = True
         if not self.journal.replaying:
-            self.gathered.stopping.append(event.id)
+            self.gathered.extras.stopping.append(event.id)
         return True
 
     def cancel_command(self, future: DurableFuture[Any]) -> None:
@@ -594,9 +594,9 @@ class Commands:
         if self.journal.replaying:
             return
         if isinstance(event, ActivityScheduled):
-            self.gathered.cancelled.append(future.event_id)
+            self.gathered.extras.cancelled.append(future.event_id)
         elif isinstance(event, ChildStarted):
-            self.gathered.recalled.append(event)
+            self.gathered.extras.recalled.append(event)
 
     # --- commands and their answers ---
 
@@ -706,4 +706,4 @@ class Commands:
                     "it, give it to ctx.gather, or cancel() it; what is to live on is a "
                     "ctx.start_detached"
                 )
-                self.gathered.logs.append(LogEntry(logging.WARNING, message, {}))
+                self.gathered.extras.logs.append(LogEntry(logging.WARNING, message, {}))

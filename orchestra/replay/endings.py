@@ -78,6 +78,6 @@ def _failure(
     info = error_info(error)
     if not journal.replaying and not is_declared(error, definition.failures):
         raise held_by(
-            error, info, commands.line(), commands.version, commands.gathered.unreadable
+            error, info, commands.line(), commands.version, commands.gathered.extras.unreadable
         ) from None
     return ExecutionFailed(journal.next_id, commands.time.now, info)

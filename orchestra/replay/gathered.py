@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from orchestra.codec import Payload
 from orchestra.events import (
@@ -15,12 +15,12 @@ from orchestra.events import (
     OnParentClose,
     TerminalEvent,
 )
-from orchestra.replay.turns import LogEntry, SetAside, Turn
+from orchestra.replay.turns import NO_EXTRAS, LogEntry, SetAside, Turn, TurnExtras
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import RefusedSend
 from orchestra.store.requests import RequestAnswer
 
-__all__ = ["Gathered"]
+__all__ = ["Gathered", "GatheredExtras"]
 
 
 class Gathered:
@@ -29,50 +29,23 @@ class Gathered:
     It is made in a turn and gone with it: a parked execution keeps none.
     """
 
-    __slots__ = (
-        "answers",
-        "cancelled",
-        "completed",
-        "consumed",
-        "custom_status",
-        "fired",
-        "labels",
-        "logs",
-        "patches",
-        "published",
-        "recalled",
-        "received",
-        "refused",
-        "scheduled",
-        "sent",
-        "set_aside",
-        "started",
-        "stopping",
-        "unreadable",
-    )
+    __slots__ = ("_extras", "completed", "consumed", "fired", "received", "scheduled")
 
     # Written out: each turn makes one, and factories of a dataclass would be a call for each field.
     def __init__(self) -> None:
-        self.logs: list[LogEntry] = []
-        self.custom_status: Payload | None = None
-        self.labels: dict[str, str | None] | None = None
         self.scheduled: list[ActivityScheduled] = []
-        self.cancelled: list[int] = []
         self.completed: list[int] = []
         self.consumed: list[int] = []
         self.fired: list[int] = []
-        self.started: list[ChildStarted | DetachedStarted] = []
-        self.recalled: list[ChildStarted] = []
         self.received: list[MessageRow] = []
-        self.unreadable: dict[BaseException, MessageRow] = {}
-        """The delivered messages that do not decode, by their errors."""
-        self.stopping: list[int] = []
-        self.set_aside: list[SetAside] = []
-        self.patches: list[str] = []
-        self.answers: list[RequestAnswer] = []
-        self.published: list[tuple[str, Payload]] = []
-        self.sent: list[EventSent | CancelSent] = []
-        self.refused: list[RefusedSend] = []
+        self._extras: GatheredExtras | None = None
+
+    @property
+    def extras(self) -> GatheredExtras:
+        """What few turns decide; made when it is asked for."""
+        if self._extras is None:
+            self._extras = GatheredExtras()
+        return self._extras
 
     def turn(
         self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
@@ -84,45 +57,70 @@ class Gathered:
             ending: the execution's end, if it has ended.
             pending: the event ids of the commands without a result.
         """
-        ended = ending is not None
-        scheduled, started = self.scheduled, self.started
-        cancelled, recalled = self.cancelled, self.recalled
-        if cancelled or recalled:  # what was asked for and given up in one turn was never begun
-            new = {event.id for event in (*scheduled, *started)}
-            cancelled = [number for number in cancelled if number not in new]
-            recalled = [event for event in recalled if event.id not in new]
-        if started:
-            # What was asked for in the turn that ends the execution happens as well (scenario 12).
-            started = [
-                event
-                for event in started
-                if isinstance(event, DetachedStarted)
-                or event.on_parent_close is OnParentClose.KEEP
-                or event.id in pending
-            ]
+        ended, scheduled, extras = ending is not None, self.scheduled, self._extras
         return Turn(
-            events=events,
-            scheduled=()
+            events,
+            ending,
+            ()
             if ended or not scheduled
             else tuple([event for event in scheduled if event.id in pending]),
-            cancelled=tuple(cancelled) if cancelled else (),
-            completed=tuple(self.completed) if self.completed else (),
-            consumed=tuple(self.consumed) if self.consumed else (),
-            logs=tuple(self.logs) if self.logs else (),
-            custom_status=self.custom_status,
-            ending=ending,
-            fired=tuple(self.fired) if self.fired else (),
-            started=tuple(started) if started else (),
-            recalled=tuple(recalled) if recalled else (),
-            received=tuple(self.received) if self.received else (),
+            tuple(self.completed) if self.completed else (),
+            tuple(self.consumed) if self.consumed else (),
+            tuple(self.fired) if self.fired else (),
+            tuple(self.received) if self.received else (),
+            NO_EXTRAS if extras is None else extras.of_turn(scheduled, pending, has_ended=ended),
+        )
+
+
+class GatheredExtras:
+    """What few turns decide; see :class:`~orchestra.replay.turns.TurnExtras`."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[int] = []
+        self.stopping: list[int] = []
+        self.started: list[ChildStarted | DetachedStarted] = []
+        self.recalled: list[ChildStarted] = []
+        self.logs: list[LogEntry] = []
+        self.custom_status: Payload | None = None
+        self.unreadable: dict[BaseException, MessageRow] = {}
+        """The delivered messages that do not decode, by their errors."""
+        self.set_aside: list[SetAside] = []
+        self.patches: list[str] = []
+        self.labels: dict[str, str | None] = {}
+        self.answers: list[RequestAnswer] = []
+        self.published: list[tuple[str, Payload]] = []
+        self.sent: list[EventSent | CancelSent] = []
+        self.refused: list[RefusedSend] = []
+
+    def of_turn(
+        self, scheduled: Iterable[ActivityScheduled], pending: Container[int], *, has_ended: bool
+    ) -> TurnExtras:
+        """Return what goes into the turn."""
+        # What was asked for and given up in one turn was never begun.
+        new = {event.id for event in (*scheduled, *self.started)}
+        return TurnExtras(
+            cancelled=tuple([number for number in self.cancelled if number not in new]),
             stopping=()
-            if ended or not self.stopping
+            if has_ended
             else tuple([number for number in self.stopping if number in pending]),
-            set_aside=tuple(self.set_aside) if self.set_aside else (),
-            patches=tuple(self.patches) if self.patches else (),
-            labels=tuple(self.labels.items()) if self.labels else (),
-            answers=tuple(self.answers) if self.answers else (),
-            published=tuple(self.published) if self.published else (),
-            sent=tuple(self.sent) if self.sent else (),
-            refused=tuple(self.refused) if self.refused else (),
+            # What was asked for in the turn that ends the execution happens as well (scenario 12).
+            started=tuple(
+                [
+                    event
+                    for event in self.started
+                    if isinstance(event, DetachedStarted)
+                    or event.on_parent_close is OnParentClose.KEEP
+                    or event.id in pending
+                ]
+            ),
+            recalled=tuple([event for event in self.recalled if event.id not in new]),
+            logs=tuple(self.logs),
+            custom_status=self.custom_status,
+            set_aside=tuple(self.set_aside),
+            patches=tuple(self.patches),
+            labels=tuple(self.labels.items()),
+            answers=tuple(self.answers),
+            published=tuple(self.published),
+            sent=tuple(self.sent),
+            refused=tuple(self.refused),
         )

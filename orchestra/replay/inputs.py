@@ -119,7 +119,7 @@ def next_input(
             if aside is not None:
                 mail.take(message)
                 commands.gathered.consumed.append(message.sequence)
-                commands.gathered.set_aside.append(aside)
+                commands.gathered.extras.set_aside.append(aside)
                 return aside
             _consume(commands, message, mail)
             return EventReceived(
@@ -162,11 +162,11 @@ def _request_event(
     mail.take(message)
     gathered = commands.gathered
     if unfit is not None:
-        gathered.answers.append(
+        gathered.extras.answers.append(
             RequestAnswer(message.message_id, message.sequence, rejection=UserText(unfit.reason))
         )
         rejected = f"request {message.name!r} {message.message_id!r} was rejected: {unfit.reason}"
-        gathered.logs.append(LogEntry(logging.WARNING, rejected, {}))
+        gathered.extras.logs.append(LogEntry(logging.WARNING, rejected, {}))
         return unfit
     gathered.received.append(message)
     return RequestReceived(
@@ -211,7 +211,7 @@ def deliver(commands: Commands, event: Answer) -> None:
             error = future.deliver(event.payload)
             if error is not None and not commands.journal.replaying:
                 # Its sender stands in no history. So the hold names it, and not the error.
-                commands.gathered.unreadable[error] = commands.gathered.received[-1]
+                commands.gathered.extras.unreadable[error] = commands.gathered.received[-1]
         case RequestReceived():
             _deliver_request(commands, event, future)
         case ChildEnded():
@@ -245,7 +245,7 @@ def _deliver_request(
     except PayloadError as error:
         future.fail(error)
         if not commands.journal.replaying:
-            commands.gathered.unreadable[error] = commands.gathered.received[-1]
+            commands.gathered.extras.unreadable[error] = commands.gathered.received[-1]
         return
     future.complete(requests.made_of(event, value, returns))
 

@@ -128,4 +128,4 @@ class Requests:
     def _answer(self, answer: RequestAnswer) -> None:
         del self.in_hand[answer.sequence]
         if not self._execution.journal.replaying:
-            self._execution.gathered.answers.append(answer)
+            self._execution.gathered.extras.answers.append(answer)

@@ -78,7 +78,7 @@ def send_cancel(commands: Commands, target: str, reason: str) -> DurableFuture[N
 def _open(commands: Commands, event: Sent, what: str) -> DurableFuture[None]:
     event = commands.record(event)
     if not commands.journal.replaying:
-        commands.gathered.sent.append(event)
+        commands.gathered.extras.sent.append(event)
     subject = f"{what} for instance {event.target!r}"
     future = SentFuture(commands.seal, commands, event.id, subject, None, "")
     commands.pend(event, future)
@@ -105,7 +105,7 @@ def refuse(
     assert isinstance(sent, EventSent | CancelSent)
     if not future.awaited and not commands.journal.replaying:
         name = sent.name if isinstance(sent, EventSent) else None
-        commands.gathered.refused.append(RefusedSend(sent.target, name, refused.reason))
+        commands.gathered.extras.refused.append(RefusedSend(sent.target, name, refused.reason))
     full = None
     if refused.bound is not None:
         full = Full(refused.bound, refused.limit, refused.waiting, refused.of_name)

@@ -23,6 +23,7 @@ from orchestra.store.requests import RequestAnswer
 
 __all__ = [
     "ACTIVITY_CANCELLED",
+    "NO_EXTRAS",
     "SESSION_LOST",
     "ActivityDied",
     "ActivityDone",
@@ -31,6 +32,7 @@ __all__ = [
     "LogEntry",
     "SetAside",
     "Turn",
+    "TurnExtras",
     "TurnHeld",
 ]
 
@@ -117,47 +119,31 @@ class SetAside:
 
 
 @frozen
-class Turn:
-    """What a step of an execution has decided: what to store, and what to do after that.
+class TurnExtras:
+    """What few turns decide. Others share :data:`NO_EXTRAS`: a plain turn pays for none of it.
 
-    Activities: ``scheduled`` are new and still wanted at the turn's end. ``completed`` are the
-    event ids of those that have ended or were cancelled, and ``cancelled`` those of earlier turns
-    that were cancelled. ``stopping`` are cancelled ones of earlier turns whose ends the code waits
-    for.
+    Activities: ``cancelled`` are the event ids of those of earlier turns that were cancelled.
+    ``stopping`` are cancelled ones of earlier turns whose ends the code waits for.
 
     Children: ``started`` are new children and detached starts, also of an execution that has ended.
     Children that were given up in the same turn are not among them. ``recalled`` are children of
     earlier turns that were given up.
 
-    Messages: ``received`` were delivered, or are late ends of children. ``set_aside`` do not
-    decode. ``consumed`` are the sequence numbers of both. ``to_read`` are awaited names of which
-    the store may have messages that are not in memory. The turn has stopped before them, and has
-    not taken the inputs in ``left``.
-
-    ``fired`` says when the fired timers were due. ``patches`` are the marks that it has recorded.
-    ``labels`` are those that it has set; ``None``: removed. ``answers`` are those that it has given
-    to requests. ``published`` are the values that it has published, with their
-    streams, in order.
+    ``set_aside`` are messages that do not decode. ``patches`` are the marks that the turn has
+    recorded. ``labels`` are those that it has set; ``None``: removed. ``answers`` are those that it
+    has given to requests. ``published`` are the values that it has published, with their streams,
+    in order.
 
     ``sent`` goes to other instances, also from an execution that has ended. ``refused`` are sends
     of earlier turns that were refused, and whose refusal no code awaits.
     """
 
-    events: tuple[EventRecord, ...]
-    scheduled: tuple[ActivityScheduled, ...]
-    cancelled: tuple[int, ...]
-    completed: tuple[int, ...]
-    consumed: tuple[int, ...]
-    logs: tuple[LogEntry, ...]
-    custom_status: Payload | None
-    ending: TerminalEvent | None
-    fired: tuple[int, ...] = ()
+    cancelled: tuple[int, ...] = ()
+    stopping: tuple[int, ...] = ()
     started: tuple[ChildStarted | DetachedStarted, ...] = ()
     recalled: tuple[ChildStarted, ...] = ()
-    received: tuple[MessageRow, ...] = ()
-    to_read: tuple[QueueName, ...] = ()
-    left: tuple[Input, ...] = ()
-    stopping: tuple[int, ...] = ()
+    logs: tuple[LogEntry, ...] = ()
+    custom_status: Payload | None = None
     set_aside: tuple[SetAside, ...] = ()
     patches: tuple[str, ...] = ()
     labels: tuple[tuple[str, str | None], ...] = ()
@@ -165,3 +151,33 @@ class Turn:
     published: tuple[tuple[str, Payload], ...] = ()
     sent: tuple[EventSent | CancelSent, ...] = ()
     refused: tuple[RefusedSend, ...] = ()
+
+
+NO_EXTRAS: Final = TurnExtras()
+
+
+@frozen
+class Turn:
+    """What a step of an execution has decided: what to store, and what to do after that.
+
+    Activities: ``scheduled`` are new and still wanted at the turn's end. ``completed`` are the
+    event ids of those that have ended or were cancelled.
+
+    Messages: ``received`` were delivered, or are late ends of children. ``consumed`` are the
+    sequence numbers of both, and of those that were set aside. ``to_read`` are awaited names of
+    which the store may have messages that are not in memory. The turn has stopped before them, and
+    has not taken the inputs in ``left``.
+
+    ``fired`` says when the fired timers were due.
+    """
+
+    events: tuple[EventRecord, ...]
+    ending: TerminalEvent | None
+    scheduled: tuple[ActivityScheduled, ...] = ()
+    completed: tuple[int, ...] = ()
+    consumed: tuple[int, ...] = ()
+    fired: tuple[int, ...] = ()
+    received: tuple[MessageRow, ...] = ()
+    extras: TurnExtras = NO_EXTRAS
+    to_read: tuple[QueueName, ...] = ()
+    left: tuple[Input, ...] = ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from orchestra.codec import Packed, Payload, UserText
 from orchestra.events import OnParentClose
@@ -32,6 +33,7 @@ from orchestra.store.streams import UNBOUNDED, Bounds, Published
 from orchestra.store.tasks import ActivityRow
 
 __all__ = [
+    "NO_EXTRAS",
     "Append",
     "Cancel",
     "Change",
@@ -53,6 +55,7 @@ __all__ = [
     "Stop",
     "Suspend",
     "Write",
+    "WriteExtras",
     "instances_of",
     "record_of",
     "size_of",
@@ -214,27 +217,12 @@ class Stop:
 
 
 @frozen
-class Write:
-    """Everything that one step does to one instance, all or nothing, conditional on the fence.
+class WriteExtras:
+    """What few writes do. Others share :data:`NO_EXTRAS`: a plain write pays for none of it.
 
-    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes,
-    ``owner``. A granted write adds one to the revision. ``consumed`` are sequence numbers of
-    messages to remove, ``completed`` the event ids of the current execution's stored activities to
-    forget. Closing an execution forgets all of its activities. Ending the instance removes its
-    inbox, records what was unread, and sets its expiry, if its name has one. ``stops`` come after
-    ``activities``; the ends that they cause arrive behind the write. Those of ``consumed`` that
-    ``set_aside`` names are kept apart with the reason, as long as there is room; ``unkept`` are
-    numbers of such messages to delete for good. ``prune`` happens last. With
-    ``has_parent`` false the owner knows that there is no parent, and the store looks for none.
-
-    After all owners' writes of a group, each granted write affects other instances, in the order of
-    the group (rule 20). First come its ``starts``, then its ``cancels``, then its ``sends``. An
-    execution that closes
-    may have children (``ExecutionDelta.children``, and always when an operator writes). Their
-    unread ends are removed in the write itself, and open children get the mark of their
-    ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
-    execution that asked for it is open; a background child sends it as long as that life of its
-    parent is open. The inbox's limit does not count for it. Otherwise the end is dropped.
+    ``stops`` come after the write's ``activities``; the ends that they cause arrive behind the
+    write. Those of ``consumed`` that ``set_aside`` names are kept apart with the reason, as long as
+    there is room; ``unkept`` are numbers of such messages to delete for good.
 
     ``due`` is what a boundary that was due does to the instance: it is nudged, or gets the cancel
     mark if it has none, or an operator's hold if it has none.
@@ -252,6 +240,50 @@ class Write:
     (``restart``).
     """
 
+    custom_status: Payload | None = None
+    starts: tuple[ChildStart, ...] = ()
+    cancels: tuple[ChildCancel, ...] = ()
+    sends: tuple[Send, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    labels: tuple[tuple[str, str | None], ...] = ()
+    set_aside: tuple[Aside, ...] = ()
+    unkept: tuple[int, ...] = ()
+    answers: tuple[RequestAnswer, ...] = ()
+    published: tuple[Published, ...] = ()
+    stream_bounds: Bounds = UNBOUNDED
+    due: Nudge | CancelMark | OperatorHold | None = None
+    restored: tuple[MessageRow, ...] = ()
+    uncancels: bool = False
+    pin: Pin | None = None
+    leaves_children: bool = False
+    restart: Start | None = None
+
+
+NO_EXTRAS: Final = WriteExtras()
+
+
+@frozen
+class Write:
+    """Everything that one step does to one instance, all or nothing, conditional on the fence.
+
+    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes,
+    ``owner``. A granted write adds one to the revision. ``consumed`` are sequence numbers of
+    messages to remove, ``completed`` the event ids of the current execution's stored activities to
+    forget. Closing an execution forgets all of its activities. Ending the instance removes its
+    inbox, records what was unread, and sets its expiry, if its name has one. ``prune`` happens
+    last. With ``has_parent`` false the owner knows that there is no parent, and the store looks for
+    none.
+
+    After all owners' writes of a group, each granted write affects other instances, in the order of
+    the group (rule 20). First come its ``starts``, then its ``cancels``, then its ``sends``. An
+    execution that closes
+    may have children (``ExecutionDelta.children``, and always when an operator writes). Their
+    unread ends are removed in the write itself, and open children get the mark of their
+    ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
+    execution that asked for it is open; a background child sends it as long as that life of its
+    parent is open. The inbox's limit does not count for it. Otherwise the end is dropped.
+    """
+
     instance_id: str
     incarnation: str
     revision: int
@@ -261,27 +293,11 @@ class Write:
     consumed: tuple[int, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
     completed: tuple[int, ...] = ()
-    custom_status: Payload | None = None
     hold: Hold | None = None
     prune: Prune | None = None
-    starts: tuple[ChildStart, ...] = ()
-    cancels: tuple[ChildCancel, ...] = ()
     has_parent: bool = True
-    stops: tuple[Stop, ...] = ()
-    restored: tuple[MessageRow, ...] = ()
-    uncancels: bool = False
-    pin: Pin | None = None
-    leaves_children: bool = False
-    restart: Start | None = None
-    set_aside: tuple[Aside, ...] = ()
-    unkept: tuple[int, ...] = ()
     record: Record | None = None
-    labels: tuple[tuple[str, str | None], ...] = ()
-    due: Nudge | CancelMark | OperatorHold | None = None
-    answers: tuple[RequestAnswer, ...] = ()
-    published: tuple[Published, ...] = ()
-    stream_bounds: Bounds = UNBOUNDED
-    sends: tuple[Send, ...] = ()
+    extras: WriteExtras = NO_EXTRAS
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -297,9 +313,12 @@ class Write:
         """Whether it may affect other instances. Most writes do not, and cost the store nothing for
         this.
         """
-        tells_parent = self.has_parent and self.state.status is not Status.OPEN
+        if self.has_parent and self.state.status is not Status.OPEN:
+            return True
+        extras = self.extras
         return bool(
-            self.starts or self.cancels or self.sends or tells_parent or self.closed_with_children
+            (extras is not NO_EXTRAS and (extras.starts or extras.cancels or extras.sends))
+            or self.closed_with_children
         )
 
 
@@ -520,13 +539,13 @@ def instances_of(change: Change) -> Collection[str]:
             return (change.instance_id,)
 
 
+_AUDITED: Final = (Write, Start, Cancel, Release, Suspend, Resume, ScheduleWrite)
+"""A tuple: a union of types would be made anew for each change."""
+
+
 def record_of(change: Change) -> Record | None:
     """Return the entry that a change leaves in the audit, if it is granted."""
-    return (
-        change.record
-        if isinstance(change, Start | Cancel | Write | Release | Suspend | Resume | ScheduleWrite)
-        else None
-    )
+    return change.record if isinstance(change, _AUDITED) else None
 
 
 def size_of(change: Change) -> int:
@@ -555,27 +574,32 @@ def size_of(change: Change) -> int:
 
 def _size_of_write(write: Write) -> int:
     size = 512 + len(write.state.summary)
-    for aside in write.set_aside:
-        size += len(aside.reason)
     for delta in write.executions:
         for record in delta.events:
             size += len(record.envelope)
             if record.payload is not None:
                 size += len(record.payload.data)
-    for key, text in write.labels:
-        size += len(key) + len(text or "")
     for activity in write.activities:
         if activity.result is not None:
             size += len(activity.result.data)
-    for start in write.starts:
+    return size if write.extras is NO_EXTRAS else size + _size_of_extras(write.extras)
+
+
+def _size_of_extras(extras: WriteExtras) -> int:
+    size = 0 if extras.restart is None else size_of(extras.restart)
+    for aside in extras.set_aside:
+        size += len(aside.reason)
+    for key, text in extras.labels:
+        size += len(key) + len(text or "")
+    for start in extras.starts:
         if start.start is not None:
             size += size_of(start.start)
-    for message in write.restored:
+    for message in extras.restored:
         size += 256 + len(message.payload.data)
-    for answer in write.answers:
+    for answer in extras.answers:
         size += 256 + (0 if answer.value is None else len(answer.value.data))
-    for item in write.published:
+    for item in extras.published:
         size += 128 + len(item.payload.data)
-    for send in write.sends:
+    for send in extras.sends:
         size += 256 + size_of(send.message)
-    return size if write.restart is None else size + size_of(write.restart)
+    return size

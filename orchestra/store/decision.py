@@ -17,6 +17,7 @@ from orchestra.codec import EMPTY, Payload, as_payload
 from orchestra.events import OnParentClose
 from orchestra.store.audit import Record
 from orchestra.store.changes import (
+    NO_EXTRAS,
     Append,
     Cancel,
     Change,
@@ -163,12 +164,15 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
     The facts are used up: rows and counts change in place.
     """
     deciding = _Deciding(facts, circumstances, set(activities_named(changes.values())))
-    for position, change in changes.items():
-        if isinstance(change, Publish):  # before the writes: one of them may end the attempt
-            deciding.publish(position, change)
-    for position, change in changes.items():
-        if isinstance(change, Start) and change.owner is not None:
-            deciding.decide_arrival(position, change)  # its owner's first write may follow
+    kinds = set(map(type, changes.values()))
+    if Publish in kinds:
+        for position, change in changes.items():
+            if isinstance(change, Publish):  # before the writes: one of them may end the attempt
+                deciding.publish(position, change)
+    if Start in kinds:
+        for position, change in changes.items():
+            if isinstance(change, Start) and change.owner is not None:
+                deciding.decide_arrival(position, change)  # its owner's first write may follow
     for position, change in changes.items():
         deciding.decide_owner(position, change)
     deciding.make_the_rest()
@@ -178,8 +182,8 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
         if position not in deciding.decision.outcomes:
             deciding.decide_arrival(position, change)
     for position, change in changes.items():
-        record, outcome = record_of(change), deciding.decision.outcomes.get(position)
-        if record is not None and _has_changed(outcome):
+        record = record_of(change)
+        if record is not None and _has_changed(deciding.decision.outcomes.get(position)):
             deciding.decision.records.append(record)
     deciding.decision.unmade.extend(facts.made - deciding.decision.started.keys())
     return deciding.decision
@@ -318,26 +322,31 @@ class _Deciding:
         ):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
-        if write.uncancels:
-            row.unmark()
         self._take_over_activities(write, row)
         inbox = self._inbox(write.instance_id)
         inbox.consume(write.consumed)
-        if write.answers:
-            self._answer(write, inbox)
-        if write.restored:
-            inbox.restore(write.restored, row)
+        extras = write.extras
+        if extras is not NO_EXTRAS:
+            if extras.uncancels:
+                row.unmark()
+            if extras.answers:
+                self._answer(write, inbox)
+            if extras.restored:
+                inbox.restore(extras.restored, row)
         if not self._effects.can_take(write):
             self._begin_step()
         self._effects.add(write, self._unmade.pop(write.instance_id, None))
-        if write.due is not None and row.is_open:
-            self._is_due(write.due, row)
+        if extras is NO_EXTRAS:
+            return Granted(row.inbox_seq)
+        if extras.due is not None and row.is_open:
+            self._is_due(extras.due, row)
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
 
     def _answer(self, write: Write, inbox: Inbox) -> None:
         """Note the answers of a granted write, for those who ask again in this group."""
-        inbox.consume([answer.sequence for answer in write.answers])
-        for answer in write.answers:
+        answers = write.extras.answers
+        inbox.consume([answer.sequence for answer in answers])
+        for answer in answers:
             address = Address(write.instance_id, answer.request_id)
             asked = self._facts.asked.get(address)
             if asked is not None and asked.answer is None:
@@ -379,7 +388,7 @@ class _Deciding:
         """Put the stop marks of a granted write. Yield the ends of activities that no node had
         taken.
         """
-        for stop in write.stops:
+        for stop in write.extras.stops:
             key = ActivityId(write.instance_id, write.state.execution, stop.event_id)
             activity = self._facts.activities.get(key)
             if activity is None or activity.route is None or activity.has_ended:
@@ -431,10 +440,11 @@ class _Deciding:
         ):
             return
         arrivals: list[tuple[str, Appended]] = []
+        extras = change.extras
         taken = [
-            child.child_id for child in change.starts if not self._start_child(child, arrivals)
+            child.child_id for child in extras.starts if not self._start_child(child, arrivals)
         ]
-        for cancel in change.cancels:
+        for cancel in extras.cancels:
             link = self._facts.links.get(cancel.child_id)
             if link is not None and link.parent == cancel.parent:
                 self._mark_child(
@@ -442,14 +452,14 @@ class _Deciding:
                     CancelMark(self._now, cancel.reason, cancel.parent.instance_id),
                     arrivals,
                 )
-        refused = [one for send in change.sends if (one := self._send(send, arrivals)) is not None]
-        for execution in () if change.leaves_children else change.closed_with_children:
+        refused = [one for send in extras.sends if (one := self._send(send, arrivals)) is not None]
+        for execution in () if extras.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         if change.state.status is not Status.OPEN:
             self._tell_parent(change, arrivals)
-        if change.restart is not None:
-            self._begin_again(self._facts.rows[change.instance_id], change.restart)
-            _, full = self._append_all(change.restart)
+        if extras.restart is not None:
+            self._begin_again(self._facts.rows[change.instance_id], extras.restart)
+            _, full = self._append_all(extras.restart)
             assert full is None, "a new inbox has room"
         self.decision.outcomes[position] = replace(
             outcome,

@@ -6,8 +6,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from orchestra.frozen import replaced
-from orchestra.store.changes import Publish, Start, Write
+from orchestra.store.changes import (
+    NO_EXTRAS,
+    Publish,
+    Start,
+    Write,
+    WriteExtras,
+)
 from orchestra.store.decoding import (
     activity_values,
     answer_values,
@@ -146,59 +151,61 @@ class Effects:
         """
         instance_id = write.instance_id
         self.instances.add(instance_id)
-        deltas = write.executions if unmade is None else self._made_with(write, unmade)
-        receipts = False
-        for delta in deltas:
-            self._add_delta(instance_id, delta)
-            receipts = receipts or delta.receipts
+        drops = False
+        if unmade is not None and not _opens(write, unmade):
+            self.create(instance_id, unmade)
+            unmade = None
+        for delta in write.executions:
+            self._add_delta(instance_id, delta, delta.create or unmade)
+            unmade = None
+            if delta.closed is not None:
+                drops = drops or delta.receipts or delta.children or write.owner is None
         for sequence in write.consumed:
             self.consumed.append((instance_id, sequence))
-        for aside in write.set_aside:
-            self.set_aside.append((aside.reason, instance_id, aside.sequence))
-        for sequence in write.unkept:
-            self.unkept.append((instance_id, sequence))
-        for answer in write.answers:
-            self.answers.append(answer_values(instance_id, answer))
-            self.answered.append((instance_id, answer.sequence))
-        for key, value in write.labels:
-            if value is None:
-                self.unlabelled.append((instance_id, key))
-            else:
-                self.labels.append((instance_id, key, value))
-        if write.custom_status is not None:
-            self.custom_statuses.append((*payload_values(write.custom_status), instance_id))
+        if write.extras is not NO_EXTRAS:
+            self._add_extras(write, write.extras)
         if write.hold is not None:
             self.holds.append((hold_to_bytes(write.hold, self.dialect), instance_id))
-        for message in write.restored:
-            self.restored.append(message_values(instance_id, message, self.dialect))
-        if write.pin is not None:
-            self.pins.append((pin_to_bytes(write.pin), instance_id))
         if write.prune is not None:
             self.pruned.append(Pruning(instance_id, write.state.execution, write.prune))
             if write.prune.children:
                 family = instance_id, write.prune.children_from, write.prune.children
                 self.families.append(family)
-        if write.published:
-            self.publications.append(
-                Publication(instance_id, write.incarnation, write.published, write.stream_bounds)
-            )
         if write.state.status is not Status.OPEN:
             self.ended.append(instance_id)
             return
-        if receipts or write.closed_with_children:
+        if drops:
             self.dropped.append(instance_id)
         for event_id in write.completed:
             self.completed.append(ActivityId(instance_id, write.state.execution, event_id))
         for activity in write.activities:
             self.activities.append(activity_values(instance_id, activity))
 
-    def _made_with(self, write: Write, unmade: ExecutionRow) -> tuple[ExecutionDelta, ...]:
-        """Return the deltas of a write, the first of which makes the execution if it opens it."""
-        first = write.executions[0] if write.executions else None
-        if first is None or first.opened is None or first.number != unmade.number:
-            self.create(write.instance_id, unmade)
-            return write.executions
-        return (replaced(first, create=unmade), *write.executions[1:])
+    def _add_extras(self, write: Write, extras: WriteExtras) -> None:
+        """Gather what few writes do to their own instance."""
+        instance_id = write.instance_id
+        for aside in extras.set_aside:
+            self.set_aside.append((aside.reason, instance_id, aside.sequence))
+        for sequence in extras.unkept:
+            self.unkept.append((instance_id, sequence))
+        for answer in extras.answers:
+            self.answers.append(answer_values(instance_id, answer))
+            self.answered.append((instance_id, answer.sequence))
+        for key, value in extras.labels:
+            if value is None:
+                self.unlabelled.append((instance_id, key))
+            else:
+                self.labels.append((instance_id, key, value))
+        if extras.custom_status is not None:
+            self.custom_statuses.append((*payload_values(extras.custom_status), instance_id))
+        for message in extras.restored:
+            self.restored.append(message_values(instance_id, message, self.dialect))
+        if extras.pin is not None:
+            self.pins.append((pin_to_bytes(extras.pin), instance_id))
+        if extras.published:
+            self.publications.append(
+                Publication(instance_id, write.incarnation, extras.published, extras.stream_bounds)
+            )
 
     def can_publish(self, publish: Publish) -> bool:
         """Return whether items of an attempt may join these: one publication an instance, so that
@@ -238,9 +245,11 @@ class Effects:
         """Gather the first execution of a new instance."""
         self.created.append(execution_values(instance_id, execution, self.dialect))
 
-    def _add_delta(self, instance_id: str, delta: ExecutionDelta) -> None:
-        if delta.create is not None:
-            self.created.append(execution_values(instance_id, delta.create, self.dialect, delta))
+    def _add_delta(
+        self, instance_id: str, delta: ExecutionDelta, created: ExecutionRow | None
+    ) -> None:
+        if created is not None:
+            self.created.append(execution_values(instance_id, created, self.dialect, delta))
         elif (opening := opening_values(instance_id, delta, self.dialect)) is not None:
             self.opened.append(opening)
         if delta.patches:
@@ -250,3 +259,9 @@ class Effects:
         if (closing := closing_values(instance_id, delta, self.dialect)) is not None:
             self.closed.append(closing)
             self.forgotten.append(instance_id)
+
+
+def _opens(write: Write, unmade: ExecutionRow) -> bool:
+    """Return whether a write opens an execution that the group has not made yet."""
+    first = write.executions[0] if write.executions else None
+    return first is not None and first.opened is not None and first.number == unmade.number

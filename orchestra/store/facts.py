@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from orchestra.events import OnParentClose
 from orchestra.levels import Unknown
 from orchestra.store.changes import (
+    NO_EXTRAS,
     Append,
     Change,
     Claim,
@@ -21,6 +22,7 @@ from orchestra.store.changes import (
     ScheduleWrite,
     Start,
     Write,
+    WriteExtras,
 )
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
@@ -138,6 +140,10 @@ class Facts:
     asked: dict[Address, RequestRow] = field(default_factory=lambda: {})
 
 
+_NAMED_ELSEWHERE: Final = (Claim, Start, ScheduleWrite)
+_OF_ATTEMPTS: Final = (Report, Publish)
+
+
 class Needs:
     """The facts that a group needs to be decided.
 
@@ -163,13 +169,18 @@ class Needs:
     """
 
     def __init__(self, changes: Mapping[int, Change]) -> None:
-        writes = list(_of(changes, Write).values())
+        by_type = _by_type(changes.values())
+        writes = _of(by_type, Write)
         family = [write for write in writes if write.concerns_others]
+        uncommon = [write for write in writes if write.extras is not NO_EXTRAS]
         starts = [
-            child.start for write in writes for child in write.starts if child.start is not None
+            child.start
+            for write in uncommon
+            for child in write.extras.starts
+            if child.start is not None
         ]
-        starts += _of(changes, Start).values()
-        self.schedules: list[ScheduleWrite] = list(_of(changes, ScheduleWrite).values())
+        starts += _of(by_type, Start)
+        self.schedules: list[ScheduleWrite] = _of(by_type, ScheduleWrite)
         for schedule in self.schedules:
             starts += schedule.starts
         self.starts: list[Start] = starts
@@ -182,7 +193,7 @@ class Needs:
         named = {
             change.instance_id
             for change in changes.values()
-            if not isinstance(change, Claim | Start | ScheduleWrite)
+            if not isinstance(change, _NAMED_ELSEWHERE)
             and not (
                 # The first turn of an instance that the group makes, and of nothing else.
                 begun
@@ -194,11 +205,10 @@ class Needs:
         named.update(start.instance_id for start in self.standing)
         if family:
             named.update(self.candidates)
-            named.update(
-                child.child_id for write in family for child in (*write.starts, *write.cancels)
-            )
-            named.update(send.message.instance_id for write in family for send in write.sends)
-            named.update(child.parent.instance_id for write in family for child in write.starts)
+            for extras in (write.extras for write in family):
+                named.update(child.child_id for child in (*extras.starts, *extras.cancels))
+                named.update(send.message.instance_id for send in extras.sends)
+                named.update(child.parent.instance_id for child in extras.starts)
         self.rows: list[str] = sorted(named)
         self.ending: list[str] = [
             write.instance_id for write in family if write.state.status is not Status.OPEN
@@ -214,19 +224,19 @@ class Needs:
             else []
         )
         self.appends: list[Append] = [
-            *_of(changes, Append).values(),
+            *_of(by_type, Append),
             *(event for schedule in self.schedules for event in schedule.appends),
             *(event for start in self.standing for event in start.events),
             *(
                 event
-                for write in writes
-                if write.restart is not None
-                for event in write.restart.events
+                for write in uncommon
+                if write.extras.restart is not None
+                for event in write.extras.restart.events
             ),
             *(
                 send.message
                 for write in family
-                for send in write.sends
+                for send in write.extras.sends
                 if isinstance(send.message, Append)
             ),
         ]
@@ -235,18 +245,18 @@ class Needs:
             (write.instance_id, one)
             for write in writes
             if write.instance_id in addressed
-            for one in (*write.consumed, *(answer.sequence for answer in write.answers))
+            for one in (*write.consumed, *(answer.sequence for answer in write.extras.answers))
         ]
         self.asked: list[Append] = [append for append in self.appends if append.asks]
         self.restored: list[tuple[str, MessageRow]] = [
-            (write.instance_id, message) for write in writes for message in write.restored
+            (write.instance_id, message) for write in uncommon for message in write.extras.restored
         ]
         names = (
             (InboxName(append.instance_id, append.name), append.limits) for append in self.appends
         )
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
         self.published: list[AttemptId] = list(
-            dict.fromkeys(map(AttemptId.of, _of(changes, Publish).values()))
+            dict.fromkeys(map(AttemptId.of, _of(by_type, Publish)))
         )
         self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
 
@@ -267,10 +277,10 @@ class Needs:
 def activities_named(changes: Iterable[Change]) -> Iterator[ActivityId]:
     """Yield the activities that a group's reports, stops and published items name."""
     for change in changes:
-        if isinstance(change, Report | Publish):
+        if isinstance(change, _OF_ATTEMPTS):
             yield ActivityId(change.instance_id, change.execution, change.event_id)
-        elif isinstance(change, Write):
-            for stop in change.stops:
+        elif isinstance(change, Write) and change.extras is not NO_EXTRAS:
+            for stop in change.extras.stops:
                 yield ActivityId(change.instance_id, change.state.execution, stop.event_id)
 
 
@@ -280,9 +290,8 @@ def kinds_written(changes: Iterable[Change]) -> list[Kind]:
     for change in changes:
         if isinstance(change, Write):
             kinds.append(change.state.kind)
-            kinds += [child.start.kind for child in change.starts if child.start is not None]
-            if change.restart is not None:
-                kinds.append(change.restart.kind)
+            if change.extras is not NO_EXTRAS:
+                kinds += _kinds_started(change.extras)
         elif isinstance(change, Start):
             kinds.append(change.kind)
         elif isinstance(change, ScheduleWrite):
@@ -290,5 +299,17 @@ def kinds_written(changes: Iterable[Change]) -> list[Kind]:
     return kinds
 
 
-def _of(changes: Mapping[int, Change], kind: type[C]) -> dict[int, C]:
-    return {position: change for position, change in changes.items() if isinstance(change, kind)}
+def _kinds_started(extras: WriteExtras) -> list[Kind]:
+    kinds = [child.start.kind for child in extras.starts if child.start is not None]
+    return kinds if extras.restart is None else [*kinds, extras.restart.kind]
+
+
+def _by_type(changes: Iterable[Change]) -> Mapping[type[Any], list[Any]]:
+    found: dict[type[Any], list[Any]] = {}
+    for change in changes:
+        found.setdefault(type(change), []).append(change)
+    return found
+
+
+def _of(by_type: Mapping[type[Any], list[Any]], kind: type[C]) -> list[C]:
+    return by_type.get(kind, [])

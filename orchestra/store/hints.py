@@ -99,7 +99,7 @@ def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:
     ended: set[str] = set()
     for change in changes:
         if isinstance(change, Write):
-            if change.published or change.answers:
+            if change.extras.published or change.extras.answers:
                 published.add(change.instance_id)
             if change.state.status is not Status.OPEN:
                 ended.add(change.instance_id)

@@ -260,7 +260,7 @@ _PLACES: Final[Mapping[tuple[type[Any], str], Callable[[Any, Place], Place]]] = 
     (changes.Report, "failure"): _of_activity("failure"),
     (changes.Report, "heartbeat"): _of_activity("heartbeat"),
     (changes.Stop, "failure"): _of_activity("failure"),
-    (changes.Write, "custom_status"): _at("status"),
+    (changes.WriteExtras, "custom_status"): _at("status"),
     (executions.Closing, "output"): _at(*_OUTPUT),
     (executions.Closing, "error"): _at(*_ERROR),
     (executions.ExecutionRow, "state"): _state_of,

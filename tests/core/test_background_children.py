@@ -113,7 +113,7 @@ async def waits_after_an_activity(ctx, link):
 @BOTH
 def test_a_background_child_is_started_at_once_and_its_end_is_given_to_who_awaits_it(cold):
     drive = Drive(starts_and_waits, cold=cold)
-    (started,) = drive.turns[-1].started
+    (started,) = drive.turns[-1].extras.started
     assert isinstance(started, ChildStarted)
     assert (started.on_parent_close, started.child_id) == (OnParentClose.KEEP, "kid-1")
     assert drive.pending == ["end of kid-1"], "the start itself is nothing to wait for"
@@ -127,7 +127,7 @@ def test_a_background_child_is_started_at_once_and_its_end_is_given_to_who_await
 def test_a_start_in_the_last_turn_of_a_lap_happens_and_the_state_has_its_handle():
     drive = Drive(hands_over)
     assert isinstance(drive.ending, ContinuedAsNew)
-    assert [event.child_id for event in drive.turns[-1].started] == ["kid-1"]
+    assert [event.child_id for event in drive.turns[-1].extras.started] == ["kid-1"]
     assert drive.ending.state == Payload(b'{"handle":["kid-1","kid","' + LINK.encode() + b'"]}')
 
 
@@ -209,7 +209,7 @@ def test_a_wait_ends_with_its_timeout_and_takes_no_later_end(cold):
 def test_a_cancel_of_the_parent_gives_up_the_wait_and_leaves_the_child_alone(cold):
     drive = Drive(starts_and_waits, cold=cold)
     turn = drive.cancel()
-    assert turn.recalled == ()
+    assert turn.extras.recalled == ()
     assert drive.ending is not None
 
 

@@ -398,7 +398,7 @@ def test_the_late_end_of_a_child_that_was_given_up_is_consumed_and_dropped():
     drive = Drive(subject)
     source = drive.child("slow")
     turn = drive.advance(60)
-    assert [child.id for child in turn.recalled] == [source]
+    assert [child.id for child in turn.extras.recalled] == [source]
     assert any(
         isinstance(event, CommandCancelled) and event.source == source for event in drive.events
     )
@@ -421,7 +421,7 @@ def test_an_end_that_arrives_together_with_what_gives_the_child_up_counts_where_
             drive.put_end(source) if what == "child" else drive.put("x")
         turn = drive.turn()
         assert drive.output == index
-        assert turn.recalled == () or index == 1
+        assert turn.extras.recalled == () or index == 1
 
 
 def test_a_child_that_is_given_up_in_the_turn_that_asked_is_never_started():
@@ -431,7 +431,7 @@ def test_a_child_that_is_given_up_in_the_turn_that_asked_is_never_started():
         await ctx.wait_for_event("x")
 
     drive = Drive(subject)
-    assert (drive.turns[0].started, drive.turns[0].recalled) == ((), ())
+    assert (drive.turns[0].extras.started, drive.turns[0].extras.recalled) == ((), ())
     assert drive.commands == ["child kid", "cancel 2", "event x"]
 
 
@@ -442,7 +442,7 @@ def test_a_cancelled_parent_gives_up_the_child_that_it_awaits():
     drive = Drive(subject)
     turn = drive.cancel()
     assert isinstance(drive.ending, ExecutionCancelled)
-    assert [child.name for child in turn.recalled] == ["kid"]
+    assert [child.name for child in turn.extras.recalled] == ["kid"]
 
 
 def test_12_what_is_started_in_the_turn_that_continues_as_new_is_started():
@@ -456,7 +456,7 @@ def test_12_what_is_started_in_the_turn_that_continues_as_new_is_started():
 
     drive = Drive(subject)
     assert isinstance(drive.ending, ContinuedAsNew)
-    assert [(type(event), event.name) for event in drive.turns[0].started] == [
+    assert [(type(event), event.name) for event in drive.turns[0].extras.started] == [
         (ChildStarted, "kid"),
         (DetachedStarted, "other"),
     ]
@@ -466,7 +466,7 @@ def test_12_what_is_started_in_the_turn_that_continues_as_new_is_started():
 def test_17_a_parent_gets_fresh_child_ids_in_each_execution_and_life():
     """Scenario 17."""
     made = {
-        Drive(one_child, identity=identity).turns[0].started[0].child_id
+        Drive(one_child, identity=identity).turns[0].extras.started[0].child_id
         for identity in (
             SUBJECT,
             replace(SUBJECT, execution=2),
@@ -476,14 +476,14 @@ def test_17_a_parent_gets_fresh_child_ids_in_each_execution_and_life():
     }
     assert len(made) == 4
     again = Drive(one_child)
-    assert again.turns[0].started[0].child_id in made
+    assert again.turns[0].extras.started[0].child_id in made
 
 
 def test_a_made_id_that_would_be_too_long_is_a_digest():
     long = replace(SUBJECT, instance_id="x" * 1020)
-    (started,) = Drive(one_child, identity=long).turns[0].started
+    (started,) = Drive(one_child, identity=long).turns[0].extras.started
     assert len(started.child_id) == 32
-    (other_one,) = Drive(one_child, identity=replace(long, execution=2)).turns[0].started
+    (other_one,) = Drive(one_child, identity=replace(long, execution=2)).turns[0].extras.started
     assert other_one.child_id != started.child_id
 
 
@@ -492,7 +492,7 @@ def test_a_thousand_children_are_ordinary():
         return sum(await ctx.gather(*(ctx.start_child("kid", number) for number in range(1024))))
 
     drive = Drive(subject)
-    assert len(drive.turns[0].started) == 1024
+    assert len(drive.turns[0].extras.started) == 1024
     for number in reversed(range(1024)):
         drive.put_end(2 + number, number)
     drive.turn()
@@ -550,7 +550,7 @@ def test_a_function_goes_by_the_name_that_it_has_in_the_registry_and_its_result_
         return receipt.price + 1
 
     execution, turn = run(subject, ("shop", "1.0.0", sell), ("shop", "2.0.0", sell_twice))
-    (started,) = turn.started
+    (started,) = turn.extras.started
     assert (started.name, started.version, plain(started.input)) == ("shop", None, {"number": 3})
     output = encode({"price": 4}, subject="output")
     execution.turn(
@@ -685,7 +685,7 @@ def test_what_cannot_be_started_is_a_typed_error_at_once_and_asks_for_nothing(ca
     execution, turn = run(
         subject, ("shop", "1.0.0", sell), ("stall", "1.0.0", sell), limits=Limits(max_payload=1000)
     )
-    assert turn.started == ()
+    assert turn.extras.started == ()
     assert isinstance(execution.ending, ExecutionCompleted), execution.ending
     assert words in plain(execution.ending.output)
 

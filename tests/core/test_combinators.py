@@ -101,7 +101,7 @@ def test_the_first_error_of_a_gather_cancels_the_others_and_is_raised():
     drive = Drive(subject)
     turn = drive.died("a")
     assert drive.output == "ActivityFailed"
-    assert turn.cancelled == (4,)
+    assert turn.extras.cancelled == (4,)
     assert drive.commands == ["activity a", "timer", "activity b", "cancel 4", "cancel 3"]
 
 
@@ -139,7 +139,7 @@ def test_a_cancelled_future_in_a_gather_is_an_error_that_can_be_caught():
     drive = Drive(subject)
     assert drive.output == "caught"
     assert drive.turns[0].scheduled == ()
-    assert drive.turns[0].cancelled == ()  # never began: there is nothing to stop
+    assert drive.turns[0].extras.cancelled == ()  # never began: there is nothing to stop
 
 
 def test_a_branch_that_catches_its_cancellation_goes_on_and_gather_waits_for_it():
@@ -177,7 +177,7 @@ def test_a_cancelled_branch_that_returns_normally_leaves_nothing_behind():
     drive = Drive(subject)
     turn = drive.done("a")
     assert drive.pending == ["activity b"]
-    assert turn.cancelled == (3,)
+    assert turn.extras.cancelled == (3,)
 
 
 def test_what_another_branch_waits_for_survives_the_branch_that_asked_for_it():
@@ -235,7 +235,7 @@ def test_a_race_has_one_winner_and_its_losers_leave_nothing_behind():
     turn = drive.send("x", "hello")
     assert drive.output == [2, "hello"]
     assert drive.commands[-2:] == ["cancel 2", "cancel 3"]
-    assert turn.cancelled == (2,)
+    assert turn.extras.cancelled == (2,)
 
 
 def test_a_race_of_ten_is_won_by_the_first_in_history():
@@ -290,7 +290,7 @@ def test_an_error_ends_a_race_too():
             return type(error).__name__
 
     drive = Drive(subject)
-    assert drive.died("b").cancelled == (2,)
+    assert drive.died("b").extras.cancelled == (2,)
     assert drive.output == "ActivityFailed"
 
 
@@ -343,7 +343,7 @@ def test_the_first_error_of_a_task_group_cancels_the_others_and_the_block():
     turn = drive.died("a")
     assert len(drive.output) == 1
     assert "'a' failed" in drive.output[0]
-    assert turn.cancelled == (4,)
+    assert turn.extras.cancelled == (4,)
 
 
 def test_errors_of_body_and_branches_come_together():
@@ -393,7 +393,7 @@ def test_a_branch_can_be_cancelled_alone():
         return "done"
 
     drive = Drive(subject)
-    assert drive.advance(1).cancelled == (3,)
+    assert drive.advance(1).extras.cancelled == (3,)
     drive.done("b")
     assert drive.output == "done"
 
@@ -614,7 +614,7 @@ BOUNDARIES = [by_gather, by_race, by_group, by_group_in_its_block, by_nesting]
 @pytest.mark.parametrize("subject", BOUNDARIES)
 def test_continue_as_new_in_a_branch_lets_the_others_clean_up_and_passes_unwrapped(subject):
     drive = Drive(subject)
-    assert drive.send("go").cancelled == (drive.events[-2].source,)
+    assert drive.send("go").extras.cancelled == (drive.events[-2].source,)
     assert "activity clean 1" in drive.pending
     drive.done("clean 1")
     drive.done("clean 2")

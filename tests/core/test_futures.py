@@ -21,7 +21,7 @@ from tests.support.driver import SUBJECT, Drive, define, replay
 
 def remarks(drive):
     """Return what the turns have said of futures that were never awaited."""
-    logs = [entry for turn in drive.turns for entry in turn.logs]
+    logs = [entry for turn in drive.turns for entry in turn.extras.logs]
     assert all(entry.level == logging.WARNING for entry in logs)
     return [entry.message for entry in logs]
 
@@ -105,7 +105,7 @@ def test_a_line_is_named_once_for_all_laps_and_instances():
     for _lap in range(3):
         execution = Execution(definition, SUBJECT, Limits(), {})
         execution.start(encode(None, subject="state"), 0)
-        logs += execution.turn(0).logs
+        logs += execution.turn(0).extras.logs
     assert len(logs) == 1
 
 
@@ -118,7 +118,7 @@ def test_on_replay_nothing_is_said_again():
     drive.done("a")
     assert len(remarks(drive)) == 1
     again = replay(subject, drive.history)
-    assert again.turn(0).logs == ()
+    assert again.turn(0).extras.logs == ()
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])

@@ -38,7 +38,7 @@ async def removed(ctx, _):
 def test_an_execution_that_comes_there_first_takes_the_new_way_and_records_a_mark():
     drive = Drive(new)
     turn = drive.done("first")
-    assert (drive.pending, turn.patches) == (["activity charge with tax"], ("tax",))
+    assert (drive.pending, turn.extras.patches) == (["activity charge with tax"], ("tax",))
     assert drive.commands == ["activity first", "patch tax", "activity charge with tax"]
 
 
@@ -95,7 +95,7 @@ def test_the_answer_stays_the_same_in_an_execution_that_began_without_the_mark()
     drive.function = after
     drive.execution = replay(after, drive.history)
     for _ in range(3):
-        assert drive.done("old").patches == ()
+        assert drive.done("old").extras.patches == ()
     assert drive.ending
 
 
@@ -107,7 +107,7 @@ def test_the_answer_stays_the_same_in_an_execution_with_the_mark():
     drive = Drive(subject, cold=True)
     for _ in range(3):
         drive.done("new")
-    assert [turn.patches for turn in drive.turns] == [("p",), (), (), ()]
+    assert [turn.extras.patches for turn in drive.turns] == [("p",), (), (), ()]
 
 
 def test_code_that_no_longer_asks_repeats_a_history_with_the_mark():
@@ -271,7 +271,7 @@ def test_a_store_with_older_nodes_takes_no_mark_and_the_old_way():
     execution = at_level(new, BASE_LEVEL)
     history = list(execution.turn(0).events)
     turn = execution.turn(SECOND, [ActivityDone(2, SECOND, 1, encode(None, subject="r"))])
-    assert (turn.patches, [event.name for event in turn.scheduled]) == ((), ["charge"])
+    assert (turn.extras.patches, [event.name for event in turn.scheduled]) == ((), ["charge"])
     history += turn.events
     # A node that may write marks repeats it, and goes on the same way.
     again = replay(new, history)
@@ -309,4 +309,4 @@ def test_a_mark_in_a_turn_that_is_not_stored_is_asked_for_again():
     drive.done("first")
     again = replay(new, stored)
     turn = again.turn(0, [ActivityDone(2, 0, 1, encode(None, subject="r"))], Inbox())
-    assert turn.patches == ("tax",)
+    assert turn.extras.patches == ("tax",)

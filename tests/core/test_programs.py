@@ -203,7 +203,7 @@ def test_warm_cold_and_replayed_runs_of_any_program_agree(program, inputs):
     feed(warm, inputs)
     feed(cold, inputs)
     assert warm.history == cold.history
-    assert [turn.logs for turn in warm.turns] == [turn.logs for turn in cold.turns]
+    assert [turn.extras.logs for turn in warm.turns] == [turn.extras.logs for turn in cold.turns]
     assert warm.turns == cold.turns
     for history in prefixes(warm.history):
         execution = replay(subject, history)

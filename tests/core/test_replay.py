@@ -608,12 +608,12 @@ def test_logs_and_status_are_given_once_and_not_by_replay():
 
     drive = Drive(subject)  # which asserts that no replay logs or sets anything
     turn = drive.done("a")
-    assert [(entry.level, entry.message, entry.fields) for entry in drive.turns[0].logs] == [
+    assert [(entry.level, entry.message, entry.fields) for entry in drive.turns[0].extras.logs] == [
         (20, "begun", {"message": "a field may have any name"})
     ]
-    assert drive.turns[0].custom_status == Payload(b'"begun"')
-    assert [entry.message for entry in turn.logs] == ["done"]
-    assert turn.custom_status == Payload(b'{"done":true}')
+    assert drive.turns[0].extras.custom_status == Payload(b'"begun"')
+    assert [entry.message for entry in turn.extras.logs] == ["done"]
+    assert turn.extras.custom_status == Payload(b'{"done":true}')
 
 
 @pytest.mark.parametrize("cold", [False, True])

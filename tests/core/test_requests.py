@@ -66,7 +66,7 @@ def test_a_request_that_came_before_the_wait_is_received(cold):
 
     drive = Drive(code, cold=cold)
     turn = drive.ask("add", 7)
-    assert (turn.events, turn.answers) == ((), ())
+    assert (turn.events, turn.extras.answers) == ((), ())
     drive.advance(1)
     assert drive.answers == {"r1": 7}
 
@@ -156,10 +156,10 @@ def test_a_request_that_does_not_fit_is_rejected_without_the_code(cold):
     drive = Drive(two_items, cold=cold)
     turn = drive.ask("add", {"count": 2})
     assert turn.events == (), "history knows nothing of it"
-    assert (turn.set_aside, turn.consumed) == ((), ())
+    assert (turn.extras.set_aside, turn.consumed) == ((), ())
     assert "request 'add' for 'subject-1'" in drive.answers["r1"]
     assert "name" in drive.answers["r1"]
-    assert [entry.level for entry in turn.logs] == [logging.WARNING]
+    assert [entry.level for entry in turn.extras.logs] == [logging.WARNING]
     drive.ask("add", {"name": "x"})
     assert drive.answers["r2"] == 1
 
@@ -198,9 +198,11 @@ def test_the_first_answer_wins_and_later_ones_are_logged(cold):
 
     drive = Drive(code, cold=cold)
     turn = drive.ask("add")
-    assert [entry.message[:38] for entry in turn.logs] == ["request 'add' 'r1' is answered already"]
+    assert [entry.message[:38] for entry in turn.extras.logs] == [
+        "request 'add' 'r1' is answered already"
+    ]
     turn = drive.advance(1)
-    assert len(turn.logs) == 1
+    assert len(turn.extras.logs) == 1
     assert drive.answers == {"r1": 1}
 
 
@@ -287,7 +289,7 @@ def test_what_the_next_lap_has_not_answered_is_received_again():
     following = Execution(define(two_any), SUBJECT, Limits(), {}, writer=EVENTS.writer(level=3))
     following.start(Payload(b"null"), 0)
     turn = following.turn(0, (), inbox)
-    assert [answer.request_id for answer in turn.answers] == ["r1"]
+    assert [answer.request_id for answer in turn.extras.answers] == ["r1"]
 
 
 async def two_any(ctx, _):
@@ -300,7 +302,7 @@ def test_replay_gives_no_answer_again():
     drive.ask("add")
     twin = replay(two_any, drive.history)
     turn = twin.turn(drive.now, (), [])
-    assert (turn.events, turn.answers) == ((), ())
+    assert (turn.events, turn.extras.answers) == ((), ())
     assert dict(twin.commands.in_hand) == {}
     drive.ask("add")
     assert drive.answers == {"r1": 1, "r2": 2}

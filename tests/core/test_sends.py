@@ -74,10 +74,10 @@ async def cancels_and_asks(ctx, _):
 @BOTH
 def test_an_event_and_a_cancel_are_sent_with_the_turn_and_delivered_to_who_awaits(cold):
     drive = Drive(tells, cold=cold)
-    (sent,) = drive.turns[-1].sent
+    (sent,) = drive.turns[-1].extras.sent
     assert (sent.target, sent.name, sent.payload) == ("other", "go", Payload(b'{"n":1}'))
     turn = drive.receipt()
-    assert [(one.target, one.reason) for one in turn.sent] == [("third", "enough")]
+    assert [(one.target, one.reason) for one in turn.extras.sent] == [("third", "enough")]
     drive.receipt()
     assert drive.output == "told"
     assert [event.kind.name for event in drive.events] == [
@@ -98,7 +98,7 @@ def test_a_send_that_no_code_awaits_is_no_careless_line(cold, receipts):
     for _ in range(receipts):
         drive.receipt()
     turn = drive.done("a", 7)
-    assert (drive.output, turn.logs, turn.refused) == (7, (), ())
+    assert (drive.output, turn.extras.logs, turn.extras.refused) == (7, (), ())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_refused_event_raises_its_reason_at_the_await(cold, refused, kind):
     drive = Drive(tells_and_asks, cold=cold)
     turn = drive.receipt(refused=refused)
     name, target, text = drive.output
-    assert (name, target, turn.refused) == (kind.__name__, "other", ())
+    assert (name, target, turn.extras.refused) == (kind.__name__, "other", ())
     assert "other" in text
 
 
@@ -140,10 +140,10 @@ def test_a_refused_cancel_raises_its_reason_at_the_await(refused, kind):
 def test_a_refusal_that_no_code_awaits_is_reported_once(cold):
     drive = Drive(tells_and_forgets, cold=cold)
     turn = drive.receipt(refused=FULL)
-    assert turn.refused == (RefusedSend("other", "go", "full"),)
+    assert turn.extras.refused == (RefusedSend("other", "go", "full"),)
     turn = drive.receipt(refused=CLOSED)
-    assert turn.refused == (RefusedSend("third", None, "closed"),)
-    assert drive.done("a").refused == ()
+    assert turn.extras.refused == (RefusedSend("third", None, "closed"),)
+    assert drive.done("a").extras.refused == ()
 
 
 def test_a_reason_that_a_newer_library_knows_is_an_error_all_the_same():
@@ -160,7 +160,7 @@ def test_what_is_sent_in_the_turn_that_ends_the_execution_is_sent(cold):
     drive = Drive(laps, cold=cold)
     (turn,) = drive.turns
     assert isinstance(drive.ending, ContinuedAsNew)
-    assert [sent.name for sent in turn.sent] == ["go"]
+    assert [sent.name for sent in turn.extras.sent] == ["go"]
 
 
 @BOTH
@@ -176,9 +176,9 @@ def test_giving_up_a_send_takes_nothing_back_and_leaves_no_event(cold):
 
     drive = Drive(gives_up, cold=cold)
     drive.done("a")
-    assert drive.turns[0].sent != ()
+    assert drive.turns[0].extras.sent != ()
     turn = drive.receipt(refused=CLOSED)
-    assert turn.refused == (RefusedSend("other", "go", "closed"),)
+    assert turn.extras.refused == (RefusedSend("other", "go", "closed"),)
     drive.done("b", 1)
     assert drive.output == 1
     assert "COMMAND_CANCELLED" not in [event.kind.name for event in drive.events]
@@ -191,7 +191,7 @@ def test_a_send_that_is_given_up_in_its_own_turn_is_sent(cold):
         await ctx.schedule_activity("a")
 
     drive = Drive(gives_up, cold=cold)
-    assert [sent.target for sent in drive.turns[0].sent] == ["other"]
+    assert [sent.target for sent in drive.turns[0].extras.sent] == ["other"]
 
 
 @BOTH
@@ -284,7 +284,7 @@ def test_what_cannot_be_sent_is_refused_where_it_is_given(call, error):
 
     drive = Drive(sends, limits=Limits(max_payload=1_000))
     assert drive.error.type.endswith(error.__name__)
-    assert drive.turns[0].sent == ()
+    assert drive.turns[0].extras.sent == ()
 
 
 # --- against history ------------------------------------------------------------------------------

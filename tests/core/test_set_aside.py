@@ -27,7 +27,7 @@ async def two_readings(ctx, _):
 
 
 def aside_of(drive):
-    return [one for turn in drive.turns for one in turn.set_aside]
+    return [one for turn in drive.turns for one in turn.extras.set_aside]
 
 
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
@@ -116,7 +116,7 @@ def test_a_payload_in_an_unknown_encoding_is_no_fault_of_the_message():
         1, "m", "reading", Payload(b"?", encoding=7), 0, MessageKind.EVENT, sender="me"
     )
     turn = execution.turn(1, inbox=[message])
-    assert turn.set_aside == ()
+    assert turn.extras.set_aside == ()
     assert "encoding 7" in str(turn.ending)
 
 
@@ -133,10 +133,10 @@ def test_it_may_hold_instead_where_other_code_may_read_it():
         MessageRow(number, f"m{number}", "reading", Payload(data), 0, sender="me")
         for number, data in ((1, b'{"value":1}'), (2, b'"bad"'))
     )
-    assert execution.turn(1, inbox=[good], may_hold=may_hold).set_aside == ()
+    assert execution.turn(1, inbox=[good], may_hold=may_hold).extras.set_aside == ()
     assert asked == []
     turn = execution.turn(1, inbox=[bad], may_hold=may_hold)
-    assert (turn.set_aside, asked) == ((), [True])
+    assert (turn.extras.set_aside, asked) == ((), [True])
     assert "event 'reading'" in str(turn.ending)
 
 

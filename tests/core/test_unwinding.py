@@ -24,7 +24,7 @@ def test_a_cancel_is_raised_at_the_await_and_ends_the_instance_cancelled():
     drive = Drive(subject)
     turn = drive.cancel("by hand")
     assert drive.ending == ExecutionCancelled(5, 0, "by hand")
-    assert turn.cancelled == (2,)
+    assert turn.extras.cancelled == (2,)
 
 
 def test_a_cancel_is_delivered_once_and_before_all_else():

@@ -260,7 +260,7 @@ def test_an_activity_that_is_asked_for_and_given_up_in_one_turn_is_never_begun()
 
     (turn,) = Drive(subject).turns
     assert [event.name for event in turn.scheduled] == ["b"]
-    assert turn.cancelled == ()
+    assert turn.extras.cancelled == ()
 
 
 USES = {
@@ -287,7 +287,7 @@ def test_a_context_works_only_while_its_code_runs(use):
     drive = Drive(subject)
     with pytest.raises(OrchestrationError, match="used outside its orchestration's code"):
         USES[use](kept[0])
-    assert drive.turn() == Turn((), (), (), (), (), (), None, None)
+    assert drive.turn() == Turn((), None)
 
 
 def test_facts_of_the_execution_are_at_hand():

@@ -208,7 +208,7 @@ def test_a_cancel_of_the_orchestration_is_no_result():
         )
 
     drive = Drive(subject)
-    assert drive.cancel().cancelled == (2, 3)
+    assert drive.cancel().extras.cancelled == (2, 3)
     assert isinstance(drive.ending, ExecutionCancelled)
 
 

@@ -674,7 +674,9 @@ def test_17_a_lost_reply_to_the_write_that_starts_a_child_fails_nobody(any_world
     any_world.run(1)
     assert any_world.output("p") == "done"
     assert len(node.attempts) == 1
-    (start,) = {child.start.request_id for write in node.store.writes for child in write.starts}
+    (start,) = {
+        child.start.request_id for write in node.store.writes for child in write.extras.starts
+    }
     assert start == str(any_world.record("kid").row.parent)
     check(any_world)
 
@@ -793,7 +795,11 @@ def test_a_write_without_children_carries_none_and_costs_nothing_more(world):
     ]
     assert granted == [Granted(0)] * len(granted)
     for write in node.store.writes:
-        assert (write.starts, write.cancels, write.closed_with_children) == ((), (), ())
+        assert (write.extras.starts, write.extras.cancels, write.closed_with_children) == (
+            (),
+            (),
+            (),
+        )
     closed = [delta for write in node.store.writes for delta in write.executions if delta.closed]
     assert [(delta.closed.end, delta.children) for delta in closed] == [
         (ExecutionEnd.COMPLETED, False)

@@ -325,7 +325,9 @@ def test_a_receipt_that_the_lap_did_not_take_leaves_no_row(any_world):
     def before_commit():
         """End the activity while the write that sends is committed."""
         nonlocal ended
-        sends = any(isinstance(one, Write) and one.sends for one in node.engine._in_flight.changes)
+        sends = any(
+            isinstance(one, Write) and one.extras.sends for one in node.engine._in_flight.changes
+        )
         ended = ended or (sends and node.finish() is None)
         node.store.before_commit = None if ended else before_commit
 

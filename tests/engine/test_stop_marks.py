@@ -549,7 +549,7 @@ def test_nothing_is_stopped_that_ends_by_itself(any_world):
     able.finish()
     any_world.run(2)
     assert any_world.status(instance_id) is Status.COMPLETED
-    assert not any(write.stops for write in owner.store.writes)
+    assert not any(write.extras.stops for write in owner.store.writes)
 
 
 def test_the_mark_rides_in_the_write_of_the_turn_that_cancels(any_world):
@@ -558,6 +558,6 @@ def test_the_mark_rides_in_the_write_of_the_turn_that_cancels(any_world):
     any_world.cancel(instance_id)
     any_world.run(5)
     (write,) = owner.store.writes
-    assert len(write.stops) == 1
+    assert len(write.extras.stops) == 1
     assert write.executions[0].events
     assert len(able.running) == 1

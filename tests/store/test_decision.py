@@ -52,6 +52,7 @@ from tests.support.contract.shorthand import (
     an_append,
     an_end,
     an_event,
+    changed,
 )
 
 NOW = 1_000_000
@@ -310,7 +311,7 @@ def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
 
 def test_what_an_ending_write_says_of_activities_is_neither_stopped_nor_reported():
     row, key = a_row(), ActivityId("i", 1, 3)
-    end = replace(
+    end = changed(
         an_end(row.instance(KIND)), activities=(handed_out(),), stops=(Stop(3, b"withdrawn"),)
     )
     report = Report("i", "a", 1, 3, 0, "n2", result=Payload(b"1"))

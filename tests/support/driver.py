@@ -98,7 +98,7 @@ class Drive:
         )
         self.turns.append(turn)
         self.history += turn.events
-        gone = {*turn.consumed, *(answer.sequence for answer in turn.answers)}
+        gone = {*turn.consumed, *(answer.sequence for answer in turn.extras.answers)}
         self.inbox = [message for message in self.inbox if message.sequence not in gone]
         waits = self.pending or self.execution.commands.boundary_awaited_since is not None
         assert self.ending or waits, "it waits for nothing that could happen (I11)"
@@ -158,7 +158,7 @@ class Drive:
     @property
     def answers(self):
         """What was answered so far, by request id: a value, or the reason of a rejection."""
-        given = [answer for turn in self.turns for answer in turn.answers]
+        given = [answer for turn in self.turns for answer in turn.extras.answers]
         assert len({answer.request_id for answer in given}) == len(given), "answered twice"
         return {
             one.request_id: plain(one.value) if one.rejection is None else f"no: {one.rejection}"
@@ -284,19 +284,25 @@ class Drive:
             self.execution.journal.size,
         )
         turn = twin.turn(self.now, request=self.request)
-        assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == (
+        assert (
+            turn.events,
+            turn.scheduled,
+            turn.extras.cancelled,
+            turn.extras.logs,
+            turn.extras.custom_status,
+        ) == (
             (),
             (),
             (),
             (),
             None,
         )
-        assert (turn.started, turn.recalled, turn.labels) == ((), (), ())
-        assert (turn.answers, dict(twin.commands.in_hand)) == (
+        assert (turn.extras.started, turn.extras.recalled, turn.extras.labels) == ((), (), ())
+        assert (turn.extras.answers, dict(twin.commands.in_hand)) == (
             (),
             dict(self.execution.commands.in_hand),
         )
-        assert (turn.sent, turn.refused) == ((), ())
+        assert (turn.extras.sent, turn.extras.refused) == ((), ())
         return twin
 
 

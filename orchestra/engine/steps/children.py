@@ -14,13 +14,19 @@ from orchestra.ids import digest
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import ChildCancel, ChildStart, IfEnded, Start, Write
+from orchestra.store.changes import (
+    ChildCancel,
+    ChildStart,
+    IfEnded,
+    Start,
+    Write,
+)
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.instances import ParentLink
-from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.kinds import ResolvedBy
 from orchestra.store.routes import Kind
 
-__all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "wakes_others"]
+__all__ = ["child_cancel", "child_link", "child_start", "resolve_again"]
 
 _GIVEN_UP: Final = UserText("its parent has given it up")
 
@@ -139,22 +145,14 @@ def resolve_again(
         child_start(instance, start.parent, event, catalogue, node, now, shape)
         if (event := unknown.get(start.parent)) is not None
         else start
-        for start in write.starts
+        for start in write.extras.starts
     )
-    return replace(write, starts=tuple(starts))
+    return replace(write, extras=replace(write.extras, starts=tuple(starts)))
 
 
 def child_cancel(instance: OwnedInstance, event: ChildStarted) -> ChildCancel:
     """Return what cancels a child that its parent has given up."""
     return ChildCancel(event.child_id, child_link(instance, event), _GIVEN_UP)
-
-
-def wakes_others(instance: OwnedInstance, write: Write) -> bool:
-    """Return whether a write may make other instances ready, so that a claim should go with it."""
-    has_ended = instance.parent is not None and write.state.status is not Status.OPEN
-    return bool(
-        write.starts or write.cancels or write.sends or has_ended or write.closed_with_children
-    )
 
 
 def _error(kind: type[Exception], message: str) -> Packed:

@@ -43,7 +43,7 @@ def turn_record(
     assert observed.begun is not None
     ending, opened_at = turn.ending, instance.current.opened_at
     traced = [message for message in turn.received if message.traceparent is not None]
-    cancelled = set(turn.cancelled)
+    cancelled = set(turn.extras.cancelled)
     entries = (
         instance.attempts.get(number) for number in turn.completed if number not in cancelled
     )
@@ -78,7 +78,8 @@ def requests_record(instance: OwnedInstance, turn: Turn) -> RequestsRecord | Non
         for message in turn.received
         if message.kind is MessageKind.REQUEST
     )
-    if not given and not turn.answers:
+    answers = turn.extras.answers
+    if not given and not answers:
         return None
     assert instance.execution is not None
     requests = instance.execution.commands.requests
@@ -88,7 +89,7 @@ def requests_record(instance: OwnedInstance, turn: Turn) -> RequestsRecord | Non
             *requests.given[answer.sequence],
             "replied" if answer.rejection is None else "rejected",
         )
-        for answer in turn.answers
+        for answer in answers
     )
     return RequestsRecord(instance.identity, given, answered)
 

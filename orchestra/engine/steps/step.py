@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from orchestra.clock import micros
@@ -25,7 +25,15 @@ from orchestra.events import (
 )
 from orchestra.replay import Drift, SetAside
 from orchestra.retention import Retention
-from orchestra.store.changes import ChildCancel, ChildStart, Send, Stop, Write
+from orchestra.store.changes import (
+    NO_EXTRAS,
+    ChildCancel,
+    ChildStart,
+    Send,
+    Stop,
+    Write,
+    WriteExtras,
+)
 from orchestra.store.executions import PRUNED_AT_ONCE, Closing, ExecutionDelta, Prune
 from orchestra.store.instances import (
     CancelMark,
@@ -78,35 +86,26 @@ class Step:
     """
 
     __slots__ = (
-        "answers",
-        "cancels",
         "children",
         "completed",
         "consumed",
         "crowded",
-        "custom_status",
         "deltas",
         "drifts",
         "due",
         "early",
+        "extras",
         "failure",
         "first",
         "free",
         "handed_over",
         "hold",
-        "labels",
         "needs_newer_library",
         "now",
         "outbox",
-        "published",
         "records",
-        "refused",
         "retain",
-        "sends",
-        "set_aside",
-        "starts",
         "status",
-        "unresolved",
         "unservable",
         "waits_for_level",
         "wake_at",
@@ -132,21 +131,11 @@ class Step:
         """What the shell does once the step's write stands."""
         self.records: list[Record] = []
         self.consumed: list[int] = []
-        self.set_aside: list[SetAside] = []
-        """Messages that do not decode. They are consumed as well."""
         self.completed: list[int] = []
-        self.answers: list[RequestAnswer] = []
-        """The answers to requests."""
-        self.starts: list[ChildStart] = []
-        self.cancels: list[ChildCancel] = []
+        self.extras: StepExtras | None = None
+        """What few steps gather; ``None``: none of it. See :meth:`further`."""
         self.children: int = 0
         """How many children the laps have had that have ended."""
-        self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
-        """Starts of names that the catalogue does not have. The engine asks the store once more."""
-        self.sends: list[Send] = []
-        self.custom_status: Payload | None = None
-        self.labels: tuple[tuple[str, str | None], ...] = ()
-        self.published: list[Published] = []
         self.status: Status = Status.OPEN
         self.hold: Hold | None = None
         self.due: Nudge | CancelMark | OperatorHold | None = None
@@ -160,8 +149,6 @@ class Step:
         self.needs_newer_library: bool = False
         self.waits_for_level: bool = False
         """Whether its code asks for what the store's write level does not allow yet."""
-        self.refused: list[RefusedSend] = []
-        """Refused sends whose refusal no code awaits."""
         self.wake_at: int | None = None
         self.retain: bool = True
         """Whether this node goes on owning the instance."""
@@ -172,6 +159,32 @@ class Step:
     def pauses(self) -> bool:
         """Whether the instance is held as by an operator, because its boundary was due."""
         return isinstance(self.due, OperatorHold)
+
+    def further(self) -> StepExtras:
+        """Return what few steps gather, to add to it."""
+        if self.extras is None:
+            self.extras = StepExtras()
+        return self.extras
+
+
+class StepExtras:
+    """What few steps gather. It is made when there is some, so that others pay for none of it."""
+
+    def __init__(self) -> None:
+        self.set_aside: list[SetAside] = []
+        """Messages that do not decode. They are consumed as well."""
+        self.answers: list[RequestAnswer] = []
+        """The answers to requests."""
+        self.starts: list[ChildStart] = []
+        self.cancels: list[ChildCancel] = []
+        self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
+        """Starts of names that the catalogue does not have. The engine asks the store once more."""
+        self.sends: list[Send] = []
+        self.custom_status: Payload | None = None
+        self.labels: dict[str, str | None] = {}
+        self.published: list[Published] = []
+        self.refused: list[RefusedSend] = []
+        """Refused sends whose refusal no code awaits."""
 
 
 def run_activity(instance: OwnedInstance, activity: PendingActivity) -> RunActivity:
@@ -260,26 +273,14 @@ def write_of(
         consumed=tuple(step.consumed),
         activities=tuple(rows.values()),
         completed=tuple(step.completed),
-        custom_status=step.custom_status,
-        labels=step.labels,
         hold=step.hold,
         prune=None
         if instance.current.number == step.first or not step.deltas
         else _prune(instance, step.first, step.now, retention, step.children),
-        starts=tuple(step.starts),
-        cancels=tuple(step.cancels),
         has_parent=instance.parent is not None,
-        stops=tuple([Stop(number, _WITHDRAWN) for number in unmarked]) if unmarked else (),
-        set_aside=tuple(
-            [Aside(one.message.sequence, UserText(one.reason)) for one in step.set_aside]
-        )
-        if step.set_aside
-        else (),
-        due=step.due,
-        answers=tuple(step.answers),
-        published=tuple(step.published),
-        stream_bounds=bounds_of(retention.streams) if step.published else UNBOUNDED,
-        sends=tuple(step.sends) if step.sends else (),
+        extras=NO_EXTRAS
+        if step.extras is None and step.due is None and not unmarked
+        else _extras_of(step, unmarked, retention),
     )
     instance.revision += 1
     instance.seen_seq = instance.known_seq
@@ -288,6 +289,33 @@ def write_of(
             InstanceEnded(instance.instance_id, step.status, closed.output, closed.error)
         )
     return write
+
+
+def _extras_of(step: Step, unmarked: Iterable[int], retention: Retention) -> WriteExtras:
+    """Return what few writes do.
+
+    Args:
+        unmarked: the activities that get a stop mark.
+    """
+    stops = tuple([Stop(number, _WITHDRAWN) for number in unmarked])
+    gathered = step.extras
+    if gathered is None:
+        return WriteExtras(stops=stops, due=step.due)
+    return WriteExtras(
+        custom_status=gathered.custom_status,
+        starts=tuple(gathered.starts),
+        cancels=tuple(gathered.cancels),
+        sends=tuple(gathered.sends),
+        stops=stops,
+        labels=tuple(gathered.labels.items()),
+        set_aside=tuple(
+            [Aside(one.message.sequence, UserText(one.reason)) for one in gathered.set_aside]
+        ),
+        answers=tuple(gathered.answers),
+        published=tuple(gathered.published),
+        stream_bounds=bounds_of(retention.streams) if gathered.published else UNBOUNDED,
+        due=step.due,
+    )
 
 
 def _is_parked(instance: OwnedInstance, step: Step) -> bool:

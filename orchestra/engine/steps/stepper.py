@@ -46,7 +46,7 @@ from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
 from orchestra.errors import LevelTooLow, NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Turn
+from orchestra.replay import NO_EXTRAS, Turn, TurnExtras
 from orchestra.resolution import has_untried_code
 from orchestra.retention import Retention
 from orchestra.sessions import ENTER, route_of
@@ -347,7 +347,7 @@ class Stepper:
             request=instance.request,
             may_hold=partial(_other_code_may_read, instance, catalogue),
         )
-        if turn.published and catalogue.levels.write < STREAM_LEVEL:
+        if turn.extras.published and catalogue.levels.write < STREAM_LEVEL:
             raise LevelTooLow(_TOO_LOW)
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         instance.to_read, instance.inputs = turn.to_read, list(turn.left)
@@ -377,45 +377,16 @@ class Stepper:
             requests = requests_record(instance, turn)
             if requests is not None:
                 step.records.append(requests)
-        if turn.started or turn.recalled:
-            self._start_children(instance, step, turn, catalogue)
-        if turn.sent:
-            step.sends.extend(send_of(instance, sent, self._inbox_limits) for sent in turn.sent)
-        if turn.refused:
-            step.refused.extend(turn.refused)
         step.consumed.extend(turn.consumed)
-        if turn.set_aside:
-            step.set_aside.extend(turn.set_aside)
-            if self._recorder.recording:
-                step.records.append(AsideRecord(instance.identity, len(turn.set_aside)))
-        if turn.answers:
-            answers = [replace(answer, at=step.now) for answer in turn.answers]
-            step.answers.extend(answers)
-            step.outbox.append(RequestsAnswered(instance.instance_id, tuple(answers)))
-        step.custom_status = turn.custom_status or step.custom_status
-        if turn.labels:
-            step.labels = tuple({**dict(step.labels), **dict(turn.labels)}.items())
-        if turn.published:
-            number = instance.current.number
-            step.published += [
-                Published(stream, payload, step.now, number) for stream, payload in turn.published
-            ]
-        if turn.logs:
-            step.outbox.append(
-                WriteLogs(instance.identity, turn.logs, instance.current.traceparent)
-            )
+        extras = turn.extras
+        if extras is not NO_EXTRAS:
+            self._record_extras(instance, step, extras, catalogue)
         for event in turn.scheduled:
             instance.attempts.add(PendingActivity(event, started_at=step.now))
-        for number in turn.stopping:
-            instance.attempts.stop(number)
-            step.outbox.append(StopActivity(instance.key(number)))
         if turn.completed:
             self._complete_activities(instance, step, turn.completed)
         ending, journal = turn.ending, instance.execution.journal
         instance.history_events, instance.history_bytes = journal.count, journal.size
-        if turn.patches:
-            patches = (*instance.current.patches, *turn.patches)
-            instance.current = replace(instance.current, patches=patches)
         if created is not None or opened is not None or turn.events:
             step.deltas.append(
                 ExecutionDelta(
@@ -428,7 +399,7 @@ class Stepper:
                     byte_count=instance.history_bytes,
                     traceparent=None if opened is None else instance.current.traceparent,
                     children=ending is not None and instance.execution.commands.children > 0,
-                    patches=instance.current.patches if turn.patches else (),
+                    patches=instance.current.patches if extras.patches else (),
                     receipts=ending is not None
                     and not SENT_KINDS.isdisjoint(instance.execution.commands.counts),
                 )
@@ -438,21 +409,56 @@ class Stepper:
             end_execution(instance, step, ending)
         return ending
 
-    def _start_children(
-        self, instance: OwnedInstance, step: Step, turn: Turn, catalogue: Catalogue
+    def _record_extras(
+        self, instance: OwnedInstance, step: Step, extras: TurnExtras, catalogue: Catalogue
     ) -> None:
-        links = [child_link(instance, event) for event in turn.started]
+        """Gather what few turns decide."""
+        if extras.started or extras.recalled:
+            self._start_children(instance, step, extras, catalogue)
+        gathered = step.further()
+        gathered.sends.extend(send_of(instance, sent, self._inbox_limits) for sent in extras.sent)
+        gathered.refused.extend(extras.refused)
+        if extras.set_aside:
+            gathered.set_aside.extend(extras.set_aside)
+            if self._recorder.recording:
+                step.records.append(AsideRecord(instance.identity, len(extras.set_aside)))
+        if extras.answers:
+            answers = [replace(answer, at=step.now) for answer in extras.answers]
+            gathered.answers.extend(answers)
+            step.outbox.append(RequestsAnswered(instance.instance_id, tuple(answers)))
+        gathered.custom_status = extras.custom_status or gathered.custom_status
+        gathered.labels.update(extras.labels)
+        number = instance.current.number
+        gathered.published.extend(
+            Published(stream, payload, step.now, number) for stream, payload in extras.published
+        )
+        if extras.logs:
+            step.outbox.append(
+                WriteLogs(instance.identity, extras.logs, instance.current.traceparent)
+            )
+        for stopping in extras.stopping:
+            instance.attempts.stop(stopping)
+            step.outbox.append(StopActivity(instance.key(stopping)))
+        if extras.patches:
+            patches = (*instance.current.patches, *extras.patches)
+            instance.current = replace(instance.current, patches=patches)
+
+    def _start_children(
+        self, instance: OwnedInstance, step: Step, extras: TurnExtras, catalogue: Catalogue
+    ) -> None:
+        links = [child_link(instance, event) for event in extras.started]
         starts = [
             child_start(instance, link, event, catalogue, self._node_id, step.now, self._shape)
-            for link, event in zip(links, turn.started, strict=True)
+            for link, event in zip(links, extras.started, strict=True)
         ]
-        step.starts.extend(starts)
-        step.unresolved.update(
+        gathered = step.further()
+        gathered.starts.extend(starts)
+        gathered.unresolved.update(
             (link, event)
-            for link, event, start in zip(links, turn.started, starts, strict=True)
+            for link, event, start in zip(links, extras.started, starts, strict=True)
             if start.start is None
         )
-        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)
+        gathered.cancels.extend(child_cancel(instance, event) for event in extras.recalled)
 
     @staticmethod
     def _complete_activities(instance: OwnedInstance, step: Step, completed: Iterable[int]) -> None:
@@ -564,7 +570,7 @@ class Stepper:
             step.deltas
             or step.completed
             or step.consumed
-            or step.answers
+            or (step.extras is not None and step.extras.answers)
             or step.due is not None
             or instance.attempts.any_changed
         )

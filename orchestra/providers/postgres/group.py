@@ -34,7 +34,13 @@ from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
-from orchestra.store.changes import Change, Claim, Start, Write
+from orchestra.store.changes import (
+    NO_EXTRAS,
+    Change,
+    Claim,
+    Start,
+    Write,
+)
 from orchestra.store.decision import Circumstances, Decision, decide, hands_out
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
@@ -86,11 +92,9 @@ class Group:
         writes = [
             change
             for change in self._changes
-            if isinstance(change, Write) and change.owner and not (change.consumed or change.unkept)
+            if isinstance(change, Write) and change.owner and not change.consumed
         ]
-        if any(
-            write.concerns_others or write.stops or write.record or write.due for write in writes
-        ):
+        if any(write.concerns_others or write.record or not _is_plain(write) for write in writes):
             return False
         if any(write.prune is not None and write.prune.children for write in writes):
             return False  # it changes other rows
@@ -236,6 +240,12 @@ def _fenced_values(
         write.revision,
         write.owner,
     )
+
+
+def _is_plain(write: Write) -> bool:
+    """Return whether a write of an owner does nothing for which more rows must be read."""
+    extras = write.extras
+    return extras is NO_EXTRAS or not (extras.stops or extras.due or extras.unkept)
 
 
 def _is_due(write: Write, inbox_seq: int, now: int) -> bool:

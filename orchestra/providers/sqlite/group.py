@@ -24,7 +24,14 @@ from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.tasks import take_tasks
 from orchestra.providers.sqlite.writer import Transaction
-from orchestra.store.changes import Change, Claim, ScheduleWrite, Write, instances_of
+from orchestra.store.changes import (
+    NO_EXTRAS,
+    Change,
+    Claim,
+    ScheduleWrite,
+    Write,
+    instances_of,
+)
 from orchestra.store.decision import Circumstances, decide
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
@@ -181,7 +188,7 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
     that of a boundary that was due, on what operators have done.
     """
     times_named = Counter(
-        change.instance_id for change in changes if not isinstance(change, Claim | ScheduleWrite)
+        change.instance_id for change in changes if not isinstance(change, (Claim, ScheduleWrite))
     )
     for change in changes:
         if isinstance(change, ScheduleWrite):
@@ -192,9 +199,8 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
         if isinstance(change, Write)
         and change.owner is not None
         and not change.concerns_others
-        and not change.stops
         and change.record is None
-        and change.due is None
+        and not (change.extras is not NO_EXTRAS and (change.extras.stops or change.extras.due))
         and not (change.prune is not None and change.prune.children)
         and times_named[change.instance_id] == 1
     }

@@ -21,6 +21,7 @@ from tests.support.contract.shorthand import (
     an_append,
     an_end,
     begin,
+    changed,
     claim,
     expect,
     one,
@@ -34,7 +35,7 @@ def _sent(provider: Provider, *sent: tuple[str, str]) -> None:
 
 
 def _aside(row: InstanceRow, *sequences: int) -> Write:
-    return replace(
+    return changed(
         a_park(row),
         consumed=sequences,
         set_aside=tuple(Aside(sequence, UserText(f"why {sequence}")) for sequence in sequences),
@@ -119,7 +120,7 @@ class AsideTests(ContractBase):
         _sent(provider, ("m1", "go"), ("m2", "go"), ("m3", "go"))
         expect(one(provider, _aside(row, 1, 2)), Granted)
         standing = read(provider).row
-        removal = replace(
+        removal = changed(
             a_park(standing, seen_seq=standing.seen_seq), owner=None, unkept=(1, 77), consumed=(3,)
         )
         expect(one(provider, removal), Granted)
@@ -130,7 +131,7 @@ class AsideTests(ContractBase):
         _sent(provider, ("m1", "go"), ("m2", "go"), ("m3", "stop"), ("m4", "stop"))
         expect(one(provider, _aside(row, 1, 3)), Granted)
         (snapshot,) = claim(provider)
-        end = replace(
+        end = changed(
             an_end(snapshot.row), consumed=(4,), set_aside=(Aside(4, UserText("also this")),)
         )
         expect(one(provider, end), Granted)

@@ -30,6 +30,7 @@ from tests.support.contract.shorthand import (
     an_append,
     an_end,
     begin,
+    changed,
     claim,
     expect,
     one,
@@ -156,7 +157,7 @@ class BackgroundChildTests(ContractBase):
     def test_another_life_of_the_parent_gets_none(self, raised: Provider) -> None:
         parent, child = self.family(raised)
         again = replace(a_start("i", "another life", "again"), follows=None)
-        write = replace(an_end(parent), restart=again)
+        write = changed(an_end(parent), restart=again)
         expect(one(raised, write), Granted)
         assert read(raised).row.incarnation == "another life"
         assert one(raised, an_end_with(child, Status.COMPLETED)) == Granted(0)
@@ -182,7 +183,7 @@ class BackgroundChildTests(ContractBase):
         child = a_background_child(row)
         child = child if taken else replace(child, start=None)
         write = a_boundary(row) if crosses else a_write(row)
-        outcome = expect(one(raised, replace(write, starts=(child,))), Granted)
+        outcome = expect(one(raised, changed(write, starts=(child,))), Granted)
         (message,) = raised.directory.messages("i")
         assert outcome.arrivals[0][1].message == message
         assert (message.message_id, message.name, message.source) == (

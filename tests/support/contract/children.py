@@ -44,6 +44,7 @@ from tests.support.contract.shorthand import (
     an_event,
     an_execution,
     begin,
+    changed,
     claim,
     expect,
     ids,
@@ -444,7 +445,7 @@ class ChildTests(ContractBase):
         parent, child = with_children(provider, "c", close=OnParentClose.TERMINATE)
         expect(one(provider, an_end(child)), Granted)
         parent = read(provider).row
-        write = replace(a_boundary(parent), cancels=(ChildCancel("c", link_to(parent), ""),))
+        write = changed(a_boundary(parent), cancels=(ChildCancel("c", link_to(parent), ""),))
         assert arrivals(one(provider, write)) == ()
         assert read(provider, "c").row.cancel is None
 

@@ -46,6 +46,7 @@ from tests.support.contract.shorthand import (
     an_end,
     an_execution,
     begin,
+    changed,
     claim,
     expect,
     ids,
@@ -157,7 +158,7 @@ class SendTests(ContractBase):
     def test_a_receipt_wakes_a_sender_that_parks_in_the_same_write(self, raised: Provider) -> None:
         row, target = self.pair(raised)
         expect(one(raised, a_park(target)), Granted)
-        park = replace(a_park(row, wake_at=10**17), sends=(an_event_to(row, "t"),))
+        park = changed(a_park(row, wake_at=10**17), sends=(an_event_to(row, "t"),))
         written, claimed = raised.store.commit([park, Claim("n2", (KIND,), 9)]).outcomes
         assert len(arrivals(written)) == 2
         snapshots = expect(claimed, Claimed).snapshots
@@ -315,7 +316,7 @@ class SendTests(ContractBase):
         row, _ = self.pair(raised)
         sends = (an_event_to(row, "t"), an_event_to(row, "nobody", 3), a_cancel_of(row, "x", 4))
         write = a_boundary(row) if how == "its boundary" else an_end(row)
-        written = expect(one(raised, replace(write, sends=sends)), Granted)
+        written = expect(one(raised, changed(write, sends=sends)), Granted)
         assert [to for to, _ in written.arrivals] == ["t"]
         assert written.refused == (
             RefusedSend("nobody", "go", "not found"),
@@ -326,7 +327,7 @@ class SendTests(ContractBase):
 
     def test_an_instance_that_ends_cannot_send_to_itself(self, raised: Provider) -> None:
         row = begin(raised)
-        written = one(raised, replace(an_end(row), sends=(an_event_to(row, "i"),)))
+        written = one(raised, changed(an_end(row), sends=(an_event_to(row, "i"),)))
         assert expect(written, Granted).refused == (RefusedSend("i", "go", "closed"),)
 
     @pytest.mark.parametrize("how", ["its boundary", "its end", "an operator"])

@@ -5,13 +5,13 @@ matter filled in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
 from orchestra.store.catalogue import Capability, NodeRecord
-from orchestra.store.changes import Append, Change, Claim, Start, Write
+from orchestra.store.changes import Append, Change, Claim, Start, Write, WriteExtras
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import Hold, InstanceRow, InstanceState
@@ -23,6 +23,8 @@ from orchestra.store.routes import DEFAULT_QUEUE, Kind
 from orchestra.store.snapshots import Snapshot
 
 T = TypeVar("T")
+
+_OF_EXTRAS: Final = {field.name for field in fields(WriteExtras)}
 
 KIND: Final = Kind(DEFAULT_QUEUE, "watch", "1.0.0", 1)
 OTHER_KIND: Final = Kind(DEFAULT_QUEUE, "watch", "1.1.0", 1, floating=True)
@@ -107,11 +109,15 @@ def a_state(row: InstanceRow, **changes: Any) -> InstanceState:
     return replace(standing, **changes)
 
 
-def a_write(row: InstanceRow, state: InstanceState | None = None, **fields: Any) -> Write:
-    owner = fields.pop("owner", row.owner)
-    return Write(
-        row.instance_id, row.incarnation, row.revision, owner, state or a_state(row), **fields
-    )
+def a_write(row: InstanceRow, state: InstanceState | None = None, **changes: Any) -> Write:
+    plain = Write(row.instance_id, row.incarnation, row.revision, row.owner, state or a_state(row))
+    return changed(plain, **changes)
+
+
+def changed(write: Write, **changes: Any) -> Write:
+    """Return a write with other fields, of its own or of its extras."""
+    extras = {name: changes.pop(name) for name in _OF_EXTRAS & changes.keys()}
+    return replace(write, **changes, extras=replace(write.extras, **extras))
 
 
 def an_end(row: InstanceRow, status: Status = Status.COMPLETED, **fields: Any) -> Write:

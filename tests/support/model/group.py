@@ -226,19 +226,19 @@ class Group:
             status=as_stored(state.status, self._dialect.statuses[state.status]),
             held=is_open and (write.hold is not None or row.paused),
             summary=state.summary,
-            custom_status=write.custom_status or instance.custom_status,
+            custom_status=write.extras.custom_status or instance.custom_status,
             labels={
                 key: value
-                for key, value in {**instance.labels, **dict(write.labels)}.items()
+                for key, value in {**instance.labels, **dict(write.extras.labels)}.items()
                 if value is not None
             },
             activities=activities if is_open else instance.activities,
             updated_at=self._now,
         )
-        if write.uncancels:
+        if write.extras.uncancels:
             instance = replace(instance, row=replace(instance.row, cancel=None), cancel_sequence=0)
-        if write.pin is not None:
-            instance = replace(instance, row=replace(instance.row, pin=write.pin))
+        if write.extras.pin is not None:
+            instance = replace(instance, row=replace(instance.row, pin=write.extras.pin))
         if not is_open:
             unread = Counter(dict(instance.names))
             after = self._expiries.get(state.kind.name)
@@ -253,16 +253,18 @@ class Group:
         before = self._instances[write.instance_id].activities
         completed = {(state.execution, one) for one in write.completed} if is_open else set()
         streams = without_journals(instance.streams, before, instance.activities, completed)
-        streams = publish(streams, write.incarnation, write.published, write.stream_bounds)
-        instance = restore(replace(instance, streams=streams), write.restored)
+        streams = publish(
+            streams, write.incarnation, write.extras.published, write.extras.stream_bounds
+        )
+        instance = restore(replace(instance, streams=streams), write.extras.restored)
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
-        if write.due is not None and is_open:
-            self._is_due(write.instance_id, write.due)
+        if write.extras.due is not None and is_open:
+            self._is_due(write.instance_id, write.extras.due)
         if write.prune is not None and write.prune.children:
             self._families.append((write.instance_id, write.prune))
-        ends = [stop(self._world, self._now, write, one) for one in write.stops]
+        ends = [stop(self._world, self._now, write, one) for one in write.extras.stops]
         return Granted(
             row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None)
         )
@@ -358,8 +360,8 @@ class Group:
         return replace(instance, executions=executions, events=events, activities=activities)
 
     def _set_aside(self, instance: ModelInstance, write: Write) -> ModelInstance:
-        kept = [one for one in instance.aside if one.sequence not in write.unkept]
-        for aside in write.set_aside:
+        kept = [one for one in instance.aside if one.sequence not in write.extras.unkept]
+        for aside in write.extras.set_aside:
             kept += [
                 replace(message, aside=aside.reason, aside_at=self._now)
                 for message in instance.unread_events
@@ -386,12 +388,12 @@ class Group:
     def _answer(self, instance: ModelInstance, write: Write) -> ModelInstance:
         """Store answers with requests that have none, and remove the messages of all of them."""
         requests = dict(instance.requests)
-        for answer in write.answers:
+        for answer in write.extras.answers:
             asked = requests.get(answer.request_id)
             if asked is not None and asked.answer is None:
                 stored = replace(answer, sequence=asked.sequence)
                 requests[answer.request_id] = replace(asked, answer=stored)
-        gone = {answer.sequence for answer in write.answers}
+        gone = {answer.sequence for answer in write.extras.answers}
         messages = tuple(
             message
             for message in instance.messages
@@ -645,12 +647,14 @@ class Group:
             return outcome
         arrivals = [*outcome.arrivals]
         taken = [
-            child.child_id for child in change.starts if not self._start_child(child, arrivals)
+            child.child_id
+            for child in change.extras.starts
+            if not self._start_child(child, arrivals)
         ]
-        for cancel in change.cancels:
+        for cancel in change.extras.cancels:
             self._cancel_child(cancel, arrivals)
-        refused = [lost for send in change.sends for lost in self._send(send, arrivals)]
-        for execution in () if change.leaves_children else change.closed_with_children:
+        refused = [lost for send in change.extras.sends for lost in self._send(send, arrivals)]
+        for execution in () if change.extras.leaves_children else change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         life = change.instance_id, change.incarnation
         instance = self._ended.get(life, self._instances[change.instance_id])
@@ -669,10 +673,10 @@ class Group:
             keeps = instance.on_parent_close is OnParentClose.KEEP
             end = change.state.status, output or Payload(b"null"), trace
             self._tell_end(instance.row.parent, change.instance_id, end, arrivals, keeps=keeps)
-        if change.restart is not None:
-            self._kinds.setdefault(change.restart.kind)
-            self._begin_again(change.restart, self._instances[change.instance_id])
-            self._append_all(change.restart)
+        if change.extras.restart is not None:
+            self._kinds.setdefault(change.extras.restart.kind)
+            self._begin_again(change.extras.restart, self._instances[change.instance_id])
+            self._append_all(change.extras.restart)
         return replace(
             outcome, arrivals=tuple(arrivals), taken=tuple(taken), refused=tuple(refused)
         )

@@ -85,8 +85,8 @@ class Ages:
             write.executions,
             write.consumed,
             write.completed,
-            write.starts,
-            write.cancels,
+            write.extras.starts,
+            write.extras.cancels,
             write.hold,
             write.prune,
         )

@@ -133,15 +133,17 @@ class WatchedChildren:
                 if appended.message is not None
                 and appended.message.kind is MessageKind.CHILD_FAILED
             }
-        taken = [child.child_id for child in write.starts if not self._start(child, refused_ids)]
-        for cancel in write.cancels:
+        taken = [
+            child.child_id for child in write.extras.starts if not self._start(child, refused_ids)
+        ]
+        for cancel in write.extras.cancels:
             child = self._instances.get(cancel.child_id)
             if child is not None and child.parent == cancel.parent:
                 self._counts["children given up"] += 1
                 self._mark(child, CancelMark(now, cancel.reason, cancel.parent.instance_id))
         refused = self._sends.follow(write, now, self._arrivals)
         for delta in write.executions:
-            if delta.closed is not None and not write.leaves_children:
+            if delta.closed is not None and not write.extras.leaves_children:
                 self._close(instance, delta.number)
         life = write.instance_id, write.incarnation
         parent, on_close = self._former.pop(life, (instance.parent, instance.on_parent_close))
@@ -168,7 +170,7 @@ class WatchedChildren:
             f"rule 20: {instance.instance_id} did {told} to others, and should have done "
             f"{self._arrivals}, {taken}, {refused}"
         )
-        return [child.child_id for child in write.starts] + [
+        return [child.child_id for child in write.extras.starts] + [
             instance_id for instance_id, _ in self._arrivals
         ]
 
@@ -189,7 +191,7 @@ class WatchedChildren:
                     given_up.add(
                         ParentLink(write.instance_id, write.incarnation, delta.number, event.source)
                     )
-        for child in write.starts:
+        for child in write.extras.starts:
             assert child.parent not in self._commands, (
                 f"scenario 17: {child.parent} starts {child.child_id} a second time"
             )
@@ -209,8 +211,8 @@ class WatchedChildren:
             if isinstance(command, ChildStarted)
         }
         expected = {link: child_id for link, child_id in recalled.items() if link in given_up}
-        cancels = {cancel.parent: cancel.child_id for cancel in write.cancels}
-        if write.leaves_children:
+        cancels = {cancel.parent: cancel.child_id for cancel in write.extras.cancels}
+        if write.extras.leaves_children:
             expected = {link: child_id for link, child_id in cancels.items() if self._has(link)}
         assert cancels == expected, (
             f"rule 20: {instance.instance_id} cancels {cancels}, and has given up {expected}"

@@ -94,7 +94,9 @@ class HandedOutActivities:
                     row.route, row.attempt, row.owner, fence, stopping=row.stopping
                 )
                 self._counts["handed out" if row.owner is None else "handed over"] += 1
-        withdrawn = [stop.event_id for stop in write.stops if self._stop(write, stop.event_id)]
+        withdrawn = [
+            stop.event_id for stop in write.extras.stops if self._stop(write, stop.event_id)
+        ]
         told = [
             (instance_id, end.activity.event_id, end.sequence)
             for instance_id, end in granted.arrivals

@@ -76,13 +76,13 @@ class WatchedRequests:
     def written(self, instance: WatchedInstance, write: Write) -> None:
         """Check what a granted write has received and answered."""
         mine = self._of[write.instance_id]
-        answered = {answer.sequence for answer in write.answers}
+        answered = {answer.sequence for answer in write.extras.answers}
         for delta in write.executions:
             for record in delta.events:
                 event = from_record(record, self._forms)
                 if isinstance(event, RequestReceived):
                     self._received(instance, delta.number, event, answered)
-        for answer in write.answers:
+        for answer in write.extras.answers:
             request = mine.get(answer.request_id)
             assert request is not None, f"rule 33: {answer} is to nothing that was asked"
             assert request.sequence == answer.sequence, f"rule 33: {answer} is to another request"

@@ -80,7 +80,7 @@ class WatchedSends:
         """
         self._check(write)
         lost: list[RefusedSend] = []
-        for send in write.sends:
+        for send in write.extras.sends:
             message = send.message
             refused = self._deliver(message, now, arrivals)
             kind = MessageKind.SEND_DELIVERED if refused is None else MessageKind.SEND_REFUSED
@@ -100,11 +100,11 @@ class WatchedSends:
             for record in delta.events
             if isinstance(event := from_record(record, self._forms), EventSent | CancelSent)
         ]
-        sent = [send.sender for send in write.sends]
+        sent = [send.sender for send in write.extras.sends]
         assert sent == [link for link, _ in asked], (
             f"I1: {write.instance_id} sends {sent}, and was asked to send {asked}"
         )
-        for send, (link, event) in zip(write.sends, asked, strict=True):
+        for send, (link, event) in zip(write.extras.sends, asked, strict=True):
             assert link not in self._sent, f"I5: {link} is sent a second time"
             self._sent.add(link)
             assert _fits(send, event), f"I5: {send} is sent for {event}"

@@ -30,8 +30,8 @@ class WatchedStreams:
 
     def written(self, write: Write) -> None:
         """A write was granted."""
-        self._add(write.instance_id, write.published)
-        self._counts["items of turns"] += len(write.published)
+        self._add(write.instance_id, write.extras.published)
+        self._counts["items of turns"] += len(write.extras.published)
 
     def published(
         self, instance: WatchedInstance | None, publish: Publish, outcome: Outcome

@@ -203,8 +203,8 @@ class Witness:
         for change, outcome in pairs:
             if isinstance(change, Write) and isinstance(outcome, Granted):
                 touched.update(dict.fromkeys(self._children.follow(change, outcome, commit.now)))
-                if change.restart is not None:
-                    self._begin_again(change.restart)
+                if change.extras.restart is not None:
+                    self._begin_again(change.extras.restart)
         for change, outcome in pairs:
             match change:
                 case Start(owner=None):
@@ -421,7 +421,7 @@ class Witness:
         31).
         """
         assert write.record is not None
-        self._rewound(instance, write.executions[-1].create, write.record, write.restored)
+        self._rewound(instance, write.executions[-1].create, write.record, write.extras.restored)
         instance.cancelled, instance.doomed, instance.doomed_by = False, False, 0
 
     def _rewound(

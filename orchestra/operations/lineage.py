@@ -22,6 +22,7 @@ def lineage(number: int, begun: Sequence[ExecutionRow], earliest: int) -> set[in
         earliest: the first execution whose row is kept. What led to it is not known.
     """
     led: set[int] = set()
+    end = number
     while number > earliest:
         before = [row for row in begun if row.number <= number]
         led.update(range(before[-1].number if before else earliest, number))
@@ -31,6 +32,14 @@ def lineage(number: int, begun: Sequence[ExecutionRow], earliest: int) -> set[in
     first = min(led, default=number)
     if first == earliest > 1 and all(row.number != earliest for row in begun):
         led.add(earliest - 1)  # its row is gone, and yet it is known: nothing came between
+    # What a rewind has undone led to the execution before it, also where its row is gone.
+    for row in reversed(begun):
+        if row.rewind is not None and (row.number - 1 == end or row.number - 1 in led):
+            led.update(
+                execution
+                for execution, _ in row.rewind.undone
+                if execution < min(earliest, row.number - 1)
+            )
     return led
 
 

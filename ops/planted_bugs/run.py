@@ -102,7 +102,25 @@ def try_bug(bug: Bug) -> list[Verdict]:
     with tempfile.TemporaryDirectory(prefix="orchestra-bug-") as directory:
         root = copy_of_the_package(Path(directory))
         plant(bug, root)
-        return [ask(suite, root) for suite in bug.suites]
+        verdicts = [ask(suite, root) for suite in bug.suites]
+    return [
+        seen_by_the_bug_alone(suite, verdict)
+        for suite, verdict in zip(bug.suites, verdicts, strict=True)
+    ]
+
+
+def seen_by_the_bug_alone(suite: Tests | Simulated, verdict: Verdict) -> Verdict:
+    """A seed that nobody has run without the bug may fail without it."""
+    found = re.match(r"seed (\d+) ", verdict.caught_by or "")
+    if isinstance(suite, Tests) or found is None or int(found[1]) < CLEAN_SEEDS:
+        return verdict
+    with tempfile.TemporaryDirectory(prefix="orchestra-no-bug-") as directory:
+        root = copy_of_the_package(Path(directory))
+        arguments = ("--store", suite.store, "--from", found[1], "--seeds", "1")
+        done = run(root, "ops/simulation/run.py", *arguments)
+    if done.returncode == 0:
+        return verdict
+    return Verdict(verdict.suite, None, broken=f"seed {found[1]} fails without the bug as well")
 
 
 def try_none(bugs: list[Bug], pool: ThreadPoolExecutor) -> Iterator[Verdict]:

@@ -155,7 +155,7 @@ class Decision:
     @property
     def answered(self) -> int:
         """How many requests the group has answered."""
-        return sum(len(step.answers) for step in self.steps if isinstance(step, Effects))
+        return sum(len(step.extras.answers) for step in self.steps if isinstance(step, Effects))
 
 
 def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumstances) -> Decision:
@@ -904,7 +904,7 @@ class _Deciding:
             return Refused()
         row.resume(self._now)
         self._touch(row)
-        self._effects.resumed.append(row.instance_id)
+        self._effects.further().resumed.append(row.instance_id)
         for key, activity in self._handed_out_of(row.instance_id):
             self._pause(key, replace(activity, paused=False))
         self.decision.hands_out = True

@@ -4,7 +4,7 @@ writes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from orchestra.store.changes import (
     NO_EXTRAS,
@@ -36,7 +36,7 @@ from orchestra.store.kinds import Dialect, Status
 from orchestra.store.streams import Bounds, Published
 from orchestra.store.tasks import ActivityRow
 
-__all__ = ["Effects", "Pruning", "Publication"]
+__all__ = ["NOTHING_ELSE", "Effects", "EffectsExtras", "Pruning", "Publication"]
 
 _Values = list[tuple[Any, ...]]
 
@@ -58,6 +58,56 @@ class Publication(NamedTuple):
     bounds: Bounds
 
 
+class EffectsExtras:
+    """The values of statements that few groups need. Groups without them share
+    :data:`NOTHING_ELSE`.
+
+    The statements run in this order before the messages of :class:`Effects` are consumed; those of
+    operators, which are ``operator_holds``, ``resumed`` and ``pins``, once new instances are there;
+    the last two behind all others.
+
+    Attributes:
+        patched: the marks of patches, and the execution, which must be there.
+        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark or
+            first step.
+        set_aside: the reason, the instance and the number of messages that are kept apart. They are
+            among the consumed ones.
+        unkept: messages that were set aside, by instance and number, to delete.
+        answers: :data:`~orchestra.store.tables.ANSWER` and the request, unless it is answered.
+            They come before ``ended``.
+        answered: the messages of these requests, by instance and number, if they are there.
+        custom_statuses: the status, its encoding and the instance.
+        labels: :data:`~orchestra.store.tables.LABEL`, added or replaced.
+        unlabelled: labels to remove, by instance and key.
+        nudges: the stored nudge and the instance.
+        operator_holds: likewise. No node may run the activities of these instances.
+        resumed: instances whose activities nodes may run again.
+        pins: the pin and the instance.
+        restored: :data:`~orchestra.store.tables.MESSAGE`, to be added at their old numbers.
+        publications: what is added to streams, in order. The streams are then cut.
+    """
+
+    def __init__(self) -> None:
+        self.patched: _Values = []
+        self.stopped: _Values = []
+        self.set_aside: _Values = []
+        self.unkept: list[tuple[str, int]] = []
+        self.answers: _Values = []
+        self.answered: list[tuple[str, int]] = []
+        self.custom_statuses: _Values = []
+        self.labels: _Values = []
+        self.unlabelled: list[tuple[str, str]] = []
+        self.nudges: _Values = []
+        self.operator_holds: _Values = []
+        self.resumed: list[str] = []
+        self.pins: _Values = []
+        self.restored: _Values = []
+        self.publications: list[Publication] = []
+
+
+NOTHING_ELSE: Final = EffectsExtras()
+
+
 class Effects:
     """The values of each statement. The fields have the order in which the statements must run.
 
@@ -67,39 +117,22 @@ class Effects:
         opened: :data:`~orchestra.store.tables.OPENING` and the id; each must be there, neither
             opened nor closed.
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
-        patched: the marks of patches, and the execution, which must be there.
         events: :data:`~orchestra.store.tables.EVENT`, to be added.
         forgotten: instances whose activities are all deleted.
         completed: activities to delete.
         activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. Its former node
             loses it.
-        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark or
-            first step.
-        set_aside: the reason, the instance and the number of messages that are kept apart. They are
-            among the consumed ones.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
-        unkept: messages that were set aside, by instance and number, to delete.
         dropped: instances whose inboxes lose all ends of children and receipts: they belong to the
             execution that asked for them (I9).
-        labels: :data:`~orchestra.store.tables.LABEL`, added or replaced.
-        unlabelled: labels to remove, by instance and key.
-        custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
-        nudges: the stored nudge and the instance.
-        operator_holds: likewise. No node may run the activities of these instances.
-        resumed: instances whose activities nodes may run again.
-        pins: the pin and the instance.
-        restored: :data:`~orchestra.store.tables.MESSAGE`, to be added at their old numbers.
         pruned: executions to delete.
         families: instances, from which lap on, and how many of their ended children expire at once.
             It comes last of all, once the hot rows are written.
         ended: instances whose inboxes are emptied, without tombstones: a repeated message then
             learns that it was not read (rule 19). What was set aside goes as well. The number of
             messages of each name that are deleted by that is kept.
-        answers: :data:`~orchestra.store.tables.ANSWER` and the request, unless it is answered.
-            They come before ``ended``.
-        answered: the messages of these requests, by instance and number, if they are there.
-        publications: what is added to streams, in order. The streams are then cut.
+        extras: what few groups do; see :class:`EffectsExtras`.
     """
 
     # Written out: each group makes one, and factories of a dataclass would call for each field.
@@ -109,31 +142,17 @@ class Effects:
         self.created: _Values = []
         self.opened: _Values = []
         self.closed: _Values = []
-        self.patched: _Values = []
         self.events: _Values = []
         self.forgotten: list[str] = []
         self.completed: list[ActivityId] = []
         self.activities: _Values = []
-        self.stopped: _Values = []
-        self.set_aside: _Values = []
         self.consumed: list[tuple[str, int]] = []
-        self.unkept: list[tuple[str, int]] = []
         self.dropped: list[str] = []
-        self.custom_statuses: _Values = []
-        self.labels: _Values = []
-        self.unlabelled: list[tuple[str, str]] = []
         self.holds: _Values = []
-        self.nudges: _Values = []
-        self.operator_holds: _Values = []
-        self.resumed: list[str] = []
-        self.pins: _Values = []
-        self.restored: _Values = []
         self.pruned: list[Pruning] = []
         self.families: list[tuple[str, int, int]] = []
         self.ended: list[str] = []
-        self.answers: _Values = []
-        self.answered: list[tuple[str, int]] = []
-        self.publications: list[Publication] = []
+        self.extras: EffectsExtras = NOTHING_ELSE
 
     def can_take(self, write: Write) -> bool:
         """Return whether a write's effects may join these.
@@ -142,6 +161,12 @@ class Effects:
         write.
         """
         return write.instance_id not in self.instances
+
+    def further(self) -> EffectsExtras:
+        """Return what few groups do, to add to it."""
+        if self.extras is NOTHING_ELSE:
+            self.extras = EffectsExtras()
+        return self.extras
 
     def add(self, write: Write, unmade: ExecutionRow | None = None) -> None:
         """Gather the effects of a granted write.
@@ -183,27 +208,27 @@ class Effects:
 
     def _add_extras(self, write: Write, extras: WriteExtras) -> None:
         """Gather what few writes do to their own instance."""
-        instance_id = write.instance_id
+        instance_id, gathered = write.instance_id, self.further()
         for aside in extras.set_aside:
-            self.set_aside.append((aside.reason, instance_id, aside.sequence))
+            gathered.set_aside.append((aside.reason, instance_id, aside.sequence))
         for sequence in extras.unkept:
-            self.unkept.append((instance_id, sequence))
+            gathered.unkept.append((instance_id, sequence))
         for answer in extras.answers:
-            self.answers.append(answer_values(instance_id, answer))
-            self.answered.append((instance_id, answer.sequence))
+            gathered.answers.append(answer_values(instance_id, answer))
+            gathered.answered.append((instance_id, answer.sequence))
         for key, value in extras.labels:
             if value is None:
-                self.unlabelled.append((instance_id, key))
+                gathered.unlabelled.append((instance_id, key))
             else:
-                self.labels.append((instance_id, key, value))
+                gathered.labels.append((instance_id, key, value))
         if extras.custom_status is not None:
-            self.custom_statuses.append((*payload_values(extras.custom_status), instance_id))
+            gathered.custom_statuses.append((*payload_values(extras.custom_status), instance_id))
         for message in extras.restored:
-            self.restored.append(message_values(instance_id, message, self.dialect))
+            gathered.restored.append(message_values(instance_id, message, self.dialect))
         if extras.pin is not None:
-            self.pins.append((pin_to_bytes(extras.pin), instance_id))
+            gathered.pins.append((pin_to_bytes(extras.pin), instance_id))
         if extras.published:
-            self.publications.append(
+            gathered.publications.append(
                 Publication(instance_id, write.incarnation, extras.published, extras.stream_bounds)
             )
 
@@ -216,7 +241,7 @@ class Effects:
     def publish(self, publish: Publish, items: tuple[Published, ...]) -> None:
         """Gather the items of an attempt."""
         self.instances.add(publish.instance_id)
-        self.publications.append(
+        self.further().publications.append(
             Publication(publish.instance_id, publish.incarnation, items, publish.bounds)
         )
 
@@ -226,20 +251,20 @@ class Effects:
 
     def stop(self, key: ActivityId, activity: ActivityRow) -> None:
         """Gather an activity that a granted write has stopped, or that has got its first step."""
-        self.stopped.append((*report_values(activity), *key))
+        self.further().stopped.append((*report_values(activity), *key))
 
     def suspend(self, instance_id: str, hold: OperatorHold) -> None:
         """Gather an operator's hold."""
-        self.operator_holds.append((operator_hold_to_bytes(hold), instance_id))
+        self.further().operator_holds.append((operator_hold_to_bytes(hold), instance_id))
 
     def restore(self, start: Start) -> None:
         """Gather the messages that a start puts back."""
         for message in start.restored:
-            self.restored.append(message_values(start.instance_id, message, self.dialect))
+            self.further().restored.append(message_values(start.instance_id, message, self.dialect))
 
     def nudge(self, instance_id: str, nudge: Nudge) -> None:
         """Gather a nudge of an instance's execution."""
-        self.nudges.append((nudge_to_bytes(nudge), instance_id))
+        self.further().nudges.append((nudge_to_bytes(nudge), instance_id))
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:
         """Gather the first execution of a new instance."""
@@ -253,7 +278,7 @@ class Effects:
         elif (opening := opening_values(instance_id, delta, self.dialect)) is not None:
             self.opened.append(opening)
         if delta.patches:
-            self.patched.append(patches_values(instance_id, delta))
+            self.further().patched.append(patches_values(instance_id, delta))
         for event in delta.events:
             self.events.append(event_values(instance_id, delta.number, event))
         if (closing := closing_values(instance_id, delta, self.dialect)) is not None:

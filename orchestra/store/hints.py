@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from orchestra.store.changes import Change, Claim, Publish, Write
+from orchestra.store.changes import NO_EXTRAS, Change, Claim, Publish, Write
 from orchestra.store.kinds import Status
 from orchestra.store.streams import JOURNAL
 
@@ -99,7 +99,8 @@ def published_by(changes: Sequence[Change]) -> tuple[set[str], set[str]]:
     ended: set[str] = set()
     for change in changes:
         if isinstance(change, Write):
-            if change.extras.published or change.extras.answers:
+            extras = change.extras
+            if extras is not NO_EXTRAS and (extras.published or extras.answers):
                 published.add(change.instance_id)
             if change.state.status is not Status.OPEN:
                 ended.add(change.instance_id)

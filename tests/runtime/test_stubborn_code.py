@@ -110,7 +110,7 @@ async def test_a_wide_turn_is_not_blamed_on_a_line(tmp_path, caplog):
         if (
             number > 200
         ):  # the first ones are quick, so that the turn is a wide one whenever it is looked at
-            time.sleep(0.002)
+            time.sleep(0.003)
 
     async def wide(ctx, state: int) -> int:
         await ctx.gather(*[branch(number) for number in range(1200)])
@@ -118,7 +118,7 @@ async def test_a_wide_turn_is_not_blamed_on_a_line(tmp_path, caplog):
 
     with anyio.fail_after(60):
         async with Runtime(
-            SqliteProvider(tmp_path / "a.db"), registry(wide), blocked_after=12 * SOON
+            SqliteProvider(tmp_path / "a.db"), registry(wide), blocked_after=40 * SOON
         ) as runtime:
             assert await (await runtime.client.start("stubborn", 1)).result(int) == 1
             while not caplog.records:

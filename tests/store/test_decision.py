@@ -293,7 +293,7 @@ def test_a_stop_ends_what_no_node_has_taken_and_marks_what_one_has():
     assert (instance_id, arrival.sequence, row.inbox_seq, row.wake_at) == ("i", 1, 1, NOW)
     assert arrival.activity == replace(free, stopping=True, failure=b"withdrawn", revision=5)
     assert known[ActivityId("i", 1, 3)] == replace(taken, stopping=True), "its fence holds"
-    assert len(decision.steps[0].stopped) == 2
+    assert len(decision.steps[0].extras.stopped) == 2
 
 
 def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
@@ -317,7 +317,7 @@ def test_what_an_ending_write_says_of_activities_is_neither_stopped_nor_reported
     report = Report("i", "a", 1, 3, 0, "n2", result=Payload(b"1"))
     decision = decided(end, report, rows=[row], activities={key: handed_out()})
     assert decision.outcomes == {0: Granted(0), 1: Refused()}
-    assert [step.stopped for step in decision.steps if isinstance(step, Effects)] == [[]]
+    assert [step.extras.stopped for step in decision.steps if isinstance(step, Effects)] == [[]]
 
 
 def test_a_stop_and_the_report_of_the_node_that_has_it_tell_one_end():

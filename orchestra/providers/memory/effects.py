@@ -90,18 +90,18 @@ def _renew(database: Database, start: Start, now: int) -> None:
 
 def _operate(database: Database, effects: Effects) -> None:
     """Carry out what operators have done."""
-    for hold, instance_id in effects.operator_holds:
+    for hold, instance_id in effects.extras.operator_holds:
         database.change_detail(instance_id, operator_hold=hold)
         for key, activity in database.activity_rows(instance_id):
             if activity.route is not None and not activity.has_ended and not activity.stopping:
                 revoked = replace(activity, owner=None, revision=activity.revision + 1, paused=True)
                 database.activities.change(key, tables.REPORT, report_values(revoked))
-    for instance_id in effects.resumed:
+    for instance_id in effects.extras.resumed:
         for key, activity in database.activity_rows(instance_id):
             if activity.paused:
                 resumed = replace(activity, paused=False)
                 database.activities.change(key, tables.REPORT, report_values(resumed))
-    for pin, instance_id in effects.pins:
+    for pin, instance_id in effects.extras.pins:
         database.change_detail(instance_id, pin=pin)
 
 
@@ -122,7 +122,7 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
     for *closing, instance_id, number in effects.closed:
         _require_open(database, instance_id, number)
         database.executions.change((instance_id, number), tables.CLOSING, tuple(closing))
-    for patches, instance_id, number in effects.patched:
+    for patches, instance_id, number in effects.extras.patched:
         database.executions.change((instance_id, number), tables.PATCHED, (patches,))
     for row in effects.events:
         require(database.events.get(*row[:3]) is None, "an event was written twice")
@@ -135,13 +135,13 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         standing = database.activities.get(*row[:3])
         fence = 0 if standing is None else database.activities.value(standing, "revision") + 1
         database.activities.put((*row, fence))
-    for *activity, instance_id, execution, event_id in effects.stopped:
+    for *activity, instance_id, execution, event_id in effects.extras.stopped:
         database.activities.change(
             (instance_id, execution, event_id), tables.REPORT, tuple(activity)
         )
-    for reason, instance_id, sequence in effects.set_aside:
+    for reason, instance_id, sequence in effects.extras.set_aside:
         database.set_aside(instance_id, sequence, reason, now)
-    for key in effects.unkept:
+    for key in effects.extras.unkept:
         database.aside.remove(*key)
     for key in effects.consumed:
         _consume(database, database.messages.remove(*key), now)
@@ -149,30 +149,30 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         for row in database.messages.of(instance_id):
             if row[_KIND] in effects.dialect.reports:  # messages of a newer library stay for it
                 database.messages.remove(*row[:2])
-    for answer in effects.answers:
+    for answer in effects.extras.answers:
         database.answer(answer)
-    for key in effects.answered:
+    for key in effects.extras.answered:
         database.remove_request(*key)
     _change_details(database, effects)
     for pruning in effects.pruned:
         _prune(database, pruning)
     for instance_id in effects.ended:
         database.end_inbox(instance_id)
-    for message in effects.restored:
+    for message in effects.extras.restored:
         database.messages.put(message)
-    publish_all(database, effects.publications)
+    publish_all(database, effects.extras.publications)
 
 
 def _change_details(database: Database, effects: Effects) -> None:
-    for label in effects.unlabelled:
+    for label in effects.extras.unlabelled:
         database.labels.remove(*label)
-    for label in effects.labels:
+    for label in effects.extras.labels:
         database.labels.put(label)
-    for custom_status, encoding, instance_id in effects.custom_statuses:
+    for custom_status, encoding, instance_id in effects.extras.custom_statuses:
         database.change_detail(
             instance_id, custom_status=custom_status, custom_status_encoding=encoding
         )
-    for nudge, instance_id in effects.nudges:
+    for nudge, instance_id in effects.extras.nudges:
         database.change_detail(instance_id, nudge=nudge)
     for hold, instance_id in effects.holds:
         database.change_detail(instance_id, hold=hold)

@@ -22,6 +22,9 @@ _FALSE: Final = _LENGTH.pack(1) + b"\0"
 _TRUE: Final = _LENGTH.pack(1) + b"\1"
 _TEXT, _BIGINT, _BYTEA, _BOOLEAN = 25, 20, 17, 16
 """Types of elements, by their numbers in PostgreSQL's catalogue."""
+_ONE_NUMBER: Final = _HEADER.pack(1, 1, _BIGINT, 1, 1) + _LENGTH.pack(8)
+_ONE_TEXT: Final = _HEADER.pack(1, 1, _TEXT, 1, 1)
+"""What comes before the only element of an array. Many groups write one row."""
 
 
 class Texts(list[str | None]):
@@ -64,6 +67,18 @@ def _array(element_type: int, elements: Sequence[Any], convert: Callable[[Any], 
     return _HEADER.pack(1, 1, element_type, len(elements), 1) + b"".join(converted)
 
 
+def _texts(elements: Texts) -> bytes:
+    if len(elements) == 1 and (only := elements[0]) is not None:
+        return _ONE_TEXT + _text_element(only)
+    return _array(_TEXT, elements, _text_element)
+
+
+def _numbers(elements: Numbers) -> bytes:
+    if len(elements) == 1 and (only := elements[0]) is not None:
+        return _ONE_NUMBER + _NUMBER.pack(only)
+    return _array(_BIGINT, elements, _number_element)
+
+
 def _text_element(element: str) -> bytes:
     data = element.encode()
     return _LENGTH.pack(len(data)) + data
@@ -87,8 +102,8 @@ _CONVERSIONS: Final[dict[type[object], Callable[[Any], bytes | None]]] = {
     int: _NUMBER.pack,
     bytes: bytes,
     bool: lambda flag: b"\1" if flag else b"\0",
-    Texts: lambda elements: _array(_TEXT, elements, _text_element),
-    Numbers: lambda elements: _array(_BIGINT, elements, _number_element),
+    Texts: _texts,
+    Numbers: _numbers,
     Blobs: lambda elements: _array(_BYTEA, elements, _blob_element),
     Flags: lambda elements: _array(_BOOLEAN, elements, _flag_element),
 }

@@ -25,7 +25,7 @@ from orchestra.store.decoding import (
     report_values,
     request_values,
 )
-from orchestra.store.effects import Effects
+from orchestra.store.effects import NOTHING_ELSE, Effects, EffectsExtras, Pruning
 from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
 from orchestra.store.kinds import Dialect
@@ -112,18 +112,13 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.ADD_EXECUTIONS, tables.EXECUTION, effects.created)
     _add(script, sql.OPEN_EXECUTIONS, sql.OPENED, effects.opened, counted=True)
     _add(script, sql.CLOSE_EXECUTIONS, sql.CLOSED, effects.closed, counted=True)
-    _add(script, sql.SET_PATCHES, sql.PATCHED, effects.patched, counted=True)
     _add(script, sql.ADD_EVENTS, tables.EVENT, effects.events)
     if effects.forgotten:
         script.add(sql.FORGET_ACTIVITIES, Texts(effects.forgotten))
     _add(script, sql.SETTLE_ACTIVITIES, sql.ACTIVITY_ID, effects.completed)
     _add(script, sql.PUT_ACTIVITIES, tables.ACTIVITY, effects.activities)
-    _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, effects.stopped, counted=True)
-    if effects.set_aside:
-        script.add(sql.SET_ASIDE, *arrays(sql.ASIDE, effects.set_aside), now)
-        kept_at = dict.fromkeys(instance_id for _, instance_id, _ in effects.set_aside)
-        script.add(sql.PRUNE_ASIDE, Texts(kept_at))
-    _add(script, sql.REMOVE_ASIDE, sql.MESSAGE_ID, effects.unkept)
+    if effects.extras is not NOTHING_ELSE:
+        _add_extras(script, effects.extras, now)
     if effects.consumed:
         script.add(
             sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now
@@ -132,12 +127,34 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
         script.add(
             sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports))
         )
-    _add(script, sql.ANSWER_REQUESTS, sql.ANSWERED, effects.answers)
-    _add(script, sql.REMOVE_REQUESTS, sql.MESSAGE_ID, effects.answered)
-    _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
-    set_labels(script, [*effects.labels, *((*one, None) for one in effects.unlabelled)])
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
-    _add(script, sql.SET_NUDGES, sql.NUDGE, effects.nudges)
+    if effects.pruned:
+        _prune(script, effects.pruned)
+    if effects.ended:
+        script.add(sql.EMPTY_INBOXES, Texts(effects.ended))
+    if effects.extras is not NOTHING_ELSE:
+        _add(script, sql.ADD_MESSAGES, tables.MESSAGE, effects.extras.restored)
+        if effects.extras.publications:
+            publish_all(script, effects.extras.publications)
+
+
+def _add_extras(script: Script, extras: EffectsExtras, now: int) -> None:
+    """Add the statements that few groups need, and that come before messages are consumed."""
+    _add(script, sql.SET_PATCHES, sql.PATCHED, extras.patched, counted=True)
+    _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, extras.stopped, counted=True)
+    if extras.set_aside:
+        script.add(sql.SET_ASIDE, *arrays(sql.ASIDE, extras.set_aside), now)
+        kept_at = dict.fromkeys(instance_id for _, instance_id, _ in extras.set_aside)
+        script.add(sql.PRUNE_ASIDE, Texts(kept_at))
+    _add(script, sql.REMOVE_ASIDE, sql.MESSAGE_ID, extras.unkept)
+    _add(script, sql.ANSWER_REQUESTS, sql.ANSWERED, extras.answers)
+    _add(script, sql.REMOVE_REQUESTS, sql.MESSAGE_ID, extras.answered)
+    _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, extras.custom_statuses)
+    set_labels(script, [*extras.labels, *((*one, None) for one in extras.unlabelled)])
+    _add(script, sql.SET_NUDGES, sql.NUDGE, extras.nudges)
+
+
+def _prune(script: Script, prunings: Sequence[Pruning]) -> None:
     # A row goes only with its events, and the rows say which go by age. So events are deleted
     # first.
     pruned = [
@@ -148,15 +165,10 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
             one.prune.executions,
             one.prune.closed_until,
         )
-        for one in effects.pruned
+        for one in prunings
     ]
     _add(script, sql.PRUNE_EVENTS, sql.PRUNED, pruned)
     _add(script, sql.PRUNE_EXECUTIONS, sql.PRUNED, pruned)
-    if effects.ended:
-        script.add(sql.EMPTY_INBOXES, Texts(effects.ended))
-    _add(script, sql.ADD_MESSAGES, tables.MESSAGE, effects.restored)
-    if effects.publications:
-        publish_all(script, effects.publications)
 
 
 def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
@@ -169,7 +181,7 @@ def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
 
 def prune_requests(script: Script, effects: Sequence[Effects], window: int) -> None:
     """Remove requests whose answers are forgotten: at most twice as many as were answered."""
-    times = [answer[0] for one in effects for answer in one.answers]
+    times = [answer[0] for one in effects for answer in one.extras.answers]
     if times:
         script.add(sql.PRUNE_REQUESTS, max(times) - window, 2 * len(times))
 
@@ -217,6 +229,8 @@ def _renew(script: Script, restarted: Mapping[str, Start], now: int) -> None:
 
 def add_cold_rows(script: Script, starts: Sequence[Start]) -> None:
     """Add the statements that add the cold rows of new lives."""
+    if not starts:
+        return
     labels = [
         (start.instance_id, key, value) for start in starts for key, value in start.labels.items()
     ]
@@ -232,13 +246,16 @@ def _add_operations(script: Script, effects: Effects) -> None:
     """Add the statements for what operators have done. The cold rows of new instances are there
     already.
     """
-    _add(script, sql.SUSPEND_INSTANCES, sql.OPERATOR_HOLD, effects.operator_holds)
-    if effects.operator_holds:
-        suspended = (instance_id for _, instance_id in effects.operator_holds)
+    extras = effects.extras
+    if extras is NOTHING_ELSE:
+        return
+    _add(script, sql.SUSPEND_INSTANCES, sql.OPERATOR_HOLD, extras.operator_holds)
+    if extras.operator_holds:
+        suspended = (instance_id for _, instance_id in extras.operator_holds)
         script.add(sql.SUSPEND_ACTIVITIES, Texts(suspended))
-    if effects.resumed:
-        script.add(sql.RESUME_ACTIVITIES, Texts(effects.resumed))
-    _add(script, sql.SET_PINS, sql.PIN, effects.pins)
+    if extras.resumed:
+        script.add(sql.RESUME_ACTIVITIES, Texts(extras.resumed))
+    _add(script, sql.SET_PINS, sql.PIN, extras.pins)
 
 
 def _add(

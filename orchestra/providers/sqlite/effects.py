@@ -24,7 +24,7 @@ from orchestra.store.decoding import (
     report_values,
     request_values,
 )
-from orchestra.store.effects import Effects, Pruning
+from orchestra.store.effects import NOTHING_ELSE, Effects, EffectsExtras, Pruning
 from orchestra.store.hot_row import HotRow
 from orchestra.store.kinds import MessageKind
 from orchestra.store.outcomes import Outcome, Recovered
@@ -86,44 +86,56 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
         effects.closed,
         "an execution was closed twice, or is not there",
     )
-    _run_each_once(connection, sql.SET_PATCHES, effects.patched, "an execution is not there")
     _run(connection, sql.ADD_EVENT, effects.events)
     _run(connection, sql.FORGET_ACTIVITIES, [(instance_id,) for instance_id in effects.forgotten])
     _run(connection, sql.SETTLE_ACTIVITY, effects.completed)
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
-    _run(connection, sql.REPORT_ACTIVITY, effects.stopped)
-    if effects.set_aside:
-        _set_aside(connection, effects, now)
-    _run(connection, sql.REMOVE_ASIDE, effects.unkept)
+    if effects.extras is not NOTHING_ELSE:
+        _carry_out_extras(connection, effects.extras, now)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])
     _run_each_once(
         connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there"
     )
-    reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
-    _run(connection, sql.DROP_REPORTS, [(instance_id, reports) for instance_id in effects.dropped])
-    _run(connection, sql.ANSWER_REQUEST, effects.answers)
-    _run(connection, sql.REMOVE_REQUEST, effects.answered)
-    _run(connection, sql.SET_CUSTOM_STATUS, effects.custom_statuses)
-    _run(connection, sql.REMOVE_LABEL, effects.unlabelled)
-    _run(connection, sql.SET_LABEL, effects.labels)
+    if effects.dropped:
+        reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
+        dropped = [(instance_id, reports) for instance_id in effects.dropped]
+        _run(connection, sql.DROP_REPORTS, dropped)
     _run(connection, sql.SET_HOLD, effects.holds)
     for pruning in effects.pruned:
         _prune(connection, pruning)
     for instance_id in effects.ended:
         _empty_inbox(connection, instance_id)
-    _run(connection, sql.ADD_MESSAGE, effects.restored)
-    if effects.publications:
-        publish_all(connection, effects.publications)
+    if effects.extras is not NOTHING_ELSE:
+        _run(connection, sql.ADD_MESSAGE, effects.extras.restored)
+        if effects.extras.publications:
+            publish_all(connection, effects.extras.publications)
+
+
+def _carry_out_extras(connection: sqlite3.Connection, extras: EffectsExtras, now: int) -> None:
+    """Carry out what few groups do, and what comes before messages are consumed."""
+    _run_each_once(connection, sql.SET_PATCHES, extras.patched, "an execution is not there")
+    _run(connection, sql.REPORT_ACTIVITY, extras.stopped)
+    if extras.set_aside:
+        _set_aside(connection, extras, now)
+    _run(connection, sql.REMOVE_ASIDE, extras.unkept)
+    _run(connection, sql.ANSWER_REQUEST, extras.answers)
+    _run(connection, sql.REMOVE_REQUEST, extras.answered)
+    _run(connection, sql.SET_CUSTOM_STATUS, extras.custom_statuses)
+    _run(connection, sql.REMOVE_LABEL, extras.unlabelled)
+    _run(connection, sql.SET_LABEL, extras.labels)
 
 
 def _operate(connection: sqlite3.Connection, effects: Effects) -> None:
     """Carry out what operators have done. The cold rows of new instances are there already."""
-    _run(connection, sql.SET_NUDGE, effects.nudges)
-    _run(connection, sql.SET_OPERATOR_HOLD, effects.operator_holds)
-    suspended = [(instance_id,) for _, instance_id in effects.operator_holds]
+    extras = effects.extras
+    if extras is NOTHING_ELSE:
+        return
+    _run(connection, sql.SET_NUDGE, extras.nudges)
+    _run(connection, sql.SET_OPERATOR_HOLD, extras.operator_holds)
+    suspended = [(instance_id,) for _, instance_id in extras.operator_holds]
     _run(connection, sql.SUSPEND_ACTIVITIES, suspended)
-    _run(connection, sql.RESUME_ACTIVITIES, [(instance_id,) for instance_id in effects.resumed])
-    _run(connection, sql.SET_PIN, effects.pins)
+    _run(connection, sql.RESUME_ACTIVITIES, [(instance_id,) for instance_id in extras.resumed])
+    _run(connection, sql.SET_PIN, extras.pins)
 
 
 def set_expiry(transaction: Transaction, effects: Effects) -> None:
@@ -235,13 +247,13 @@ def _prune(connection: sqlite3.Connection, pruning: Pruning) -> None:
         )
 
 
-def _set_aside(connection: sqlite3.Connection, effects: Effects, now: int) -> None:
+def _set_aside(connection: sqlite3.Connection, extras: EffectsExtras, now: int) -> None:
     _run(
         connection,
         sql.SET_ASIDE,
-        [(reason, now, *message) for reason, *message in effects.set_aside],
+        [(reason, now, *message) for reason, *message in extras.set_aside],
     )
-    kept_at = dict.fromkeys(instance_id for _, instance_id, _ in effects.set_aside)
+    kept_at = dict.fromkeys(instance_id for _, instance_id, _ in extras.set_aside)
     _run(connection, sql.PRUNE_ASIDE, [(instance_id,) for instance_id in kept_at])
 
 

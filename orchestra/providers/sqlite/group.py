@@ -91,7 +91,7 @@ class Group:
         carry_out(self._transaction, effects)
         set_expiry(self._transaction, effects)
         self._consumed += len(effects.consumed)
-        self._answered += len(effects.answers)
+        self._answered += len(effects.extras.answers)
         return outcomes
 
     def _write(self, write: Write) -> Granted | Refused:

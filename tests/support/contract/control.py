@@ -462,7 +462,7 @@ class GoingBackTests(ContractBase):
         expect(one(provider, write), Granted)
         (snapshot,) = claim(provider, kinds=(KIND, OTHER_KIND))
         assert [message.sequence for message in snapshot.messages] == [1, 2, 3]
-        assert (snapshot.row.cancel, snapshot.row.pin) == (None, write.pin)
+        assert (snapshot.row.cancel, snapshot.row.pin) == (None, write.extras.pin)
         assert provider.directory.executions("i")[0].end is ExecutionEnd.REWOUND
         expect(one(provider, a_write(snapshot.row, consumed=(1, 2, 3))), Granted)
         repeated = one(provider, an_append("i", "m1"))

@@ -107,7 +107,7 @@ class Group:
             self._record(change, outcomes.get(position))
         self._forget_answers(
             sum(
-                len(changes[position].answers)
+                len(changes[position].extras.answers)
                 for position, outcome in outcomes.items()
                 if isinstance(changes[position], Write) and isinstance(outcome, Granted)
             )

@@ -38,7 +38,7 @@ from tests.support.crashes.operators import (
     acts_in,
     read_journal,
 )
-from tests.support.crashes.processes import Worker, Workforce, read_lines, until
+from tests.support.crashes.processes import PATIENCE, Worker, Workforce, read_lines, until
 from tests.support.crashes.servers import SERVED_OPTIONS, SERVED_STOPS, pause_served, served
 from tests.support.crashes.stores import Store, folder_of, provider_of
 from tests.support.crashes.traffic import Promise, Traffic
@@ -52,6 +52,9 @@ FURTHEST = 40
 
 STRIKES = 20.0
 """Seconds within which that must have come."""
+
+ITS_ACTS = 4 * PATIENCE
+"""Seconds for all acts of the last operator: they are hundreds, and other campaigns may run beside."""
 
 MANY = 1_000_000
 
@@ -120,7 +123,9 @@ async def _operate(
             await last.ready()
             last.signal(signal.SIGUSR2)
             await until(
-                lambda: last.has_come_to("ended") or not last.is_alive, "the last operator ends"
+                lambda: last.has_come_to("ended") or not last.is_alive,
+                "the last operator ends",
+                ITS_ACTS,
             )
             if not last.has_come_to("ended"):
                 raise RuntimeError(f"the last operator broke off: {last.errors[-4000:]}")

@@ -15,13 +15,7 @@ from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Sub
 from orchestra.operations.terminate import termination
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import (
-    Append,
-    IfEnded,
-    Record,
-    Start,
-    WriteExtras,
-)
+from orchestra.store.changes import Append, IfEnded, Record, Start, WriteExtras
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import Full
 from orchestra.store.kinds import Library, ResolvedBy, Status

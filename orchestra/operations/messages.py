@@ -15,10 +15,7 @@ from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended, row_to_write
 from orchestra.operations.steps import FindMessages, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.audit import Record
-from orchestra.store.changes import (
-    Write,
-    WriteExtras,
-)
+from orchestra.store.changes import Write, WriteExtras
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import Library, MessageKind, Status
 from orchestra.store.messages import MessageRow

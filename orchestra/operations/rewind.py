@@ -44,13 +44,7 @@ from orchestra.operations.steps import (
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import (
-    ChildCancel,
-    IfEnded,
-    Start,
-    Write,
-    WriteExtras,
-)
+from orchestra.store.changes import ChildCancel, IfEnded, Start, Write, WriteExtras
 from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution, Rewind
 from orchestra.store.instances import InstanceRow, InstanceState, Pin
 from orchestra.store.kinds import (

@@ -6,13 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from orchestra.store.changes import (
-    NO_EXTRAS,
-    Publish,
-    Start,
-    Write,
-    WriteExtras,
-)
+from orchestra.store.changes import NO_EXTRAS, Publish, Start, Write, WriteExtras
 from orchestra.store.decoding import (
     activity_values,
     answer_values,

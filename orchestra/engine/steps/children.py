@@ -14,13 +14,7 @@ from orchestra.ids import digest
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
 from orchestra.store.catalogue import Catalogue
-from orchestra.store.changes import (
-    ChildCancel,
-    ChildStart,
-    IfEnded,
-    Start,
-    Write,
-)
+from orchestra.store.changes import ChildCancel, ChildStart, IfEnded, Start, Write
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ResolvedBy

@@ -34,13 +34,7 @@ from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
-from orchestra.store.changes import (
-    NO_EXTRAS,
-    Change,
-    Claim,
-    Start,
-    Write,
-)
+from orchestra.store.changes import NO_EXTRAS, Change, Claim, Start, Write
 from orchestra.store.decision import Circumstances, Decision, decide, hands_out
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written

@@ -24,14 +24,7 @@ from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.tasks import take_tasks
 from orchestra.providers.sqlite.writer import Transaction
-from orchestra.store.changes import (
-    NO_EXTRAS,
-    Change,
-    Claim,
-    ScheduleWrite,
-    Write,
-    instances_of,
-)
+from orchestra.store.changes import NO_EXTRAS, Change, Claim, ScheduleWrite, Write, instances_of
 from orchestra.store.decision import Circumstances, decide
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written

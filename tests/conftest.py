@@ -20,7 +20,10 @@ from tests.support.schemas import Lease, Schemas
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 1024**3
-PATIENCE_WITH_PROPERTIES = 900
+PATIENCE_WITH_MANY = 900
+"""Seconds for properties and campaigns. A campaign's own waits end long before, and say what has not
+come; this limit ends its process without a word.
+"""
 
 
 def pytest_configure(config):
@@ -67,8 +70,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.campaign)
         if needs_server or item.get_closest_marker("campaign"):
             item.add_marker(pytest.mark.slow)
-        if is_property(item) and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(PATIENCE_WITH_PROPERTIES))
+        takes_long = is_property(item) or item.get_closest_marker("campaign")
+        if takes_long and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE_WITH_MANY))
 
 
 def is_property(item):

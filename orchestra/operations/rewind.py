@@ -10,19 +10,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from orchestra.codec import Payload, UserText, require_opened, require_opened_facts
-from orchestra.errors import InvalidArgument, NewerLibraryNeeded, OutcomeUnknown
-from orchestra.events import (
-    FORMAT,
-    ChildEnded,
-    EventReceived,
-    EventRecord,
-    ExecutionRewound,
-    UnknownEvent,
-    error_to_bytes,
-    from_record,
-    to_record,
-)
+from orchestra.codec import UserText, require_opened
+from orchestra.errors import InvalidArgument, OutcomeUnknown
+from orchestra.events import FORMAT, ExecutionRewound, to_record
 from orchestra.operations.known import (
     ending_format,
     raise_unless_known,
@@ -31,14 +21,13 @@ from orchestra.operations.known import (
 )
 from orchestra.operations.lineage import lineage, read_by
 from orchestra.operations.lookup import existing, row_to_write
+from orchestra.operations.past import Past
 from orchestra.operations.steps import (
     Find,
-    FindExecutions,
     FindMessages,
     Operation,
     Pause,
     ReadCatalogue,
-    ReadHistory,
     Submit,
 )
 from orchestra.resolution import policy_of, resolution_level
@@ -127,9 +116,11 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
         LevelTooLow: a living node has a library that cannot read a rewind.
         OutcomeUnknown: its owner writes it all the time, and no write came between.
     """
+    past = Past(asked.instance_id, asked.request_id, asked.by, library)
     for number in range(_TRIES):
         record = yield from existing(asked.instance_id)
         require_known(record, library, history=False)
+        past.belongs_to(record.row.incarnation)
         row: InstanceRow | None = record.row
         if record.status is Status.OPEN:
             row = yield from row_to_write(record, raced=number > 0)
@@ -138,7 +129,7 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
             continue
         # Behind that revision: its owner may have opened the execution since, and received events.
         _raise_unless_had(row, asked)
-        rows = yield from _executions(asked.instance_id, asked.execution)
+        rows = yield from past.executions(asked.execution)
         repeated = next((row for row in rows if row.request_id == asked.request_id), None)
         if repeated is not None:
             return Rewound(repeated.number, repeated.version, is_repeated=True)
@@ -151,7 +142,7 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
         require_level(catalogue, CONTROL_LEVEL, f"{asked.instance_id!r} cannot be rewound")
         record = replace(record, row=row)
         raise_unless_known(row, library, history=False)
-        inbox = yield from _inbox(rows, record, asked, catalogue, library)
+        inbox = yield from _inbox(past, rows, record, asked, catalogue)
         if record.status is Status.OPEN:
             done = yield from _rewind_open(record, rows[0], inbox, asked, catalogue, library)
         else:
@@ -170,18 +161,6 @@ def _raise_unless_had(row: InstanceRow, asked: Rewinding) -> None:
             f"{asked.instance_id!r} has no execution {asked.execution}; its executions are 1 to "
             f"{row.execution}"
         )
-
-
-def _executions(instance_id: str, first: int) -> Operation[list[ExecutionRow]]:
-    """Return the executions of an instance from one on."""
-    rows: list[ExecutionRow] = []
-    after = first - 1
-    while True:
-        page = yield from FindExecutions(instance_id, after, _PAGE)
-        rows += page
-        if len(page) < _PAGE:
-            return rows
-        after = page[-1].number
 
 
 def _rewind_open(
@@ -319,11 +298,11 @@ def _entry(following: ExecutionRow, asked: Rewinding) -> Record:
 
 
 def _inbox(
+    past: Past,
     rows: Sequence[ExecutionRow],
     record: InstanceRecord,
     asked: Rewinding,
     catalogue: Catalogue,
-    library: Library,
 ) -> Operation[_Inbox]:
     """Return what has to change, so that exactly what the state has not read is unread."""
     read: set[int] = set()
@@ -332,7 +311,7 @@ def _inbox(
     earliest = 1
     if any(row.rewind is not None for row in rows[1:]):
         # An earlier rewind has left a way, and this one may lead back to it.
-        kept = yield from _executions(asked.instance_id, 1)
+        kept = yield from past.executions(1)
         begun = [row for row in kept if row.request_id is not None]
         earliest = kept[0].number
         led = way = lineage(asked.execution, begun, earliest)
@@ -344,7 +323,7 @@ def _inbox(
     if record.status is Status.OPEN and any(row.request_id is not None for row in rows[1:]):
         unread = yield from _unread(asked.instance_id)
     here = {message.sequence for message in unread}
-    received, lost = yield from _received_since(rows, record, asked, catalogue, library)
+    received, lost = yield from past.received(rows, record.row, catalogue)
     restored = {
         message.sequence: message
         for messages in received.values()
@@ -371,39 +350,6 @@ def _inbox(
     )
 
 
-def _received_since(
-    rows: Sequence[ExecutionRow],
-    record: InstanceRecord,
-    asked: Rewinding,
-    catalogue: Catalogue,
-    library: Library,
-) -> Operation[tuple[dict[int, list[MessageRow]], tuple[int, ...]]]:
-    """Return the events and the ends of background children that each of these executions has
-    received, as messages that are unread again, and the executions whose histories are gone, or are
-    in a format that no library here reads.
-    """
-    received: dict[int, list[MessageRow]] = {}
-    lost: list[int] = []
-    for row in rows:
-        if row.opened_at is None:
-            continue
-        records = yield from ReadHistory(asked.instance_id, row.number)
-        if records and records[0].format not in library.formats:
-            kind = record.row.kind._replace(format=records[0].format)
-            # A living node with a newer library may read it: that one must do it.
-            ending_format(replace(record.row, kind=kind), library, catalogue)
-            records = ()
-        if not records:
-            lost.append(row.number)
-        seen: set[int] = set()
-        for stored in records:
-            message = _received(stored, asked, library)
-            if message is not None and message.sequence not in seen:
-                seen.add(message.sequence)  # a lap may await an end more than once
-                received.setdefault(row.number, []).append(message)
-    return received, tuple(lost)
-
-
 def _unread(instance_id: str) -> Operation[list[MessageRow]]:
     """Return the unread events: an earlier rewind has put some back already."""
     messages: list[MessageRow] = []
@@ -414,52 +360,6 @@ def _unread(instance_id: str) -> Operation[list[MessageRow]]:
         if len(page) < _PAGE:
             return messages
         after = page[-1].sequence
-
-
-def _received(record: EventRecord, asked: Rewinding, library: Library) -> MessageRow | None:
-    subject = f"event {record.id} of {asked.instance_id!r}"
-    require_opened_facts(record.envelope, subject)
-    event = from_record(record, library.events)
-    if isinstance(event, UnknownEvent):
-        raise NewerLibraryNeeded(
-            f"instance {asked.instance_id!r} has what only a newer library knows ({event.what}); "
-            "nothing was changed. Do it with that library",
-            instance_id=asked.instance_id,
-        )
-    if isinstance(event, ChildEnded):
-        if event.result is not None:
-            require_opened(event.result, subject)
-        return _end_received(event)
-    if not isinstance(event, EventReceived):
-        return None
-    require_opened(event.payload, subject)
-    # Its sender's id stays with the tombstone, so that a repeated send still has no effect.
-    return MessageRow(
-        event.sequence,
-        f"{asked.request_id}/{event.sequence}",
-        event.name,
-        event.payload,
-        event.at,
-        sender=asked.by,
-    )
-
-
-def _end_received(event: ChildEnded) -> MessageRow | None:
-    if not event.sequence:
-        return None  # no message has told it
-    payload = event.result
-    if payload is None:
-        payload = Payload(b"" if event.cause is None else error_to_bytes(event.cause))
-    return MessageRow(
-        event.sequence,
-        event.link,
-        event.child_id,
-        payload,
-        event.at,
-        MessageKind.BACKGROUND_CHILD_ENDED,
-        Status[event.status.upper()].value,
-        sender=event.child_id,
-    )
 
 
 def _may_be_awaited(message: MessageRow, led: Container[int], earliest: int) -> bool:

@@ -17,7 +17,7 @@ from tests.support.crashes.deploys import rolling_campaign
 from tests.support.crashes.injections import failing_campaign, injection_campaign, lone_campaign
 from tests.support.crashes.ways import by_every_way
 
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.campaign
 
 
 def expect_no_problems(outcome):

@@ -10,7 +10,7 @@ import pytest
 from tests.support.crashes.campaigns import conduct
 from tests.support.crashes.operating import operators_campaign, served_operators_campaign
 
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.campaign
 
 ACTS = ("hold", "release", "rewind", "pin", "nudge", "send", "give", "begin")
 

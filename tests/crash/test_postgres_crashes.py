@@ -19,7 +19,7 @@ from tests.support.crashes.servers import (
     served_termination_campaign,
 )
 
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.campaign
 
 
 @pytest.fixture

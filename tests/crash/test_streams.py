@@ -36,13 +36,11 @@ def test_streams_and_journals_on_a_server_outlive_some_kills(tmp_path, seed, pos
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(240)
 def test_streams_and_journals_outlive_many_kills(tmp_path, seed):
     assert kills(conduct(talking_campaign, tmp_path, seed, LONG)) == LONG
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(240)
 def test_streams_and_journals_on_a_server_outlive_many_kills(tmp_path, seed, postgres):
     assert kills(conduct(served_talking_campaign, tmp_path, seed, LONG, postgres)) == LONG
 

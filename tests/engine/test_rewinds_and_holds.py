@@ -127,7 +127,43 @@ def meeting(operation, *meanwhile):
         answer = yield step
 
 
+def amid(operation, each, happens):
+    """Perform an operation. Again and again, after so many of its steps, something else happens."""
+    answer, steps = None, 0
+    while True:
+        try:
+            step = operation.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = yield step
+        steps += 1
+        if steps % each == 0:
+            happens()
+
+
 # --- rewinds ----------------------------------------------------------------------------------
+
+
+def test_no_loop_is_too_fast_for_a_rewind_over_many_laps(any_world):
+    """Its owner writes a lap while the operator reads a few: each try reads only what is new."""
+    node = any_world.node(registry(collects))
+    instance_id = any_world.start(state=[])
+    for _ in range(40):
+        any_world.send(instance_id, "go", 0)
+    any_world.run(2)
+    before = any_world.record(instance_id).row.execution
+
+    def another_lap():
+        any_world.send(instance_id, "go", 0)
+        any_world.run(1.1)
+
+    asked = rewinding(any_world, instance_id)
+    done = performed(any_world, amid(rewind(asked, THIS_LIBRARY), 8, another_lap))
+    laps = done.execution - 1
+    assert laps > before, "it went on meanwhile"
+    assert done.restored == laps - 1, "the last lap has read nothing"
+    assert words(any_world, instance_id, laps) == []
+    check_rest(any_world, [node.registry])
 
 
 def test_a_rewind_that_raced_with_the_first_turn_brings_back_what_that_turn_received(any_world):

@@ -8,14 +8,16 @@ from __future__ import annotations
 import signal
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import anyio
 
+from orchestra import Client
 from orchestra.events import BoundaryRequested, from_record
 from orchestra.ids import digest
 from orchestra.store.audit import OperationQuery, OperationRow
@@ -36,9 +38,10 @@ from tests.support.crashes.operators import (
     Look,
     Standing,
     acts_in,
+    journal_of,
     read_journal,
 )
-from tests.support.crashes.processes import PATIENCE, Worker, Workforce, read_lines, until
+from tests.support.crashes.processes import Worker, Workforce, read_lines, until
 from tests.support.crashes.servers import SERVED_OPTIONS, SERVED_STOPS, pause_served, served
 from tests.support.crashes.stores import Store, folder_of, provider_of
 from tests.support.crashes.traffic import Promise, Traffic
@@ -49,12 +52,6 @@ WAYS = ("after", "before", "anywhere")
 
 FURTHEST = 40
 """The most writes that an operator makes before it dies at one."""
-
-STRIKES = 20.0
-"""Seconds within which that must have come."""
-
-ITS_ACTS = 4 * PATIENCE
-"""Seconds for all acts of the last operator: they are hundreds, and other campaigns may run beside."""
 
 MANY = 1_000_000
 
@@ -122,13 +119,7 @@ async def _operate(
             last = await workforce.begin_operator("--seed", str(random.random()))
             await last.ready()
             last.signal(signal.SIGUSR2)
-            await until(
-                lambda: last.has_come_to("ended") or not last.is_alive,
-                "the last operator ends",
-                ITS_ACTS,
-            )
-            if not last.has_come_to("ended"):
-                raise RuntimeError(f"the last operator broke off: {last.errors[-4000:]}")
+            await _ends(last, client, store)
             crews = [_Crew(folder_of(store), crew, members) for crew, members in CREWS.items()]
             for crew in crews:
                 traffic.promises.ends.update(crew.promises())
@@ -153,8 +144,46 @@ async def _lose_an_operator(
         await operator.kill()
         outcome.counts["operators killed anywhere"] += 1
         return
-    await until(lambda: not operator.is_alive, f"it dies {way} a commit", STRIKES)
+    await until(lambda: not operator.is_alive, f"an operator dies {way} a commit")
     outcome.counts[f"operators killed {way} a commit"] += 1
+
+
+async def _ends(last: Worker, client: Client, store: Store) -> None:
+    """Wait until the last operator has ended. However many acts it still has to do, each is done
+    within our patience.
+    """
+    folder = folder_of(store)
+    while not last.has_come_to("ended"):
+        lines = _lines_in(folder)
+        try:
+            await until(
+                lambda lines=lines: (
+                    last.has_come_to("ended") or not last.is_alive or _lines_in(folder) > lines
+                ),
+                "the last operator goes on",
+            )
+        except TimeoutError as error:
+            standing = [line async for line in _standing(client, folder)]
+            raise TimeoutError("\n".join([str(error), *standing])) from error
+        if not last.is_alive and not last.has_come_to("ended"):
+            raise RuntimeError(f"the last operator broke off: {last.errors[-4000:]}")
+
+
+def _lines_in(folder: Path) -> int:
+    """Return how many lines all journals have."""
+    return sum(
+        journal.read_bytes().count(b"\n")
+        for journal in map(partial(journal_of, folder), CREWS)
+        if journal.exists()
+    )
+
+
+async def _standing(client: Client, folder: Path) -> AsyncGenerator[str]:
+    """Yield the last act of each crew, and how its instances stand."""
+    for crew, members in CREWS.items():
+        yield f"{crew}: {acts_in(read_journal(folder, crew))[-1:]}"
+        for member in members:
+            yield f"  {member}: {await client.get_instance_info(member)}"
 
 
 # --- the verdict ------------------------------------------------------------------------------

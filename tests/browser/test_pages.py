@@ -53,57 +53,40 @@ def _pages_stand_still(screen, demo):
     screen.open(demo).still()
 
 
-def check_each(paths, look):
-    """Look at each page, and name all that is wrong on all of them."""
-    wrong = [f"{path}: {one}" for path in paths for one in look(path)]
+COLOURS = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+
+
+def test_each_page_is_complete_legible_and_usable_by_all_and_loaded_from_nowhere_else(
+    screen, demo, paths
+):
+    """One visit a page: to open one takes longer than to look at it."""
+    wrong = [f"{path}: {one}" for path in paths for one in faults_of(screen, demo, path)]
     assert not wrong, "\n".join(wrong)
 
 
-def test_each_page_opens_with_a_title_and_a_heading_of_its_own_and_without_an_error(
-    screen, demo, paths
-):
-    titles = {}
-    for path in paths:
-        screen.open(demo + path)
-        headings = [heading.text for heading in screen.all("h1")]
-        assert len(headings) == 1, f"{path} has the headings {headings}"
-        assert headings[0], path
-        titles[path] = screen.chrome.title
-        logged = [line for line in screen.console() if "status of 4" not in line]
-        assert logged == [], path
-    shared = {path: title for path, title in titles.items() if "orchestra" not in title}
-    assert shared == {}
-
-
-def test_no_page_asks_another_origin_for_anything(screen, demo, paths):
-    for path in paths:
-        screen.open(demo + path)
-    assert screen.foreign_requests(demo) == []
-
-
-def test_names_roles_tables_and_landmarks_are_as_wcag_asks(screen, demo, paths):
-    check_each(paths, lambda path: screen.open(demo + path).faults())
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_the_contrast_that_wcag_asks(screen, demo, paths, scheme):
-    screen.prefer(scheme)
-    check_each(paths, lambda path: screen.open(demo + path).faint())
-
-
-def test_each_page_follows_the_readers_choice_of_light_or_dark(screen, demo, paths):
-    colours = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    for path in paths:
-        screen.open(demo + path)
-        screen.prefer("light")
-        light = screen.ask(colours)
-        screen.prefer("dark")
-        assert screen.ask(colours) == light[::-1] or screen.ask(colours)[0] != light[0], path
-
-
-def test_no_page_is_wider_than_a_telephone(screen, demo, paths):
+def faults_of(screen, demo, path):
+    """Yield what is wrong with a page, by light and by dark, on a screen and on a telephone."""
+    screen.size(1280)
+    screen.prefer("light")
+    screen.requests()
+    screen.open(demo + path)
+    headings = [heading.text for heading in screen.all("h1")]
+    if len(headings) != 1 or not headings[0]:
+        yield f"it has the headings {headings}"
+    if "orchestra" not in screen.chrome.title:
+        yield f"its title is {screen.chrome.title!r}"
+    yield from (line for line in screen.console() if "status of 4" not in line)
+    yield from screen.faults()
+    colours = {}
+    for scheme in ("light", "dark"):
+        screen.prefer(scheme)
+        yield from (f"{scheme}: {one}" for one in screen.faint())
+        colours[scheme] = screen.ask(COLOURS)
+    if any(one == other for one, other in zip(*colours.values(), strict=True)):
+        yield f"it does not follow the reader's choice: {colours}"
     screen.size(400)
-    check_each(paths, lambda path: screen.open(demo + path).sideways())
+    yield from (f"on a telephone: {one}" for one in screen.sideways())
+    yield from (f"it asks {url}" for url in screen.foreign_requests(demo))
 
 
 def test_a_telephone_shows_the_longest_bar_of_the_overview_with_its_number(screen, demo):

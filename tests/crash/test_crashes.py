@@ -19,16 +19,19 @@ from tests.support.crashes.ways import by_every_way
 
 pytestmark = pytest.mark.campaign
 
+KILLS, CALLS, FAILURES, STOPS = 25, 24, 8, 12
+"""A few of each on every change; the long campaigns have thousands."""
+
 
 def expect_no_problems(outcome):
     assert not outcome.problems, str(outcome)
 
 
-def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
-    outcome = conduct(kill_campaign, tmp_path, seed, 50)
+def test_nothing_is_lost_or_doubled_over_many_kills(tmp_path, seed):
+    outcome = conduct(kill_campaign, tmp_path, seed, KILLS)
     expect_no_problems(outcome)
     kills = sum(number for name, number in outcome.counts.items() if name.startswith("kills"))
-    assert kills == 50
+    assert kills == KILLS
 
 
 def killed(outcome):
@@ -36,30 +39,30 @@ def killed(outcome):
 
 
 def test_death_at_any_call_on_the_stores_files_loses_nothing(tmp_path, seed):
-    outcome = by_every_way(injection_campaign, tmp_path, seed, 40)
+    outcome = by_every_way(injection_campaign, tmp_path, seed, CALLS)
     expect_no_problems(outcome)
-    assert killed(outcome) == 40
+    assert killed(outcome) == CALLS
 
 
 def test_death_at_any_call_between_making_a_store_and_closing_it_leaves_it_sound(tmp_path, seed):
-    outcome = by_every_way(lone_campaign, tmp_path, seed, 60)
+    outcome = by_every_way(lone_campaign, tmp_path, seed, CALLS)
     expect_no_problems(outcome)
-    assert killed(outcome) == 60
+    assert killed(outcome) == CALLS
 
 
 def test_a_device_that_fails_for_a_while_costs_nothing_but_time(tmp_path, seed):
     """Scenarios 41 and 42: writes, syncs and truncations fail, in the middle of anything."""
-    outcome = by_every_way(failing_campaign, tmp_path, seed, 12)
+    outcome = by_every_way(failing_campaign, tmp_path, seed, FAILURES)
     expect_no_problems(outcome)
-    assert sum(number for name, number in outcome.counts.items() if " at " in name) == 12
+    assert sum(number for name, number in outcome.counts.items() if " at " in name) == FAILURES
     assert any(name.startswith("told Store") for name in outcome.counts), "nobody was told"
 
 
 def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_any_more(tmp_path, seed):
     """Scenario 35."""
-    outcome = conduct(pause_campaign, tmp_path, seed, 20, 4)
+    outcome = conduct(pause_campaign, tmp_path, seed, STOPS, 4)
     expect_no_problems(outcome)
-    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == 20
+    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == STOPS
     assert outcome.counts["refused"] > 0
 
 

@@ -15,7 +15,7 @@ from tests.support.crashes.program import WORDS_PER_LAP
 from tests.support.crashes.talking import served_talking_campaign, talking_campaign
 from tests.support.crashes.verdict import attempt_problems, step_problems
 
-SHORT, LONG = 6, 40
+SHORT, LONG = 6, 18
 
 
 def kills(outcome):

@@ -368,14 +368,14 @@ def test_a_loop_with_a_child_in_each_lap_fills_no_disk(path, children):
         retention = Retention(histories=5, executions=30, children=children)
         world.node(several(breeds=breeds, kid=kid), retention=retention)
         instance_id = world.start("breeds", 0)
-        world.run(200.5)
+        world.run(100.5)
         before = used_pages(path)
-        world.run(400)
-        assert world.record(instance_id).row.execution > 500
+        world.run(200)
+        assert world.record(instance_id).row.execution > 250
         there = len(world.directory.list(InstanceQuery(limit=10_000)))
         if children == "keep":
-            assert there > 500
-            assert used_pages(path) > before + 50
+            assert there > 250
+            assert used_pages(path) > before + 25
         else:
             assert there <= 2 * 30 + 3
             assert used_pages(path) <= before + 10

@@ -8,6 +8,7 @@ node has something to do.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestra.codec import encode, plain
@@ -66,6 +67,8 @@ from orchestra.telemetry import Recorder
 
 SECOND = 1_000_000
 YEAR = 365 * 24 * 3600
+LONG, LONG_POLL = 60, 5.0
+"""From how many seconds on a time is long, and how often nodes poll then."""
 EVERYTHING = Retention(histories=None, executions=None)
 HOLD = object()
 """What a scripted activity returns that is to go on until the test ends it."""
@@ -437,15 +440,29 @@ class World:
         raise AssertionError("the nodes do not come to rest")
 
     def run(self, seconds):
-        """Let virtual time pass, and the nodes do what is due."""
+        """Let virtual time pass, and the nodes do what is due. In a long time they poll more rarely:
+        on a server a poll costs milliseconds of real time.
+        """
         until = self.clock.instant + round(seconds * 1e6)
         self.run_until_idle()
-        while self.clock.instant < until:
-            waits = [round(node.cycle.idle_seconds() * 1e6) + 1 for node in self.alive]
-            self.clock.instant = min([until, *(self.clock.instant + wait for wait in waits)])
-            for node in self.alive:
-                node.cycle.listen()
-            self.run_until_idle()
+        with self._polling_each(LONG_POLL if seconds >= LONG else 0):
+            while self.clock.instant < until:
+                waits = [round(node.cycle.idle_seconds() * 1e6) + 1 for node in self.alive]
+                self.clock.instant = min([until, *(self.clock.instant + wait for wait in waits)])
+                for node in self.alive:
+                    node.cycle.listen()
+                self.run_until_idle()
+
+    @contextmanager
+    def _polling_each(self, least):
+        polls = {node: node.cycle._poll for node in self.nodes}
+        for node, poll in polls.items():
+            node.cycle._poll = max(poll, least)
+        yield
+        for node, poll in polls.items():
+            cycle = node.cycle
+            cycle._poll = poll
+            cycle._next_poll = min(cycle._next_poll, cycle._clock.monotonic() + poll)
 
 
 class Node:

@@ -404,6 +404,10 @@ class StationOperator(Operator):
         if self.stopping:
             if standing.held:
                 return "release", {}
+            done = {act.kind for act in self._acts}
+            for kind in ("hold", "nudge", "send", "give", "pin"):
+                if kind not in done:
+                    return await self._details(kind)
             return ("unpin", {}) if standing.pinned else ("end", {})
         kinds = {"send": 4, "give": 3, "rewind": 1 if standing.held else 2}
         if standing.held:
@@ -413,9 +417,14 @@ class StationOperator(Operator):
         kind = random.choices(list(kinds), list(kinds.values()))[0]
         if kind == "cancel" and not await self._has_read_all():
             kind = "send"
+        return await self._details(kind)
+
+    async def _details(self, kind: str) -> tuple[str, dict[str, Any]]:
+        """Return an act of a kind."""
+        random = self.random
         match kind:
             case "send" | "give":
-                sent = dict(standing.sent)
+                sent = dict(self.standing.sent)
                 events: list[tuple[str, int]] = []
                 for _ in range(random.randint(1, 3)):
                     name = random.choice(NAMES)

@@ -62,7 +62,9 @@ def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_any_more(tmp_
     """Scenario 35."""
     outcome = conduct(pause_campaign, tmp_path, seed, STOPS, 4)
     expect_no_problems(outcome)
-    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == STOPS
+    assert (
+        outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == STOPS
+    )
     assert outcome.counts["refused"] > 0
 
 

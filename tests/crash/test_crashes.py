@@ -19,7 +19,7 @@ from tests.support.crashes.ways import by_every_way
 
 pytestmark = pytest.mark.campaign
 
-KILLS, CALLS, FAILURES, STOPS = 25, 24, 8, 12
+KILLS, CALLS, FAILURES, STOPS = 25, 24, 10, 12
 """A few of each on every change; the long campaigns have thousands."""
 
 
@@ -54,7 +54,7 @@ def test_a_device_that_fails_for_a_while_costs_nothing_but_time(tmp_path, seed):
     """Scenarios 41 and 42: writes, syncs and truncations fail, in the middle of anything."""
     outcome = by_every_way(failing_campaign, tmp_path, seed, FAILURES)
     expect_no_problems(outcome)
-    assert sum(number for name, number in outcome.counts.items() if " at " in name) == FAILURES
+    assert sum(number for name, number in outcome.counts.items() if " at " in name) >= FAILURES
     assert any(name.startswith("told Store") for name in outcome.counts), "nobody was told"
 
 

@@ -97,7 +97,7 @@ async def idle(place: str, number: int, seconds: float) -> tuple[float, Counter[
     """Return the processor seconds that a second of waiting costs, and the calls of the store."""
     provider = store(place, f"waiting{number}")
     counting = Counting(provider.store)
-    provider.store = counting  # type: ignore[assignment]
+    provider.store = counting
     async with Runtime(provider, REGISTRY) as runtime:
         waits = [
             Schedule(f"s{one}", Every(timedelta(hours=1)), Start("nothing", one), start_at=FAR)

@@ -4,7 +4,7 @@ orders, answers customers and writes reports.
 Each deploy of the shop is a registry: :data:`FIRST`, then :data:`SECOND`, then :data:`THIRD`. The
 faults in the third one are those that real deploys have: a version was dropped too early, a
 migration does not know some states, code of a released version was changed, and a loop never ends
-its lap.
+its lap. Its activities have no bodies: :class:`Outside` gives each of them a fake.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, cast
 
 __all__ = ["Blobs", "Flags", "Numbers", "Texts", "to_binary"]
@@ -18,8 +19,7 @@ _LENGTH: Final = struct.Struct("!i")
 _NUMBER: Final = struct.Struct("!q")
 _NUMBER_ELEMENT: Final = struct.Struct("!iq")
 _NULL: Final = _LENGTH.pack(-1)
-_FALSE: Final = _LENGTH.pack(1) + b"\0"
-_TRUE: Final = _LENGTH.pack(1) + b"\1"
+_FLAGS: Final = {False: _LENGTH.pack(1) + b"\0", True: _LENGTH.pack(1) + b"\1"}
 _TEXT, _BIGINT, _BYTEA, _BOOLEAN = 25, 20, 17, 16
 """Types of elements, by their numbers in PostgreSQL's catalogue."""
 _ONE_NUMBER: Final = _HEADER.pack(1, 1, _BIGINT, 1, 1) + _LENGTH.pack(8)
@@ -60,40 +60,54 @@ def _nothing(_value: None) -> None:
     return None
 
 
-def _array(element_type: int, elements: Sequence[Any], convert: Callable[[Any], bytes]) -> bytes:
-    if not elements:
+def _array(element_type: int, count: int, elements: bytes) -> bytes:
+    if not count:
         return _EMPTY.pack(0, 0, element_type)
-    converted = [_NULL if element is None else convert(element) for element in elements]
-    return _HEADER.pack(1, 1, element_type, len(elements), 1) + b"".join(converted)
+    return _HEADER.pack(1, 1, element_type, count, 1) + elements
+
+
+# No function is called for each element: a large group has thousands of them.
 
 
 def _texts(elements: Texts) -> bytes:
     if len(elements) == 1 and (only := elements[0]) is not None:
-        return _ONE_TEXT + _text_element(only)
-    return _array(_TEXT, elements, _text_element)
+        data = only.encode()
+        return _ONE_TEXT + _LENGTH.pack(len(data)) + data
+    encoded = [
+        _NULL if one is None else _LENGTH.pack(len(data := one.encode())) + data for one in elements
+    ]
+    return _array(_TEXT, len(elements), b"".join(encoded))
+
+
+def _blobs(elements: Blobs) -> bytes:
+    encoded = [_NULL if one is None else _LENGTH.pack(len(one)) + one for one in elements]
+    return _array(_BYTEA, len(elements), b"".join(encoded))
 
 
 def _numbers(elements: Numbers) -> bytes:
     if len(elements) == 1 and (only := elements[0]) is not None:
         return _ONE_NUMBER + _NUMBER.pack(only)
-    return _array(_BIGINT, elements, _number_element)
+    return _array(_BIGINT, len(elements), _number_elements(elements))
 
 
-def _text_element(element: str) -> bytes:
-    data = element.encode()
-    return _LENGTH.pack(len(data)) + data
+def _number_elements(elements: Sequence[int | None]) -> bytes:
+    if None in elements:
+        return b"".join(
+            [_NULL if one is None else _NUMBER_ELEMENT.pack(8, one) for one in elements]
+        )
+    pairs: list[Any] = [8] * (2 * len(elements))
+    pairs[1::2] = elements
+    return _pairs(len(elements)).pack(*pairs)
 
 
-def _number_element(element: int) -> bytes:
-    return _NUMBER_ELEMENT.pack(8, element)
+@lru_cache(maxsize=256)
+def _pairs(count: int) -> struct.Struct:
+    """Return the layout of some numbers, each with its length before it."""
+    return struct.Struct("!" + "iq" * count)
 
 
-def _blob_element(element: bytes) -> bytes:
-    return _LENGTH.pack(len(element)) + element
-
-
-def _flag_element(element: bool) -> bytes:  # noqa: FBT001 - it is an element, not an option
-    return _TRUE if element else _FALSE
+def _flags(elements: Flags) -> bytes:
+    return _array(_BOOLEAN, len(elements), b"".join(map(_FLAGS.__getitem__, elements)))
 
 
 _CONVERSIONS: Final[dict[type[object], Callable[[Any], bytes | None]]] = {
@@ -104,6 +118,6 @@ _CONVERSIONS: Final[dict[type[object], Callable[[Any], bytes | None]]] = {
     bool: lambda flag: b"\1" if flag else b"\0",
     Texts: _texts,
     Numbers: _numbers,
-    Blobs: lambda elements: _array(_BYTEA, elements, _blob_element),
-    Flags: lambda elements: _array(_BOOLEAN, elements, _flag_element),
+    Blobs: _blobs,
+    Flags: _flags,
 }

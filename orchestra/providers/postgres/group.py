@@ -83,31 +83,18 @@ class Group:
         """
         if not self._settings.trusting:
             return False
-        writes = [
-            change
-            for change in self._changes
-            if isinstance(change, Write) and change.owner and not change.consumed
-        ]
-        if any(write.concerns_others or write.record or not _is_plain(write) for write in writes):
+        written: dict[str, str] = {}
+        begun: dict[str, str] = {}
+        for change in self._changes:
+            if isinstance(change, Write) and _is_plain(change):
+                written[change.instance_id] = change.incarnation
+            elif isinstance(change, Start) and _begins_alone(change):
+                begun[change.instance_id] = change.incarnation
+            else:
+                return False
+        if any(written.get(instance_id) != life for instance_id, life in begun.items()):
             return False
-        if any(write.prune is not None and write.prune.children for write in writes):
-            return False  # it changes other rows
-        begun = {start.instance_id: start.incarnation for start in self._begun}
-        named = {write.instance_id: write.incarnation for write in writes}
-        if any(named.get(instance_id) != life for instance_id, life in begun.items()):
-            return False
-        return 0 < len(self._changes) == len(named) + len(begun)
-
-    @property
-    def _begun(self) -> list[Start]:
-        """The starts for owners that concern nothing else."""
-        return [
-            change
-            for change in self._changes
-            if isinstance(change, Start)
-            and change.owner is not None
-            and not (change.concerns_standing or change.restored or change.record)
-        ]
+        return 0 < len(self._changes) == len(written) + len(begun)
 
     def commit_plain(self, transaction: Transaction) -> Committed:
         """Apply a plain group and commit, in one round trip.
@@ -120,7 +107,9 @@ class Group:
             (change for change in self._changes if isinstance(change, Write)),
             key=lambda write: write.instance_id,
         )
-        begun = {start.instance_id: start for start in self._begun}
+        begun = {
+            change.instance_id: change for change in self._changes if isinstance(change, Start)
+        }
         script = transaction.script()
         if begun:  # new ids first (rule 7)
             statement, values = instances_on_trust(transaction, [*begun.values()], self._numbers)
@@ -239,7 +228,19 @@ def _fenced_values(
 def _is_plain(write: Write) -> bool:
     """Return whether a write of an owner does nothing for which more rows must be read."""
     extras = write.extras
-    return extras is NO_EXTRAS or not (extras.stops or extras.due or extras.unkept)
+    return not (
+        not write.owner
+        or write.consumed
+        or write.concerns_others
+        or write.record
+        or (extras is not NO_EXTRAS and (extras.stops or extras.due or extras.unkept))
+        or (write.prune is not None and write.prune.children)  # it changes other rows
+    )
+
+
+def _begins_alone(start: Start) -> bool:
+    """Return whether a start is one for an owner, and concerns nothing else."""
+    return not (start.owner is None or start.concerns_standing or start.restored or start.record)
 
 
 def _is_due(write: Write, inbox_seq: int, now: int) -> bool:

@@ -30,7 +30,7 @@ from orchestra.operations.steps import (
     ReadCatalogue,
     Submit,
 )
-from orchestra.resolution import policy_of, resolution_level
+from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ChildCancel, IfEnded, Start, Write, WriteExtras
@@ -138,6 +138,7 @@ def rewind(asked: Rewinding, library: Library) -> Operation[Rewound]:
                 f"retention has deleted execution {asked.execution} of {asked.instance_id!r}; the "
                 f"earliest that it can go back to is {rows[0].number}"
             )
+        _raise_unless_version(rows[0], asked)
         catalogue = yield from ReadCatalogue()
         require_level(catalogue, CONTROL_LEVEL, f"{asked.instance_id!r} cannot be rewound")
         record = replace(record, row=row)
@@ -160,6 +161,17 @@ def _raise_unless_had(row: InstanceRow, asked: Rewinding) -> None:
         raise InvalidArgument(
             f"{asked.instance_id!r} has no execution {asked.execution}; its executions are 1 to "
             f"{row.execution}"
+        )
+
+
+def _raise_unless_version(former: ExecutionRow, asked: Rewinding) -> None:
+    """Raise if the new execution would wait for a version that nobody has: a former one that has
+    waited for the first version of its name has none to go on with.
+    """
+    if asked.version is None and former.version == LOWEST_VERSION:
+        raise InvalidArgument(
+            f"execution {asked.execution} of {asked.instance_id!r} never had a version: no node "
+            f"had {former.name!r} as it was made. Say which version it takes, with version="
         )
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
 import pytest
 
-from orchestra.errors import InstanceNotHeld
+from orchestra.errors import InstanceNotHeld, InvalidArgument
 from orchestra.events import TimerFired
 from orchestra.operations.hold import hold, release
 from orchestra.operations.rewind import Rewinding, rewind
@@ -164,6 +165,33 @@ def test_no_loop_is_too_fast_for_a_rewind_over_many_laps(any_world):
     assert done.restored == laps - 1, "the last lap has read nothing"
     assert words(any_world, instance_id, laps) == []
     check_rest(any_world, [node.registry])
+
+
+async def starts_what_nobody_has(ctx, _):
+    ctx.start_detached("later", instance_id="early")
+
+
+@pytest.mark.parametrize("pins", [True, False])
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_what_never_had_a_version_is_not_rewound_to_the_one_that_it_had(any_world, pins, has_ended):
+    """It waits for the first version of its name. Rewound to none, it would wait for ever."""
+    any_world.node(several(job=starts_what_nobody_has))
+    any_world.start()
+    any_world.run(1.1)
+    if has_ended:
+        any_world.terminate("early")
+        any_world.run(1.1)
+    asked = rewinding(any_world, "early", pins=pins)
+    with pytest.raises(InvalidArgument, match="execution 1 of 'early' never had a version"):
+        performed(any_world, rewind(asked, THIS_LIBRARY))
+    assert any_world.record("early").row.execution == 1, "nothing was done"
+
+    performed(any_world, rewind(replace(asked, version="1.0.0"), THIS_LIBRARY))
+    deployed = any_world.node(several(job=starts_what_nobody_has, later=waits))
+    any_world.send("early", "go", None)
+    any_world.run(3)
+    assert any_world.status("early") is Status.COMPLETED
+    check_rest(any_world, [deployed.registry])
 
 
 def test_a_rewind_that_raced_with_the_first_turn_brings_back_what_that_turn_received(any_world):

@@ -35,7 +35,7 @@ from orchestra.signatures import called, plain_function
 from orchestra.store.audit import Record
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Append, Start
-from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.kinds import DELAYED_START_LEVEL, ResolvedBy
 from orchestra.store.outcomes import Started
 from orchestra.store.receipts import inbox_full
@@ -137,6 +137,7 @@ class Starts:
         request_id = request_id or new_id()
         with access.recorder.starting(name, chosen, instance_id) as origin:
             appends = self._appends(events, instance_id, request_id, origin) if events else ()
+            _raise_unless_room(appends)
             start = new_start(
                 catalogue,
                 name,
@@ -320,3 +321,18 @@ class Starts:
         return definition.state.encode_input(
             state, subject=f"input of {name!r} {version}", limit=self._payload_limit
         )
+
+
+def _raise_unless_room(appends: Sequence[Append]) -> None:
+    """Raise if even a new inbox has no room for all of a start's events.
+
+    Raises:
+        InboxFull: it has none. The store takes all of them or none.
+    """
+    whole, named = Waiting(), dict[str, Waiting]()
+    for append in appends:
+        size, of_name = len(append.payload.data), named.get(append.name, Waiting())
+        full = append.limits.met_by(whole, of_name, size)
+        if full is not None:
+            raise inbox_full(append, full)
+        whole, named[append.name] = whole.plus(size), of_name.plus(size)

@@ -85,3 +85,25 @@ async def test_an_event_that_is_set_aside_names_its_field_and_who_sent_it(store)
         ]
         assert all("event 'number'" in message.set_aside for message in aside)
         assert (await handle.info()).status is InstanceStatus.RUNNING
+
+
+@bounded
+@pytest.mark.parametrize(
+    ("bounds", "events", "met"),
+    [
+        ({"inbox_limit": 20}, [("stop", number) for number in range(19)], ("messages", 18)),
+        ({"inbox_bytes": 1_000}, [("stop", "x" * 600), ("go", "x" * 600)], ("bytes", 1_000)),
+    ],
+)
+async def test_a_start_with_more_events_than_an_inbox_takes_begins_nothing(
+    store, bounds, events, met
+):
+    async with Runtime(store(), registry(stops), **bounds) as node:
+        with pytest.raises(InboxFull) as refused:
+            await node.client.start("stops", instance_id="one", events=events)
+        assert (refused.value.instance_id, refused.value.bound, refused.value.limit) == (
+            "one",
+            *met,
+        )
+        handle = await node.client.start("stops", instance_id="one", events=events[:1])
+        assert await handle.result() == events[0][1], "and others go on"

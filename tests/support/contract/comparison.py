@@ -5,7 +5,7 @@ same.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -51,7 +51,7 @@ from orchestra.store.executions import (
     Prune,
     Retargeting,
 )
-from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import (
     CancelMark,
     HeldPage,
@@ -323,7 +323,8 @@ class ComparedWithModel(RuleBasedStateMachine):
         """Return a start for an owner, and a write as the owner makes it if the start is
         granted.
         """
-        start = replace(self.start(data), owner=data.draw(_nodes))
+        # An owner's start has no events of its own (LocalStarts).
+        start = replace(self.start(data), owner=data.draw(_nodes), events=())
         changes: list[Change] = [start]
         with suppress(_TakenBack), self.model.world.transaction(self, self.clock):
             self.model.store.commit([start])
@@ -352,7 +353,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             looks=data.draw(some.booleans()),
             gives_events=data.draw(some.booleans()),
             follows=follows,
-            events=tuple({event.message_id: event for event in events}.values()),
+            events=_with_room({event.message_id: event for event in events}.values()),
             pin=data.draw(some.sampled_from((None, Pin("1.0.0", 1, "me", "")))),
         )
 
@@ -877,6 +878,18 @@ def _of_code(kind: Kind, current: ExecutionRow, deltas: Sequence[ExecutionDelta]
     return kind._replace(
         name=current.name, version=current.version if changed is None else changed.version
     )
+
+
+def _with_room(events: Iterable[Append]) -> tuple[Append, ...]:
+    """Return events for which a new inbox has room: a client starts with no others."""
+    kept: list[Append] = []
+    whole, named = Waiting(), dict[str, Waiting]()
+    for event in events:
+        size, of_name = len(event.payload.data), named.get(event.name, Waiting())
+        if event.limits.met_by(whole, of_name, size) is None:
+            whole, named[event.name] = whole.plus(size), of_name.plus(size)
+            kept.append(event)
+    return tuple(kept)
 
 
 def _answer(ask: Callable[[Provider], T], provider: Provider) -> T | type[StoreError]:

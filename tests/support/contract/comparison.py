@@ -216,6 +216,26 @@ class ComparedWithModel(RuleBasedStateMachine):
     def write_something(self, data: some.DataObject) -> None:
         self.commit([self.write(data)])
 
+    @rule(instance_id=_instances)
+    def answer_a_request_twice(self, instance_id: str) -> None:
+        """The first answer is kept. Groups that are drawn seldom answer a request, and then again."""
+        self.made += 1
+        request_id = f"asked {self.made}"
+        self.commit([replace(an_append(instance_id, request_id, "go"), asks=True)])
+        for value in (b"1", b"2"):
+            record = self.model.directory.get(instance_id)
+            if record is None or record.status is not Status.OPEN:
+                return
+            request = self.model.world.instances[instance_id].requests.get(request_id)
+            if request is None:
+                return
+            answer = RequestAnswer(
+                request_id, request.sequence, value=Payload(value), at=self.clock.now()
+            )
+            state = a_state(record.row, opened=record.row.opened)
+            self.commit([a_write(record.row, state, answers=(answer,))])
+        self.compare_request(instance_id, request_id)
+
     @rule(milliseconds=some.sampled_from((1, 1000, 60_000, 3_600_000)))
     def let_time_pass(self, milliseconds: int) -> None:
         self.clock.advance(timedelta(milliseconds=milliseconds))

@@ -73,6 +73,7 @@ async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_le
     async def counts(ctx, lap: int) -> int:
         if lap == 0:
             ctx.set_custom_status({"begun": "in the first lap"})
+            await ctx.wait_for_event("pinned")
         if lap < 50:
             ctx.continue_as_new(lap + 1)
         await ctx.wait_for_event("stop")
@@ -85,8 +86,8 @@ async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_le
             "counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once"
         )
         await node.client.pin(handle.instance_id, "1.0.0", reason="not yet")
-        info = await info_when(handle, lambda info: info.waiting_on)
-        assert info.execution_id == 51
+        await handle.raise_event("pinned")
+        info = await info_when(handle, lambda info: info.execution_id == 51 and info.waiting_on)
         assert (info.custom_status, info.labels) == (
             {"begun": "in the first lap"},
             {"team": "blue"},
